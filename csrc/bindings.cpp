@@ -1,0 +1,76 @@
+// The extension module _core: a table of names. Arrays arrive checked by python/pendel/operator.py.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/complex.h>
+#include <pybind11/stl.h>
+
+#include "run.h"
+
+namespace py = pybind11;
+
+namespace {
+
+const void* input(const py::object& array) {
+  return array.is_none() ? nullptr : py::cast<py::array>(array).data();
+}
+void* output(const py::object& array) {
+  return array.is_none() ? nullptr : py::cast<py::array>(array).mutable_data();
+}
+
+pendel::Args plan(const py::dict& p) {
+  pendel::Args a{};
+  const auto shape = py::cast<std::array<long, 3>>(p["shape"]);
+  const auto voxel = py::cast<std::array<double, 3>>(p["voxel"]);
+  const auto medium = py::cast<std::array<std::complex<double>, 4>>(p["medium"]);
+  pendel::Complex* fields[4] = {&a.m, &a.w, &a.b, &a.c};
+  for (int i = 0; i < 4; ++i) *fields[i] = {medium[i].real(), medium[i].imag()};
+  a.nz = shape[0], a.ny = shape[1], a.nx = shape[2];
+  a.dz = voxel[0], a.dy = voxel[1], a.dx = voxel[2];
+  a.row = py::cast<long>(p["row_length"]);
+  a.shift = py::cast<int>(p["shift"]);
+  a.pixels = py::cast<double>(p["pixels"]);
+  a.threads = py::cast<int>(p["threads"]);
+  return a;
+}
+
+void forward(const py::dict& p, const py::array& dq, const py::object& S, const py::object& s_0,
+             const py::object& incident, const py::object& E_h, const py::object& E_0, bool single) {
+  pendel::Args a = plan(p);
+  a.frames = dq.shape(0);
+  a.dq = static_cast<const double*>(dq.data());
+  a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
+  a.E_h = output(E_h), a.E_0 = output(E_0);
+  py::gil_scoped_release release;
+  pendel::forward_cpu(a, single);
+}
+
+void adjoint(const py::dict& p, const py::array& dq, const py::object& S, const py::object& s_0,
+             const py::object& support, const py::object& E_h, const py::object& E_0, const py::object& adj_E_h,
+             const py::object& adj_S, const py::object& adj_s_0, const py::object& adj_incident,
+             const py::object& adj_dq, const py::object& entrance_E_0, const py::object& entrance_G, bool single) {
+  pendel::Args a = plan(p);
+  a.frames = dq.shape(0);
+  a.dq = static_cast<const double*>(dq.data());
+  a.S = input(S), a.s_0 = input(s_0), a.support = static_cast<const std::uint8_t*>(input(support));
+  a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0)), a.adj_E_h = input(adj_E_h);
+  a.adj_S = output(adj_S), a.adj_s_0 = output(adj_s_0), a.adj_incident = output(adj_incident);
+  a.adj_dq = static_cast<double*>(output(adj_dq));
+  a.entrance_E_0 = output(entrance_E_0), a.entrance_G = output(entrance_G);
+  py::gil_scoped_release release;
+  pendel::adjoint_cpu(a, single);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Takagi-Taupin sweeps on the CPU";
+  m.def("cpu_isa", &pendel::cpu_isa);
+  m.def("cpu_lanes", &pendel::cpu_lanes, py::arg("single"));
+  m.def("fourier_row_length", &pendel::fourier_row_length, py::arg("need"));
+  m.def("forward", &forward, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
+        py::arg("E_h"), py::arg("E_0"), py::arg("single"));
+  m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("support"),
+        py::arg("E_h"), py::arg("E_0"), py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0"),
+        py::arg("adj_incident"), py::arg("adj_dq"), py::arg("entrance_E_0"), py::arg("entrance_G"),
+        py::arg("single"));
+}

@@ -1,0 +1,229 @@
+// Fourier transport of E_0 along x: a row FFT whose lanes are rocking angles, so that no lane ever talks to another.
+//
+//   (4) E_0 <- F^-1 [ exp(-2 pi i q t dz) F [E_0] ],   q in cycles per length, numpy's frequency order
+//
+// N = 16 n, n = 2^a 3^b 5^c. A row index is p = i + n j (j < 16). Pass A is a radix-16 DFT over j for each column i;
+// what is left are 16 contiguous DFTs of length n, done block by block in the first-level cache: forward, phase, inverse.
+// The spectrum stays in digit-reversed order; nothing is ever reordered. Sweeps fuse pass A with the coupling, because
+// both touch a column at a time.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "portable.h"
+
+namespace pendel {
+namespace PENDEL_ISA {
+
+enum { COLUMN = 16 };
+
+template <int Sign, class V>  // times -i (forward, Sign = -1) or +i
+PENDEL_HD Cx<V> turn(Cx<V> a) {
+  if constexpr (Sign < 0) return {a.im, -a.re};
+  return {-a.im, a.re};
+}
+
+// In-place DFT of R values, exp(Sign 2 pi i k n / R), natural order in and out.
+template <class T, int R, int Sign, class V>
+PENDEL_HD void dft(Cx<V> (&x)[R]) {
+  if constexpr (R == 2) {
+    const Cx<V> a = x[0];
+    x[0] = a + x[1], x[1] = a - x[1];
+  } else if constexpr (R == 3) {
+    const Cx<V> s = x[1] + x[2], d = scale(turn<Sign>(x[1] - x[2]), T(0.86602540378443864676));
+    const Cx<V> m = x[0] - scale(s, T(0.5));
+    x[0] = x[0] + s, x[1] = m + d, x[2] = m - d;
+  } else if constexpr (R == 4) {
+    const Cx<V> s = x[0] + x[2], d = x[0] - x[2], u = x[1] + x[3], v = turn<Sign>(x[1] - x[3]);
+    x[0] = s + u, x[1] = d + v, x[2] = s - u, x[3] = d - v;
+  } else if constexpr (R == 5) {
+    constexpr double c1 = 0.30901699437494742410, c2 = -0.80901699437494742410;
+    constexpr double s1 = 0.95105651629515357212, s2 = 0.58778525229247312917;
+    const Cx<V> a = x[1] + x[4], b = x[2] + x[3], d = turn<Sign>(x[1] - x[4]), e = turn<Sign>(x[2] - x[3]);
+    const Cx<V> p = x[0] + scale(a, T(c1)) + scale(b, T(c2)), q = x[0] + scale(a, T(c2)) + scale(b, T(c1));
+    const Cx<V> r = scale(d, T(s1)) + scale(e, T(s2)), t = scale(d, T(s2)) - scale(e, T(s1));
+    x[0] = x[0] + a + b, x[1] = p + r, x[2] = q + t, x[3] = q - t, x[4] = p - r;
+  } else {
+    static_assert(R == 8 || R == 16, "radix");
+    constexpr int Q = R / 4;  // R = 4 Q: DFTs of 4 over the stride Q, twiddles, then DFTs of Q
+    constexpr double w[10] = {1, 0.92387953251128675613, 0.70710678118654752440, 0.38268343236508977173, 0,
+                              -0.38268343236508977173, -0.70710678118654752440, -0.92387953251128675613, -1,
+                              -0.92387953251128675613};  // cos(2 pi k / 16)
+    Cx<V> y[R];
+#pragma GCC unroll 4
+    for (int j = 0; j < Q; ++j) {
+      Cx<V> c[4] = {x[j], x[j + Q], x[j + 2 * Q], x[j + 3 * Q]};
+      dft<T, 4, Sign>(c);
+      y[j] = c[0];
+#pragma GCC unroll 4
+      for (int k = 1; k < 4; ++k) {
+        const int e = j * k * (16 / R);  // exp(Sign 2 pi i e / 16)
+        if (e == 0) y[k * Q + j] = c[k];
+        else if (e == 4) y[k * Q + j] = turn<Sign>(c[k]);
+        else if (e == 2) y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(w[2]));
+        else if (e == 6) y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(w[2]));
+        else y[k * Q + j] = c[k] * Cx<T>{T(w[e]), T(Sign * w[e < 4 ? 4 - e : e - 4])};
+      }
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      Cx<V> c[Q];
+#pragma GCC unroll 4
+      for (int j = 0; j < Q; ++j) c[j] = y[k * Q + j];
+      dft<T, Q, Sign>(c);
+#pragma GCC unroll 4
+      for (int j = 0; j < Q; ++j) x[k + 4 * j] = c[j];
+    }
+  }
+}
+
+inline long fourier_row_length(long need) {
+  for (long n = (need + COLUMN - 1) / COLUMN;; ++n) {
+    long rest = n;
+    for (long r : {2, 3, 5})
+      while (rest % r == 0) rest /= r;
+    if (rest == 1) return COLUMN * n;
+  }
+}
+
+template <class T, int W>
+struct RowFft {
+  typedef Pack<T, W> V;
+  long N, n;
+  std::vector<int> radices;           // of n
+  std::vector<Cx<T>> column_twiddle;  // [i][k] exp(-2 pi i i k / N)
+  std::vector<Cx<T>> block_twiddle;   // per radix but the last: [i][k], i < L/R, exp(-2 pi i i k / L)
+  std::vector<long> frequency;        // numpy's integer frequency at each place of the spectrum
+
+  explicit RowFft(long N_) : N(N_), n(N_ / COLUMN) {
+    long rest = n;
+    for (int r : {16, 8, 5, 4, 3, 2})
+      while (rest % r == 0 && !(r == 16 && rest == 32)) radices.push_back(r), rest /= r;
+    twiddles(column_twiddle, n, COLUMN, N);
+    std::vector<long> k_block(1, 0);  // frequency of each place of a block's spectrum
+    long L = n, weight = 1;
+    for (int r : radices) {
+      if (L > r) twiddles(block_twiddle, L / r, r, L);
+      L /= r;
+    }
+    k_block.assign(n, 0);
+    L = n;
+    for (int r : radices) {
+      L /= r;
+      for (long p = 0; p < n; ++p) k_block[p] += weight * (p / L % r);
+      weight *= r;
+    }
+    frequency.resize(N);
+    for (long k1 = 0; k1 < COLUMN; ++k1)
+      for (long p = 0; p < n; ++p) {
+        const long f = k1 + COLUMN * k_block[p];
+        frequency[k1 * n + p] = 2 * f < N ? f : f - N;
+      }
+  }
+
+  // exp(-2 pi i f pixels / N) / N in the spectrum's order; the Nyquist term keeps its unit modulus.
+  void phases(double pixels, std::vector<Cx<T>>& out) const {
+    out.resize(N);
+    for (long p = 0; p < N; ++p) {
+      const double a = -2 * M_PI * std::remainder(frequency[p] * pixels / N, 1.0);
+      out[p] = {T(std::cos(a) / N), T(std::sin(a) / N)};
+    }
+  }
+
+  // Column i of a row: values j = 0..15 at i + n j, through pass A or back.
+  PENDEL_HD void column_forward(Cx<V> (&t)[COLUMN], Cx<V>* row, long i) const {
+    dft<T, COLUMN, -1>(t);
+    const Cx<T>* w = &column_twiddle[i * COLUMN];
+    row[i] = t[0];
+#pragma GCC unroll 16
+    for (int k = 1; k < COLUMN; ++k) row[i + n * k] = t[k] * w[k];
+  }
+  PENDEL_HD void column_inverse(const Cx<V>* row, long i, Cx<V> (&t)[COLUMN]) const {
+    const Cx<T>* w = &column_twiddle[i * COLUMN];
+    t[0] = row[i];
+#pragma GCC unroll 16
+    for (int k = 1; k < COLUMN; ++k) t[k] = conj_mul(w[k], row[i + n * k]);
+    dft<T, COLUMN, +1>(t);
+  }
+
+  // Between the two passes A: forward DFTs of the blocks, the phases of (4) (their conjugate if Back), inverse DFTs.
+  template <bool Back>
+  void blocks(Cx<V>* row, const std::vector<Cx<T>>& phase) const {
+    for (long k1 = 0; k1 < COLUMN; ++k1) level<Back>(row + k1 * n, &phase[k1 * n], n, 0, block_twiddle.data());
+  }
+
+  // (4) for a whole row in natural order.
+  template <bool Back>
+  void transport(Cx<V>* row, const std::vector<Cx<T>>& phase) const {
+    Cx<V> t[COLUMN];
+    for (long i = 0; i < n; ++i) {
+      for (int j = 0; j < COLUMN; ++j) t[j] = row[i + n * j];
+      column_forward(t, row, i);
+    }
+    blocks<Back>(row, phase);
+    for (long i = 0; i < n; ++i) {
+      column_inverse(row, i, t);
+      for (int j = 0; j < COLUMN; ++j) row[i + n * j] = t[j];
+    }
+  }
+
+ private:
+  static void twiddles(std::vector<Cx<T>>& out, long count, long R, long L) {
+    for (long i = 0; i < count; ++i)
+      for (long k = 0; k < R; ++k) {
+        const double a = -2 * M_PI * double(i * k % L) / L;
+        out.push_back({T(std::cos(a)), T(std::sin(a))});
+      }
+  }
+
+  template <bool Back>
+  void level(Cx<V>* x, const Cx<T>* phase, long L, std::size_t r, const Cx<T>* w) const {
+    if (r == radices.size()) {  // n = 1
+      x[0] = Back ? conj_mul(phase[0], x[0]) : x[0] * phase[0];
+      return;
+    }
+    switch (radices[r]) {
+      case 16: return radix<Back, 16>(x, phase, L, r, w);
+      case 8: return radix<Back, 8>(x, phase, L, r, w);
+      case 5: return radix<Back, 5>(x, phase, L, r, w);
+      case 4: return radix<Back, 4>(x, phase, L, r, w);
+      case 3: return radix<Back, 3>(x, phase, L, r, w);
+      default: return radix<Back, 2>(x, phase, L, r, w);
+    }
+  }
+
+  template <bool Back, int R>
+  __attribute__((noinline)) void radix(Cx<V>* x, const Cx<T>* phase, long L, std::size_t r, const Cx<T>* w) const {
+    Cx<V> t[R];
+    const long M = L / R;
+    if (M == 1) {
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) t[k] = x[k];
+      dft<T, R, -1>(t);
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) t[k] = Back ? conj_mul(phase[k], t[k]) : t[k] * phase[k];
+      dft<T, R, +1>(t);
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) x[k] = t[k];
+      return;
+    }
+    for (long i = 0; i < M; ++i) {
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) t[k] = x[i + M * k];
+      dft<T, R, -1>(t);
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) x[i + M * k] = t[k] * w[i * R + k];
+    }
+    for (int k = 0; k < R; ++k) level<Back>(x + M * k, phase + M * k, M, r + 1, w + L);
+    for (long i = 0; i < M; ++i) {
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) t[k] = conj_mul(w[i * R + k], x[i + M * k]);
+      dft<T, R, +1>(t);
+#pragma GCC unroll 16
+      for (int k = 0; k < R; ++k) x[i + M * k] = t[k];
+    }
+  }
+};
+
+}  // namespace PENDEL_ISA
+}  // namespace pendel

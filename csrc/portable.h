@@ -1,0 +1,77 @@
+// What the physics needs from a compiler: a host/device marker, SIMD packs and a complex number of packs.
+// A pack is a GCC/Clang vector type of W lanes (W = 1: the scalar itself), so + - * need no library. Every translation
+// unit that is compiled for its own instruction set names it in PENDEL_ISA; all templates live in that namespace, so the
+// linker cannot mix instruction sets.
+#pragma once
+
+#if defined(__CUDACC__)
+#define PENDEL_HD __host__ __device__ __forceinline__
+#else
+#define PENDEL_HD inline __attribute__((always_inline))
+#endif
+
+#ifndef PENDEL_ISA
+#define PENDEL_ISA generic
+#endif
+
+namespace pendel {
+namespace PENDEL_ISA {
+
+template <class T, int W>
+struct PackOf {
+  typedef T type __attribute__((vector_size(sizeof(T) * W)));
+};
+template <class T>
+struct PackOf<T, 1> {
+  typedef T type;
+};
+template <class T, int W>
+using Pack = typename PackOf<T, W>::type;
+
+template <class T, class V>
+PENDEL_HD T& lane(V& v, int l) {
+  return reinterpret_cast<T*>(&v)[l];
+}
+
+// A complex number; R is a scalar or a pack. Scalars mix with packs as broadcasts.
+template <class R>
+struct Cx {
+  R re, im;
+};
+
+template <class A, class B>
+PENDEL_HD auto operator+(Cx<A> a, Cx<B> b) -> Cx<decltype(a.re + b.re)> {
+  return {a.re + b.re, a.im + b.im};
+}
+template <class A, class B>
+PENDEL_HD auto operator-(Cx<A> a, Cx<B> b) -> Cx<decltype(a.re - b.re)> {
+  return {a.re - b.re, a.im - b.im};
+}
+template <class A, class B>
+PENDEL_HD auto operator*(Cx<A> a, Cx<B> b) -> Cx<decltype(a.re * b.re)> {
+  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+// conj(a) b, without negations.
+template <class A, class B>
+PENDEL_HD auto conj_mul(Cx<A> a, Cx<B> b) -> Cx<decltype(a.re * b.re)> {
+  return {a.re * b.re + a.im * b.im, a.re * b.im - a.im * b.re};
+}
+template <class R, class A>
+PENDEL_HD auto scale(Cx<R> a, A f) -> Cx<decltype(a.re * f)> {
+  return {a.re * f, a.im * f};
+}
+template <class R>
+PENDEL_HD Cx<R> conj(Cx<R> a) {
+  return {a.re, -a.im};
+}
+template <class R>
+PENDEL_HD R norm(Cx<R> a) {
+  return a.re * a.re + a.im * a.im;
+}
+template <class To, class R>
+PENDEL_HD Cx<To> cast(Cx<R> a) {
+  return {To(a.re), To(a.im)};
+}
+
+}  // namespace PENDEL_ISA
+}  // namespace pendel

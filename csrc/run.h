@@ -1,0 +1,44 @@
+// The border between the sweeps and whoever calls them: one plain struct, two functions per back end.
+#pragma once
+#include <cstdint>
+
+namespace pendel {
+
+struct Complex {
+  double re, im;
+};
+
+// Arrays are C-contiguous; T is float or double, complex arrays are interleaved pairs of T.
+struct Args {
+  long frames, nz, ny, nx;      // frames = rocking angles
+  long row;                     // length of the E_0 row the sweep works on (Python: TakagiTaupin.row_length)
+  int shift;                    // whole pixels E_0 moves per layer (transport shift), 0 for transport fourier
+  double pixels;                // pixels E_0 moves per layer, dz tan(2theta) / dx
+  double dz, dy, dx;            // voxel [m]
+  Complex m, w, b, c;           // Medium of voxel.h
+  int threads;                  // >= 1
+  const double* dq;             // (frames, 3) rocking offset of h, model frame [rad/m]
+  const void* S;                // (nz, ny, nx) complex
+  const void* s_0;              // (nz, ny, nx) real, or null: |S|
+  const void* incident;         // (ny, row) complex E_0 at the entrance, or null: 1
+  const std::uint8_t* support;  // (nz, ny, nx) voxels whose gradient is wanted, or null: all
+  void* E_h;                    // (frames, ny, nx) complex: forward writes, adjoint reads
+  void* E_0;                    // (frames, ny, row) complex at the exit: forward writes unless null, adjoint reads
+  const void* adj_E_h;          // (frames, ny, nx) complex
+  void* adj_S;                  // (nz, ny, nx) complex, with the path through s_0 = |S| where s_0 is null
+  void* adj_s_0;                // (nz, ny, nx) real, or null
+  void* adj_incident;           // (ny, row) complex, or null
+  double* adj_dq;               // (ny, frames, 3), or null: one part per row, the caller adds the rows
+  void* entrance_E_0;           // (frames, ny, row) complex state recovered at the entrance, or null
+  void* entrance_G;             // (frames, ny, nx) complex, or null
+};
+
+// Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower it.
+const char* cpu_isa();
+int cpu_lanes(bool single);          // rocking angles per pack
+long fourier_row_length(long need);  // smallest row length >= need the lane FFT takes
+
+void forward_cpu(const Args& args, bool single);
+void adjoint_cpu(const Args& args, bool single);
+
+}  // namespace pendel

@@ -1,0 +1,135 @@
+// One voxel of the Takagi-Taupin coupling: its 2x2 matrix, the matrix's inverse, and the closed-form gradient.
+//
+//   (1) mu = m s_0,  omega = w s_0,  N = [[omega, b conj(S)], [c S, -omega]],  u = omega^2 + b c |S|^2
+//   (2) M = exp(dz V) = e^mu (cosh(x) I + sinh(x)/x N),  x^2 = u
+//
+// with the per-layer constants (dimensionless) m = i dz (K_0 + K_H) chi_0 / 2, w = i dz (K_0 - K_H) chi_0 / 2,
+// b = i dz K_0 C chi_hbar, c = i dz K_H C chi_h, K_0 = k / (2 cos 2theta), K_H = k / 2. cosh(x) and sinh(x)/x are entire
+// functions of u: a short series where it reaches full precision, the exact formula elsewhere; no branch of the square
+// root is ever chosen. Nothing here depends on the rocking angle. Diagonals are kept as M - 1, so that a voxel that
+// hardly scatters loses no digits. Assumes Im chi_0 >= 0 absorbs, fields exp(+ik.r).
+#pragma once
+#include <cmath>
+
+#include "portable.h"
+
+namespace pendel {
+namespace PENDEL_ISA {
+
+template <class T>
+struct Medium {
+  Cx<T> m, w, b, c;
+};
+
+template <class R>
+struct Matrix {
+  Cx<R> d00, m01, m10, d11;  // M = [[1 + d00, m01], [m10, 1 + d11]]
+};
+
+// e^mu - 1, e^-mu - 1, cosh(x) - 1, sinh(x)/x, and q = d(sinh(x)/x)/du = (cosh(x) - sinh(x)/x) / (2u).
+template <class R>
+struct Factors {
+  Cx<R> exp_1, inverse_exp_1, ch_1, shc, q;
+};
+
+// Where the series below are exact to the last bit of T: |u| < 0.1 and |mu| < 0.25 (squares compared).
+template <class T>
+struct Series {
+  static constexpr int u_terms = sizeof(T) == 4 ? 4 : 7, mu_terms = sizeof(T) == 4 ? 7 : 13;
+  static constexpr double u_norm = 0.01, mu_norm = 0.0625;
+};
+
+template <class T, class R>
+PENDEL_HD Factors<R> factors_series(Cx<R> mu, Cx<R> u) {
+  const R zero = mu.re - mu.re, one = zero + T(1);
+  const Cx<R> unit{one, zero};
+  Factors<R> f{unit, unit, unit, unit, unit};
+#pragma GCC unroll 16
+  for (int k = Series<T>::mu_terms; k >= 2; --k) {
+    const T r = T(1.0 / k);
+    f.exp_1 = unit + scale(mu * f.exp_1, r);
+    f.inverse_exp_1 = unit - scale(mu * f.inverse_exp_1, r);
+  }
+  f.exp_1 = mu * f.exp_1;
+  f.inverse_exp_1 = scale(mu * f.inverse_exp_1, T(-1));
+#pragma GCC unroll 16
+  for (int k = Series<T>::u_terms; k >= 1; --k) {
+    f.shc = unit + scale(u * f.shc, T(1.0 / (2 * k * (2 * k + 1.0))));
+    f.q = unit + scale(u * f.q, T((k + 1.0) / (k * (2 * k + 2.0) * (2 * k + 3.0))));
+    if (k > 1) f.ch_1 = unit + scale(u * f.ch_1, T(1.0 / (2 * k * (2 * k - 1.0))));
+  }
+  f.ch_1 = scale(u * f.ch_1, T(0.5));
+  f.q = scale(f.q, T(1.0 / 6));
+  return f;
+}
+
+template <class T>
+PENDEL_HD bool in_series_range(Cx<T> mu, Cx<T> u) {
+  return norm(u) < T(Series<T>::u_norm) && norm(mu) < T(Series<T>::mu_norm);
+}
+
+PENDEL_HD Cx<double> exp_minus_1(Cx<double> z) {
+  const double s = std::sin(0.5 * z.im), e = std::expm1(z.re);
+  return {e * std::cos(z.im) - 2 * s * s, (e + 1) * std::sin(z.im)};
+}
+
+// The closed formulas, any size of mu and u (the difference in q cancels only where the series is used instead).
+inline Factors<double> factors_exact(Cx<double> mu, Cx<double> u) {
+  if (in_series_range(mu, u)) return factors_series<double>(mu, u);
+  Factors<double> f = factors_series<double>(mu, u);
+  f.exp_1 = exp_minus_1(mu);
+  f.inverse_exp_1 = exp_minus_1({-mu.re, -mu.im});
+  if (norm(u) < Series<double>::u_norm) return f;
+  const double r = std::hypot(u.re, u.im), a = std::sqrt(0.5 * (r + std::fabs(u.re))), b = 0.5 * u.im / a;
+  const Cx<double> x = u.re >= 0 ? Cx<double>{a, b} : Cx<double>{std::fabs(b), u.im >= 0 ? a : -a};
+  const Cx<double> ch{std::cosh(x.re) * std::cos(x.im), std::sinh(x.re) * std::sin(x.im)};
+  const Cx<double> sh{std::sinh(x.re) * std::cos(x.im), std::cosh(x.re) * std::sin(x.im)};
+  f.ch_1 = {ch.re - 1, ch.im};
+  f.shc = scale(conj_mul(x, sh), 1 / norm(x));
+  f.q = scale(conj_mul(u, ch - f.shc), 0.5 / norm(u));
+  return f;
+}
+
+template <class T, class R>
+PENDEL_HD void exponents(const Medium<T>& v, Cx<R> S, R s_0, Cx<R>& mu, Cx<R>& omega, Cx<R>& u) {
+  mu = {v.m.re * s_0, v.m.im * s_0};
+  omega = {v.w.re * s_0, v.w.im * s_0};
+  const Cx<T> bc = v.b * v.c;
+  const R a = norm(S);
+  u = omega * omega + Cx<R>{bc.re * a, bc.im * a};
+}
+
+// M of equation (2), and its exact inverse e^-mu (cosh(x) I - sinh(x)/x N).
+template <class T, class R>
+PENDEL_HD void voxel(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors<R>& f, Matrix<R>& M, Matrix<R>& inverse) {
+  const R zero = S.re - S.re, one = zero + T(1);
+  const Cx<R> unit{one, zero}, e = unit + f.exp_1, ie = unit + f.inverse_exp_1, sw = f.shc * omega;
+  const Cx<R> m01 = f.shc * v.b * conj(S), m10 = f.shc * v.c * S;
+  M = {f.exp_1 + e * (f.ch_1 + sw), e * m01, e * m10, f.exp_1 + e * (f.ch_1 - sw)};
+  const Cx<R> minus = scale(ie, T(-1));
+  inverse = {f.inverse_exp_1 + ie * (f.ch_1 - sw), minus * m01, minus * m10, f.inverse_exp_1 + ie * (f.ch_1 + sw)};
+}
+
+// Gradient of (2) with respect to S and s_0 from the four sums over angles X_ij = sum conj(adj_i) E_j (adj after the
+// voxel, E before it), dL = Re sum_ij X_ij dM_ij:
+template <class T, class R>
+PENDEL_HD void voxel_adj(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors<R>& f,  // forward
+                         Cx<R> X00, Cx<R> X0h, Cx<R> Xh0, Cx<R> Xhh,                     // sums over angles
+                         Cx<R>& adj_S, R& adj_s_0) {                                     // gradient, overwritten
+  const R zero = S.re - S.re, one = zero + T(1);
+  const Cx<R> unit{one, zero}, e = unit + f.exp_1, ch = unit + f.ch_1;
+  const Cx<R> trace = X00 + Xhh, odd = X00 - Xhh;
+  const Cx<R> through_N = omega * odd + v.b * conj(S) * X0h + v.c * S * Xh0;
+  // Reverse (2): M = e^mu (cosh(x) I + sinh(x)/x N);  dcosh/du = sinh(x)/(2x),  d(sinh(x)/x)/du = q
+  const Cx<R> adj_u = e * (scale(f.shc * trace, T(0.5)) + f.q * through_N);
+  const Cx<R> adj_mu = e * (ch * trace + f.shc * through_N);
+  const Cx<R> adj_N = e * f.shc;
+  // Reverse (1): mu = m s_0,  omega = w s_0,  N = [[omega, b conj(S)], [c S, -omega]],  u = omega^2 + b c |S|^2
+  const Cx<R> adj_bc = v.b * v.c * adj_u;
+  const Cx<R> Z = adj_bc * conj(S) + adj_N * (v.c * Xh0) + conj(adj_bc * S + adj_N * (v.b * X0h));
+  adj_S = conj(Z);
+  adj_s_0 = (v.m * adj_mu + v.w * (scale(omega * adj_u, T(2)) + adj_N * odd)).re;
+}
+
+}  // namespace PENDEL_ISA
+}  // namespace pendel

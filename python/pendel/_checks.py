@@ -1,0 +1,111 @@
+"""Argument checks shared by every public function. Messages read ``name: expected X, got Y``."""
+
+import numbers
+
+import numpy as np
+
+
+def describe(value):
+    """A short description of a value for an error message."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{type(value).__name__} {text[:57]}..."
+
+
+def number(name, value, *, above=None, at_least=None, below=None, at_most=None, finite=True):
+    """Return ``value`` as a float, or raise TypeError/ValueError naming it. Bounds are optional."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)) or np.iscomplexobj(value):
+        raise TypeError(f"{name}: expected a real number, got {describe(value)}")
+    value = float(value)
+    wants = []
+    bad = finite and not np.isfinite(value)
+    for bound, word, fails in (
+        (above, ">", lambda b: not value > b),
+        (at_least, ">=", lambda b: not value >= b),
+        (below, "<", lambda b: not value < b),
+        (at_most, "<=", lambda b: not value <= b),
+    ):
+        if bound is not None:
+            wants.append(f"{word} {bound:g}")
+            bad = bad or fails(bound)
+    if bad:
+        raise ValueError(f"{name}: expected a finite number{' ' if wants else ''}{' and '.join(wants)}, got {value!r}")
+    return value
+
+
+def integer(name, value, *, at_least=None):
+    """Return ``value`` as an int, or raise TypeError/ValueError naming it."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected an integer, got {describe(value)}")
+    if at_least is not None and value < at_least:
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value}")
+    return int(value)
+
+
+def complex_number(name, value):
+    """Return ``value`` as a finite complex, or raise naming it."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Complex, np.number)):
+        raise TypeError(f"{name}: expected a complex number, got {describe(value)}")
+    value = complex(value)
+    if not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite complex number, got {value}")
+    return value
+
+
+def choice(name, value, allowed):
+    """Return ``value`` if it is one of ``allowed``, else raise ValueError naming the choices."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {describe(value)}")
+    return value
+
+
+def sizes(name, value, count):
+    """Return a tuple of ``count`` integers >= 1 (an array shape), or raise naming it."""
+    try:
+        items = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {count} integers, got {describe(value)}") from None
+    if len(items) != count:
+        raise ValueError(f"{name}: expected {count} integers, got {len(items)}")
+    return tuple(integer(f"{name}[{i}]", v, at_least=1) for i, v in enumerate(items))
+
+
+def lengths(name, value, count):
+    """Return a tuple of ``count`` positive finite floats (voxel or pixel sizes, m), or raise naming it."""
+    try:
+        items = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {count} numbers, got {describe(value)}") from None
+    if len(items) != count:
+        raise ValueError(f"{name}: expected {count} numbers, got {len(items)}")
+    return tuple(number(f"{name}[{i}]", v, above=0) for i, v in enumerate(items))
+
+
+def array(name, value, shape, dtype, *, axes=None, finite=True):
+    """Return ``value`` as a C-contiguous NumPy array of ``dtype``, checked.
+
+    ``shape`` has integers, or None for a free axis; ``axes`` names the axes for the message, e.g. "(nz, ny, nx)".
+    A real array is accepted for a complex dtype and an integer or bool array for a real dtype; complex for real,
+    and strings or objects for anything, are TypeErrors. NaN or infinity is a ValueError.
+    """
+    given = value
+    if not isinstance(value, np.ndarray):
+        if hasattr(value, "__cuda_array_interface__"):
+            raise TypeError(f"{name}: expected a NumPy array for device 'cpu', got {describe(given)}; convert it with .get() or cupy.asnumpy")
+        try:
+            value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+        except Exception as error:
+            raise TypeError(f"{name}: expected an array, got {describe(given)}: {error}") from None
+    dtype = np.dtype(dtype)
+    kinds = {"c": "biufc", "f": "biuf", "i": "biu", "b": "b"}[dtype.kind if dtype.kind != "u" else "i"]
+    if value.dtype.kind not in kinds:
+        raise TypeError(f"{name}: expected an array that converts to {dtype}, got dtype {value.dtype}")
+    expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
+    if len(value.shape) != len(shape) or any(s is not None and s != v for s, v in zip(shape, value.shape)):
+        label = f"{axes} = {expected}" if axes else expected
+        raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
+    value = np.ascontiguousarray(value, dtype=dtype)
+    if finite and value.dtype.kind in "fc" and not np.isfinite(value).all():
+        raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
+    return value

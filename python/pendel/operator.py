@@ -1,0 +1,313 @@
+"""The Takagi-Taupin operator: exit fields of a crystal for many rocking angles, and the adjoint."""
+
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _checks, _core
+
+SCHEMES = ("strang",)
+TRANSPORTS = ("auto", "shift", "fourier")
+GUARD = 8  # pixels of an E_0 row kept free of everything that could wrap around (transport fourier)
+
+
+class Adjoint(NamedTuple):
+    """Gradients of a real scalar L, ``dL = Re sum conj(adj_X) dX``.
+
+    ``S`` complex (nz, ny, nx); ``s_0`` real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path);
+    ``incident`` complex (ny, nx); ``dq`` float64 (frames, 3), detuning and exit ramp both [m].
+    """
+
+    S: np.ndarray
+    s_0: np.ndarray | None
+    incident: np.ndarray
+    dq: np.ndarray
+
+
+class State(NamedTuple):
+    """What the adjoint needs of a forward sweep: both exit fields, E_0 on its whole internal row."""
+
+    E_h: np.ndarray
+    E_0_row: np.ndarray
+
+
+def available_threads():
+    """Threads used by default: PENDEL_NUM_THREADS, else the CPUs this process may run on."""
+    wish = os.environ.get("PENDEL_NUM_THREADS")
+    if wish is not None:
+        if not wish.isdigit() or int(wish) < 1:
+            raise ValueError(f"PENDEL_NUM_THREADS: expected an integer >= 1, got {wish!r}")
+        return int(wish)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class TakagiTaupin:
+    """Two-beam Takagi-Taupin equations on an orthogonal grid with z along k_h, and their exact discrete adjoint.
+
+    Parameters
+    ----------
+    shape : (nz, ny, nx)
+        Voxels of the crystal box; anything outside is vacuum.
+    voxel : (dz, dy, dx)
+        Voxel size [m].
+    wavelength, two_theta : float
+        [m]; scattering angle [rad], 0 < 2 theta < pi/2.
+    chi_0, chi_h, chi_hbar : complex
+        Fourier components of the susceptibility for fields exp(+ik.r), Im chi_0 >= 0. ``chi_hbar=None``: chi_h
+        (centrosymmetric; not its conjugate). ``chi_hbar=0, chi_0=0`` is the kinematic (first-order) model exactly.
+    polarization_factor : float
+        C, multiplies chi_h and chi_hbar, once. Leave it at 1 for tabulated values that contain C.
+    scheme : "strang"
+        Symmetric splitting of exact transport and the exact pointwise 2x2 exponential, second order in dz.
+    transport : "auto" | "shift" | "fourier"
+        How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6, or a row FFT.
+    dtype : "complex64" | "complex128"
+    device : "cpu"
+    threads : int or None
+        None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
+
+    Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (E_0 row used
+    inside), ``refraction_length`` etc. are left to `pendel.Experiment`. Source: Takagi-Taupin equations as in
+    csrc/README.md, equations (1)-(6); Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
+    """
+
+    def __init__(
+        self,
+        shape,
+        voxel,
+        wavelength,
+        two_theta,
+        chi_0,
+        chi_h,
+        chi_hbar=None,
+        polarization_factor=1.0,
+        scheme="strang",
+        transport="auto",
+        dtype="complex64",
+        device="cpu",
+        threads=None,
+    ):
+        self.shape = _checks.sizes("shape", shape, 3)
+        self.voxel = _checks.lengths("voxel", voxel, 3)
+        self.wavelength = _checks.number("wavelength", wavelength, above=0)
+        self.two_theta = _checks.number("two_theta", two_theta)
+        if not 0 < self.two_theta < math.pi / 2:
+            raise ValueError(f"two_theta: expected an angle in rad, 0 < two_theta < pi/2, got {two_theta!r}")
+        self.chi_0 = _checks.complex_number("chi_0", chi_0)
+        if self.chi_0.imag < 0:
+            raise ValueError(
+                f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), where absorption has Im chi > 0), got {self.chi_0};"
+                " for tables in the other convention pass the complex conjugates of chi_0, chi_h and chi_hbar"
+            )
+        self.chi_h = _checks.complex_number("chi_h", chi_h)
+        self.chi_hbar = self.chi_h if chi_hbar is None else _checks.complex_number("chi_hbar", chi_hbar)
+        self.polarization_factor = _checks.number("polarization_factor", polarization_factor, at_least=-1, at_most=1)
+        self.scheme = _checks.choice("scheme", scheme, SCHEMES)
+        self.dtype = np.dtype(_checks.choice("dtype", np.dtype(dtype).name, ("complex64", "complex128")))
+        self.device = _checks.choice("device", device, ("cpu",))
+        self.threads = available_threads() if threads is None else _checks.integer("threads", threads, at_least=1)
+        self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
+
+        nz, _, nx = self.shape
+        dz, _, dx = self.voxel
+        self.pixels_per_layer = dz * math.tan(self.two_theta) / dx
+        whole = round(self.pixels_per_layer)
+        fits = whole >= 1 and abs(self.pixels_per_layer - whole) <= 1e-6
+        _checks.choice("transport", transport, TRANSPORTS)
+        if transport == "shift" and not fits:
+            raise ValueError(
+                "transport: expected 'fourier' or 'auto', got 'shift', which needs a whole number >= 1 of pixels"
+                f" dz tan(two_theta) / dx, here {self.pixels_per_layer:.8g}; dz = {dx / math.tan(self.two_theta):.8g} m"
+                " would give 1"
+            )
+        self.transport = "shift" if fits and transport != "fourier" else "fourier"
+        self.shift = whole if self.transport == "shift" else 0
+        travel = self.pixels_per_layer * (nz - 1)
+        if self.shift:
+            self.row_length = nx + self.shift * (nz - 1)
+        else:
+            self.row_length = _core.fourier_row_length(nx + math.ceil(travel) + GUARD)
+
+        k = 2 * math.pi / self.wavelength
+        K_0, K_h = k / (2 * math.cos(self.two_theta)), k / 2
+        C = self.polarization_factor
+        self._plan = {
+            "shape": self.shape,
+            "voxel": self.voxel,
+            "medium": (
+                0.5j * dz * (K_0 + K_h) * self.chi_0,
+                0.5j * dz * (K_0 - K_h) * self.chi_0,
+                1j * dz * K_0 * C * self.chi_hbar,
+                1j * dz * K_h * C * self.chi_h,
+            ),
+            "row_length": self.row_length,
+            "shift": self.shift,
+            "pixels": self.pixels_per_layer,
+            "threads": self.threads,
+        }
+
+    def __repr__(self):
+        return (
+            f"TakagiTaupin(shape={self.shape}, voxel={self.voxel}, two_theta={self.two_theta:.6g}, "
+            f"transport={self.transport!r}, dtype={self.dtype.name!r}, threads={self.threads})"
+        )
+
+    def forward(self, S, dq, s_0=None, incident=None, *, return_E_0=False, return_state=False):
+        """Exit fields E_h of the crystal function S for every rocking offset.
+
+        Parameters
+        ----------
+        S : complex (nz, ny, nx)
+            Crystal function s_h exp(i phi), phi = -h.u, sampled at voxel centres.
+        dq : real (frames, 3)
+            h' - h in the model frame [rad/m].
+        s_0 : real (nz, ny, nx), optional
+            Electron-density shape on the diagonal. None: |S|.
+        incident : complex (ny, nx), optional
+            E_0 on the plane of the first voxel centres; continued with its edge values. None: the plane wave, 1.
+        return_E_0, return_state : bool
+            Also return E_0 (frames, ny, nx) on the plane of the last voxel centres, after that layer; or a `State`
+            that saves `adjoint` its own forward sweep.
+
+        Returns
+        -------
+        E_h : complex (frames, ny, nx), exit ramp exp(i (dq_x x + dq_y y)) included, exp(i dq_z z_out) left out.
+
+        Raises TypeError (kind, dtype) or ValueError (shape, NaN) naming the argument.
+        """
+        S, dq, s_0 = self._inputs(S, dq, s_0)
+        row = None if incident is None else self.incident_row(incident)
+        nz, ny, nx = self.shape
+        E_h = np.empty((len(dq), ny, nx), self.dtype)
+        keep = return_E_0 or return_state
+        E_0 = np.empty((len(dq), ny, self.row_length), self.dtype) if keep else None
+        _core.forward(self._plan, dq, S, s_0, row, E_h, E_0, self.dtype == np.complex64)
+        extra = []
+        if return_E_0:
+            extra.append(np.ascontiguousarray(E_0[:, :, :nx]))  # shift: at the last layer pixel x is at place x
+        if return_state:
+            extra.append(State(E_h, E_0))
+        return (E_h, *extra) if extra else E_h
+
+    def adjoint(self, S, dq, adj_E_h, s_0=None, incident=None, *, state=None, support=None):
+        """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (no stored fields).
+
+        Parameters
+        ----------
+        S, dq, s_0, incident
+            As given to `forward`.
+        adj_E_h : complex (frames, ny, nx)
+            dL/dRe(E_h) + i dL/dIm(E_h).
+        state : State, optional
+            From ``forward(..., return_state=True)`` with the same arguments; without it the forward sweep is run again.
+        support : bool (nz, ny, nx), optional
+            Voxels whose gradient is wanted; elsewhere it is returned as 0 and vacuum is skipped. None: all voxels.
+
+        Returns
+        -------
+        Adjoint
+            S, s_0, incident, dq; see there. Derivation: csrc/README.md.
+        """
+        S, dq, s_0 = self._inputs(S, dq, s_0)
+        nz, ny, nx = self.shape
+        axes = "(frames, ny, nx)"
+        adj_E_h = _checks.array("adj_E_h", adj_E_h, (len(dq), ny, nx), self.dtype, axes=axes)
+        if support is not None:
+            support = _checks.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
+        if state is None:
+            state = self.forward(S, dq, s_0, incident, return_state=True)[1]
+        elif not isinstance(state, State) or state.E_0_row.shape != (len(dq), ny, self.row_length):
+            raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
+        adj_S = np.empty(self.shape, self.dtype)
+        adj_s_0 = None if s_0 is None else np.empty(self.shape, self._real)
+        adj_row = np.empty((ny, self.row_length), self.dtype)
+        adj_dq = np.empty((ny, len(dq), 3))
+        arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, None, None)
+        _core.adjoint(self._plan, dq, S, s_0, support, *arrays, self.dtype == np.complex64)
+        return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
+
+    def _inputs(self, S, dq, s_0):
+        S = _checks.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
+        dq = _checks.array("dq", dq, (None, 3), np.float64, axes="(frames, 3)")
+        if len(dq) == 0:
+            raise ValueError("dq: expected at least one frame, got shape (0, 3)")
+        if s_0 is not None:
+            s_0 = _checks.array("s_0", s_0, self.shape, self._real, axes="(nz, ny, nx)")
+        return S, dq, s_0
+
+    def _padding(self):
+        """Weights of the left and the right edge value on the row's places outside the box, and those places."""
+        nz, _, nx = self.shape
+        if self.shift:
+            count = self.row_length - nx
+            return slice(0, count), np.ones(count), np.zeros(count), slice(count, None)
+        # Places nx.. lie right of the box and, periodically, left of it: what flows in must be the left edge value;
+        # a raised cosine joins the two edges without a jump that would ring.
+        count = self.row_length - nx
+        inflow = min(count, math.ceil(self.pixels_per_layer * (nz - 1)) + GUARD // 2)
+        left = np.ones(count)
+        blend = count - inflow
+        left[:blend] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(blend) + 1) / (blend + 1))
+        return slice(nx, None), left, 1 - left, slice(0, nx)
+
+    def incident_row(self, incident):
+        """The incident field on the internal row, (ny, row_length): edge values continued outside the box."""
+        _, ny, nx = self.shape
+        incident = _checks.array("incident", incident, (ny, nx), self.dtype, axes="(ny, nx)")
+        outside, left, right, box = self._padding()
+        row = np.empty((ny, self.row_length), self.dtype)
+        row[:, box] = incident
+        row[:, outside] = incident[:, :1] * left + incident[:, -1:] * right
+        return row
+
+    def _incident_row_adj(self, adj_row):
+        # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
+        outside, left, right, box = self._padding()
+        adj_incident = adj_row[:, box].copy()
+        adj_incident[:, 0] += adj_row[:, outside] @ left.astype(self._real)
+        adj_incident[:, -1] += adj_row[:, outside] @ right.astype(self._real)
+        return adj_incident
+
+    def _reverse_drift(self, S, dq, s_0=None):
+        """Relative L2 error of the entrance state that the adjoint's exact reversal recovers (plane wave in)."""
+        S, dq, s_0 = self._inputs(S, dq, s_0)
+        nz, ny, nx = self.shape
+        E_h, state = self.forward(S, dq, s_0, return_state=True)
+        E_0, G = np.empty_like(state.E_0_row), np.empty_like(E_h)
+        arrays = (E_h, state.E_0_row, np.zeros_like(E_h), np.empty(self.shape, self.dtype), None, None, None, E_0, G)
+        _core.adjoint(self._plan, dq, S, s_0, None, *arrays, self.dtype == np.complex64)
+        error = np.sum(np.abs(E_0.astype(complex) - 1) ** 2) + np.sum(np.abs(G.astype(complex)) ** 2)
+        return float(np.sqrt(error / E_0.size))
+
+
+def estimate_memory(op, n_frames):
+    """Bytes a gradient with ``n_frames`` frames needs beside the inputs: exit fields, state, gradient, work space."""
+    n_frames = _checks.integer("n_frames", n_frames, at_least=1)
+    nz, ny, nx = op.shape
+    complex_bytes, real_bytes = op.dtype.itemsize, op._real.itemsize
+    lanes = _core.cpu_lanes(op.dtype == np.complex64)
+    fields = n_frames * ny * (2 * nx + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
+    gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
+    tables = (n_frames + lanes) * (nz + nx) * complex_bytes
+    per_thread = nz * nx * (16 + 8) * real_bytes + 2 * lanes * (nx + op.row_length) * complex_bytes
+    return int(fields + gradient + tables + min(op.threads, ny) * per_thread)
+
+
+def cuda_available():
+    """Whether this build can run on a CUDA device here. This version has no CUDA engine."""
+    return False
+
+
+def info():
+    """What this installation is and uses: version, CPU instruction set, lanes, threads, CUDA state (a dict of str)."""
+    from . import __version__
+
+    return {
+        "pendel": __version__,
+        "cpu instruction set": _core.cpu_isa(),
+        "rocking angles per pack": f"{_core.cpu_lanes(True)} (complex64), {_core.cpu_lanes(False)} (complex128)",
+        "threads": str(available_threads()),
+        "cuda": "not used: this version has no CUDA engine",
+    }

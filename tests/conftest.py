@@ -1,0 +1,150 @@
+"""Fixtures shared by the tests: random numbers, tolerances with their reasons, two crystals and small problems."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+# Au (002), 8 keV, pi polarisation: C is inside chi_h, so the polarisation factor stays 1.
+GOLD = {
+    "wavelength": 1.5498e-10,
+    "two_theta": np.deg2rad(44.76),
+    "chi_0": -9.407e-5 + 8.496e-6j,
+    "chi_h": 5.2548e-5 - 5.9889e-6j,
+}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped, and counted, without one")
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = sum("gpu" in report.keywords for report in terminalreporter.stats.get("skipped", []))
+    terminalreporter.write_line(f"GPU tests skipped: {skipped}")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20250618)
+
+
+@pytest.fixture(scope="session")
+def gold():
+    """Physics of a weakly coupled voxel: |dz K chi| is about 1e-2 at 8 nm."""
+    return dict(GOLD)
+
+
+@pytest.fixture(scope="session")
+def asymmetric(gold):
+    """Gold-like, coupling 20 times stronger, chi_hbar != chi_h and C < 1: every factor of the coupling is visible."""
+    return gold | {
+        "chi_0": 20 * gold["chi_0"],
+        "chi_h": (1.1e-3 - 1.0e-4j),
+        "chi_hbar": (0.8e-3 - 1.6e-4j) * np.exp(0.4j),
+        "polarization_factor": 0.71,
+    }
+
+
+@pytest.fixture(scope="session")
+def overwhelming(gold):
+    """|dz Omega| is about 2 in one voxel: a series in (dz Omega)^2 has no business here."""
+    return gold | {"chi_0": -1.2e-2 + 2e-3j, "chi_h": 1.1e-2 - 1e-3j, "chi_hbar": 0.9e-2 - 2e-3j}
+
+
+@pytest.fixture(scope="session")
+def lossless(gold):
+    """Real susceptibilities: energy is conserved."""
+    return gold | {"chi_0": 20 * gold["chi_0"].real, "chi_h": 20 * gold["chi_h"].real}
+
+
+@pytest.fixture(scope="session")
+def relative():
+    """Relative L2 difference, in double precision."""
+
+    def relative(value, expected):
+        value, expected = np.asarray(value, complex), np.asarray(expected, complex)
+        assert value.shape == expected.shape
+        return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+
+    return relative
+
+
+@pytest.fixture(scope="session")
+def tolerance():
+    """Relative L2 tolerance of a field by dtype.
+
+    complex128: some 1e3 operations of eps = 2e-16 in a row leave 1e-13; 1e-11 is far below any wrong term.
+    complex64: measured 5e-6 after 175 absorbing steps with eps = 6e-8; 5e-5 leaves a factor of ten.
+    """
+    return {"complex128": 1e-11, "complex64": 5e-5}
+
+
+@pytest.fixture(scope="session")
+def voxel_of():
+    """Voxel (dz, dy, dx) with dx = 8 nm whose layer moves E_0 by `pixels`: whole for `shift`, anything for `fourier`."""
+
+    def voxel_of(two_theta, pixels=1, dx=8e-9):
+        return (pixels * dx / np.tan(two_theta), 1.1 * dx, dx)
+
+    return voxel_of
+
+
+@pytest.fixture
+def problem(rng, voxel_of):
+    """Maker of a rough random problem: kwargs of the operator and of the oracle, S, s_0, dq, incident, adj_E_h.
+
+    |S| lies in [0.5, 1], so that |S| is smooth on the scale of a finite difference; dq turns the phase by up to
+    some radians over the box.
+    """
+
+    def problem(shape, physics, n=2, transport="shift", pixels=None):
+        nz, ny, nx = shape
+        pixels = {"shift": 1, "fourier": 0.83}[transport] if pixels is None else pixels
+
+        def noise(*size):
+            return rng.normal(size=size) + 1j * rng.normal(size=size)
+
+        return SimpleNamespace(
+            shape=shape,
+            transport=transport,
+            physics=physics | {"voxel": voxel_of(physics["two_theta"], pixels)},
+            S=rng.uniform(0.5, 1, shape) * np.exp(1j * rng.uniform(-np.pi, np.pi, shape)),
+            s_0=rng.uniform(0, 1, shape),
+            dq=rng.uniform(-2e7, 2e7, (n, 3)),
+            incident=noise(ny, nx),
+            adj_E_h=noise(n, ny, nx),
+        )
+
+    return problem
+
+
+@pytest.fixture(scope="session")
+def operator_of():
+    """Maker of the operator of a problem; keywords override."""
+    import pendel
+
+    def operator_of(p, dtype="complex128", **change):
+        return pendel.TakagiTaupin(**{"shape": p.shape, "transport": p.transport, "dtype": dtype} | p.physics | change)
+
+    return operator_of
+
+
+@pytest.fixture(scope="session")
+def oracle_kwargs():
+    """Maker of the oracle's keywords for a problem and its operator, with the incident row padded as documented."""
+    from pendel.operator import pad_incident
+
+    def oracle_kwargs(p, op, s_0=None, incident=None):
+        if incident is not None and p.transport == "shift":
+            edge = op.row_length - incident.shape[1]
+            incident = np.concatenate([np.repeat(incident[:, :1], edge, 1), incident], 1)
+        elif incident is not None:
+            incident = pad_incident(incident, op.row_length, op.drift)
+        return p.physics | {
+            "transport": p.transport,
+            "row_length": op.row_length,
+            "s_0": s_0,
+            "incident": incident,
+        }
+
+    return oracle_kwargs
