@@ -53,9 +53,44 @@ struct IndexOf<double> {
   typedef long long type;
 };
 
+template <class T, int W>
+using Indices = Pack<typename IndexOf<T>::type, W>;
+
+// Lanes a0 b0 a1 b1 ...: first half (High = 0) or second half (High = 1).
+template <class T, int W, int High>
+PENDEL_HD Pack<T, W> zip(Pack<T, W> a, Pack<T, W> b) {
+  Indices<T, W> from;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) from[i] = High * W / 2 + i / 2 + (i % 2 ? W : 0);
+  return __builtin_shuffle(a, b, from);
+}
+template <class T, int W>
+PENDEL_HD void unzip(Pack<T, W> a, Pack<T, W> b, Pack<T, W>& even, Pack<T, W>& odd) {
+  Indices<T, W> from;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) from[i] = 2 * i;
+  even = __builtin_shuffle(a, b, from);
+  odd = __builtin_shuffle(a, b, from + 1);
+}
+// v[c] lane l -> place l K + c of the K packs taken as one array.
+template <class T, int W, int K>
+PENDEL_HD void transpose(Pack<T, W> (&v)[K]) {
+  Pack<T, W> w[K];
+#pragma GCC unroll 4
+  for (int round = 1; round < K; round *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < K / 2; ++i) {
+      w[2 * i] = zip<T, W, 0>(v[i], v[i + K / 2]);
+      w[2 * i + 1] = zip<T, W, 1>(v[i], v[i + K / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < K; ++i) v[i] = w[i];
+  }
+}
+
 template <class T, int W, int D>
 PENDEL_HD Pack<T, W> merge(Pack<T, W> a, Pack<T, W> b) {
-  Pack<typename IndexOf<T>::type, W> first, second;
+  Indices<T, W> first, second;
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) {
     first[i] = (i & D) ? W + (i & ~D) : i;

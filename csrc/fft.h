@@ -23,6 +23,34 @@ PENDEL_HD Cx<V> turn(Cx<V> a) {
   return {-a.im, a.re};
 }
 
+// cos and sin of 2 pi e / R as compile-time constants (Taylor series about 0 of an angle below pi / 4, doubled thrice).
+template <int R>
+struct Root {
+  struct Table {
+    double v[R];
+    constexpr double operator[](int e) const { return v[e]; }
+  };
+  static constexpr Table make(bool cosine) {
+    Table t{};
+    for (int e = 0; e < R; ++e) {
+      const long double a = 6.283185307179586476925286766559L * e / R / 8;
+      long double c = 1, s = 0, term = 1;
+      for (int k = 1; k < 24; ++k) {
+        term *= a / k;
+        if (k % 2) s += k % 4 == 1 ? term : -term;
+        else c += k % 4 == 0 ? term : -term;
+      }
+      for (int k = 0; k < 3; ++k) {
+        const long double c2 = c * c - s * s;
+        s = 2 * s * c, c = c2;
+      }
+      t.v[e] = double(cosine ? c : s);
+    }
+    return t;
+  }
+  static constexpr Table cos = make(true), sin = make(false);
+};
+
 // In-place DFT of R values, exp(Sign 2 pi i k n / R), natural order in and out.
 template <class T, int R, int Sign, class V>
 PENDEL_HD void dft(Cx<V> (&x)[R]) {
@@ -44,45 +72,62 @@ PENDEL_HD void dft(Cx<V> (&x)[R]) {
     const Cx<V> r = scale(d, T(s1)) + scale(e, T(s2)), t = scale(d, T(s2)) - scale(e, T(s1));
     x[0] = x[0] + a + b, x[1] = p + r, x[2] = q + t, x[3] = q - t, x[4] = p - r;
   } else {
-    static_assert(R == 8 || R == 16, "radix");
-    constexpr int Q = R / 4;  // R = 4 Q: DFTs of 4 over the stride Q, twiddles, then DFTs of Q
-    constexpr double w[10] = {1, 0.92387953251128675613, 0.70710678118654752440, 0.38268343236508977173, 0,
-                              -0.38268343236508977173, -0.70710678118654752440, -0.92387953251128675613, -1,
-                              -0.92387953251128675613};  // cos(2 pi k / 16)
+    // R = P Q: DFTs of P over the stride Q, twiddles, then DFTs of Q.
+    constexpr int P = R % 4 == 0 ? 4 : R % 2 == 0 ? 2 : 3, Q = R / P;
     Cx<V> y[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int j = 0; j < Q; ++j) {
-      Cx<V> c[4] = {x[j], x[j + Q], x[j + 2 * Q], x[j + 3 * Q]};
-      dft<T, 4, Sign>(c);
-      y[j] = c[0];
+      Cx<V> c[P];
 #pragma GCC unroll 4
-      for (int k = 1; k < 4; ++k) {
-        const int e = j * k * (16 / R);  // exp(Sign 2 pi i e / 16)
+      for (int k = 0; k < P; ++k) c[k] = x[j + k * Q];
+      dft<T, P, Sign>(c);
+#pragma GCC unroll 4
+      for (int k = 0; k < P; ++k) {
+        const int e = j * k % R;  // times exp(Sign 2 pi i e / R)
         if (e == 0) y[k * Q + j] = c[k];
-        else if (e == 4) y[k * Q + j] = turn<Sign>(c[k]);
-        else if (e == 2) y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(w[2]));
-        else if (e == 6) y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(w[2]));
-        else y[k * Q + j] = c[k] * Cx<T>{T(w[e]), T(Sign * w[e < 4 ? 4 - e : e - 4])};
+        else if (4 * e == R) y[k * Q + j] = turn<Sign>(c[k]);
+        else if (8 * e == R) y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(Root<R>::cos[e]));
+        else if (8 * e == 3 * R) y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(-Root<R>::cos[e]));
+        else y[k * Q + j] = c[k] * Cx<T>{T(Root<R>::cos[e]), T(Sign * Root<R>::sin[e])};
       }
     }
 #pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) {
+    for (int k = 0; k < P; ++k) {
       Cx<V> c[Q];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
       for (int j = 0; j < Q; ++j) c[j] = y[k * Q + j];
       dft<T, Q, Sign>(c);
-#pragma GCC unroll 4
-      for (int j = 0; j < Q; ++j) x[k + 4 * j] = c[j];
+#pragma GCC unroll 16
+      for (int j = 0; j < Q; ++j) x[k + P * j] = c[j];
     }
   }
 }
 
+// Radices of n, largest useful first; empty for n = 1 and for an n with other prime factors than 2, 3, 5.
+inline std::vector<int> radices_of(long n) {
+  std::vector<int> out;
+  while (n > 1) {
+    int best = 0;
+    for (int r : {16, 12, 10, 9, 8, 6, 5, 4, 3, 2})
+      if (!best && n % r == 0 && !(r > 8 && n / r > 1 && n / r < 4 && n % 8 == 0)) best = r;
+    if (!best) return {};
+    out.push_back(best), n /= best;
+  }
+  return out;
+}
+
+// The row length N >= need with the least work: points times passes (pass A and one per radix).
 inline long fourier_row_length(long need) {
+  long best = 0;
+  double least = 0;
   for (long n = (need + COLUMN - 1) / COLUMN;; ++n) {
-    long rest = n;
-    for (long r : {2, 3, 5})
-      while (rest % r == 0) rest /= r;
-    if (rest == 1) return COLUMN * n;
+    if (best && COLUMN * n > 1.5 * need + 64) return best;
+    const std::vector<int> radices = radices_of(n);
+    if (radices.empty() && n > 1) continue;
+    double work = 1;
+    for (int r : radices) work += r == 9 || r == 10 || r == 12 || r == 16 ? 1 : 0.8;
+    work *= n;
+    if (!best || work < least) best = COLUMN * n, least = work;
   }
 }
 
@@ -95,18 +140,14 @@ struct RowFft {
   std::vector<Cx<T>> block_twiddle;   // per radix but the last: [i][k], i < L/R, exp(-2 pi i i k / L)
   std::vector<long> frequency;        // numpy's integer frequency at each place of the spectrum
 
-  explicit RowFft(long N_) : N(N_), n(N_ / COLUMN) {
-    long rest = n;
-    for (int r : {16, 8, 5, 4, 3, 2})
-      while (rest % r == 0 && !(r == 16 && rest == 32)) radices.push_back(r), rest /= r;
+  explicit RowFft(long N_) : N(N_), n(N_ / COLUMN), radices(radices_of(n)) {
     twiddles(column_twiddle, n, COLUMN, N);
-    std::vector<long> k_block(1, 0);  // frequency of each place of a block's spectrum
+    std::vector<long> k_block(n, 0);  // frequency of each place of a block's spectrum
     long L = n, weight = 1;
     for (int r : radices) {
       if (L > r) twiddles(block_twiddle, L / r, r, L);
       L /= r;
     }
-    k_block.assign(n, 0);
     L = n;
     for (int r : radices) {
       L /= r;
@@ -184,7 +225,11 @@ struct RowFft {
     }
     switch (radices[r]) {
       case 16: return radix<Back, 16>(x, phase, L, r, w);
+      case 12: return radix<Back, 12>(x, phase, L, r, w);
+      case 10: return radix<Back, 10>(x, phase, L, r, w);
+      case 9: return radix<Back, 9>(x, phase, L, r, w);
       case 8: return radix<Back, 8>(x, phase, L, r, w);
+      case 6: return radix<Back, 6>(x, phase, L, r, w);
       case 5: return radix<Back, 5>(x, phase, L, r, w);
       case 4: return radix<Back, 4>(x, phase, L, r, w);
       case 3: return radix<Back, 3>(x, phase, L, r, w);

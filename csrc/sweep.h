@@ -91,7 +91,7 @@ struct Row {
   const Tables<T, W>& t;
   const Args& a;
   const int reals;     // per voxel: MATRIX, or MATRIX_AND_INVERSE for the adjoint
-  const long sx, sz;   // voxel (z, x) is number x sx + z sz of the row
+  const long sx, sz;   // voxel (z, x) is number x sx + z sz of the row (an odd sx spreads a layer over the cache)
   long y = 0;
   long x_lo, x_hi, z_lo, z_hi;                                     // the box of voxels that matter; empty: x_lo >= x_hi
   std::vector<long> x_first, x_last, z_first, z_last;              // per layer, per column: [first, last)
@@ -104,9 +104,9 @@ struct Row {
 
   Row(const Tables<T, W>& tables, bool adjoint)
       : t(tables), a(tables.a), reals(adjoint ? MATRIX_AND_INVERSE : MATRIX),
-        sx(a.shift ? a.nz : 1), sz(a.shift ? 1 : a.nx),
+        sx(a.shift ? a.nz | 1 : 1), sz(a.shift ? 1 : a.nx),
         x_first(a.nz), x_last(a.nz), z_first(a.nx), z_last(a.nx),
-        matrix_store((a.nz * a.nx * reals + W - 1) / W), sums(adjoint ? a.nz * a.nx * SUMS : 0),
+        matrix_store(((a.nz | 1) * a.nx * reals + W - 1) / W), sums(adjoint ? (a.nz | 1) * a.nx * SUMS : 0),
         E_0(a.row), G(a.nx), adj_E_0(adjoint ? a.row : 0), adj_G(adjoint ? a.nx : 0), at(a.nx) {
     matrices = reinterpret_cast<T*>(matrix_store.data());
   }
@@ -170,17 +170,22 @@ struct Row {
     const T *in = S(z) + 2 * x, *g = s_0(z);
     const V zero{};
     S_x = {zero, zero}, s_0_x = zero;
-    for (long l = 0; l < count; ++l) lane<T>(S_x.re, l) = in[2 * l], lane<T>(S_x.im, l) = in[2 * l + 1];
+    V pair[2] = {zero, zero};
+    __builtin_memcpy(pair, in, 2 * count * sizeof(T));
+    unzip<T, W>(pair[0], pair[1], S_x.re, S_x.im);
     if (g) {
-      for (long l = 0; l < count; ++l) lane<T>(s_0_x, l) = g[x + l];
+      __builtin_memcpy(&s_0_x, g + x, count * sizeof(T));
     } else {
       const V s = norm(S_x);
-      for (int l = 0; l < W; ++l) lane<T>(s_0_x, l) = std::sqrt(s[l]);
+      for (int l = 0; l < W; ++l) s_0_x[l] = std::sqrt(s[l]);
     }
     Cx<V> mu, u;
     exponents(t.medium, S_x, s_0_x, mu, omega, u);
     f = factors_series<T>(mu, u);
-    for (int l = 0; l < W; ++l) {
+    const auto outside = (norm(u) >= T(Series<T>::u_norm)) | (norm(mu) >= T(Series<T>::mu_norm));
+    bool any = false;
+    for (int l = 0; l < W; ++l) any |= outside[l] != 0;
+    for (int l = 0; any && l < W; ++l) {
       if (in_series_range(Cx<T>{mu.re[l], mu.im[l]}, Cx<T>{u.re[l], u.im[l]})) continue;
       Cx<double> mu_l, omega_l, u_l;
       exponents(t.exact, Cx<double>{S_x.re[l], S_x.im[l]}, double(s_0_x[l]), mu_l, omega_l, u_l);
@@ -201,10 +206,16 @@ struct Row {
     Matrix<V> M[2];
     load(z, x, count, S_x, s_0_x, omega, f);
     voxel(t.medium, S_x, omega, f, M[0], M[1]);
-    const T* in = reinterpret_cast<const T*>(M);
-    T* out = matrices + (x * sx + z * sz) * reals;
-    for (long l = 0; l < count; ++l)
-      for (int c = 0; c < reals; ++c) out[l * sx * reals + c] = in[c * W + l];
+    reals == MATRIX ? store<MATRIX>(M, z, x, count) : store<MATRIX_AND_INVERSE>(M, z, x, count);
+  }
+  template <int Reals>
+  void store(const Matrix<V>* M, long z, long x, long count) {
+    V v[Reals];
+    __builtin_memcpy(v, M, sizeof v);
+    transpose<T, W, Reals>(v);
+    const T* in = reinterpret_cast<const T*>(v);
+    T* out = matrices + (x * sx + z * sz) * Reals;
+    for (long l = 0; l < count; ++l) __builtin_memcpy(out + l * sx * Reals, in + l * Reals, Reals * sizeof(T));
   }
 
   void voxel_gradients(long z, long x, long count) {

@@ -10,7 +10,7 @@ from . import _checks, _core
 
 SCHEMES = ("strang",)
 TRANSPORTS = ("auto", "shift", "fourier")
-GUARD = 8  # pixels of an E_0 row kept free of everything that could wrap around (transport fourier)
+JOIN = 16  # pixels over which the two edge values of an incident field are joined (transport fourier)
 
 
 class Adjoint(NamedTuple):
@@ -68,8 +68,8 @@ class TakagiTaupin:
     threads : int or None
         None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
 
-    Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (E_0 row used
-    inside), ``refraction_length`` etc. are left to `pendel.Experiment`. Source: Takagi-Taupin equations as in
+    Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (places
+    of an E_0 row inside, for a plane wave). Source: Takagi-Taupin equations as in
     csrc/README.md, equations (1)-(6); Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
     """
 
@@ -124,11 +124,10 @@ class TakagiTaupin:
             )
         self.transport = "shift" if fits and transport != "fourier" else "fourier"
         self.shift = whole if self.transport == "shift" else 0
-        travel = self.pixels_per_layer * (nz - 1)
-        if self.shift:
-            self.row_length = nx + self.shift * (nz - 1)
-        else:
-            self.row_length = _core.fourier_row_length(nx + math.ceil(travel) + GUARD)
+        # Places of an E_0 row: the box, and everything that enters it or left it during the march. A Fourier row is
+        # periodic: what left on the right must not come back before the last layer.
+        self._travel = math.ceil(self.pixels_per_layer * (nz - 1) - 1e-9)
+        self.row_length = self._row_length(plane_wave=True)
 
         k = 2 * math.pi / self.wavelength
         K_0, K_h = k / (2 * math.cos(self.two_theta)), k / 2
@@ -147,6 +146,12 @@ class TakagiTaupin:
             "pixels": self.pixels_per_layer,
             "threads": self.threads,
         }
+
+    def _row_length(self, plane_wave):
+        need = self.shape[2] + self._travel
+        if self.shift:
+            return need
+        return _core.fourier_row_length(need + (0 if plane_wave else JOIN))
 
     def __repr__(self):
         return (
@@ -180,13 +185,14 @@ class TakagiTaupin:
         S, dq, s_0 = self._inputs(S, dq, s_0)
         row = None if incident is None else self.incident_row(incident)
         nz, ny, nx = self.shape
+        plan = self._plan | {"row_length": self._row_length(incident is None)}
         E_h = np.empty((len(dq), ny, nx), self.dtype)
         keep = return_E_0 or return_state
-        E_0 = np.empty((len(dq), ny, self.row_length), self.dtype) if keep else None
-        _core.forward(self._plan, dq, S, s_0, row, E_h, E_0, self.dtype == np.complex64)
+        E_0 = np.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
+        _core.forward(plan, dq, S, s_0, row, E_h, E_0, self.dtype == np.complex64)
         extra = []
         if return_E_0:
-            extra.append(np.ascontiguousarray(E_0[:, :, :nx]))  # shift: at the last layer pixel x is at place x
+            extra.append(np.ascontiguousarray(E_0[:, :, :nx]))  # pixel x is at place x, for shift at the last layer
         if return_state:
             extra.append(State(E_h, E_0))
         return (E_h, *extra) if extra else E_h
@@ -218,14 +224,15 @@ class TakagiTaupin:
             support = _checks.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
         if state is None:
             state = self.forward(S, dq, s_0, incident, return_state=True)[1]
-        elif not isinstance(state, State) or state.E_0_row.shape != (len(dq), ny, self.row_length):
+        row_length = self._row_length(incident is None)
+        if not isinstance(state, State) or state.E_0_row.shape != (len(dq), ny, row_length):
             raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
         adj_S = np.empty(self.shape, self.dtype)
         adj_s_0 = None if s_0 is None else np.empty(self.shape, self._real)
-        adj_row = np.empty((ny, self.row_length), self.dtype)
+        adj_row = np.empty((ny, row_length), self.dtype)
         adj_dq = np.empty((ny, len(dq), 3))
         arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, None, None)
-        _core.adjoint(self._plan, dq, S, s_0, support, *arrays, self.dtype == np.complex64)
+        _core.adjoint(self._plan | {"row_length": row_length}, dq, S, s_0, support, *arrays, self.dtype == np.complex64)
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
 
     def _inputs(self, S, dq, s_0):
@@ -237,34 +244,32 @@ class TakagiTaupin:
             s_0 = _checks.array("s_0", s_0, self.shape, self._real, axes="(nz, ny, nx)")
         return S, dq, s_0
 
-    def _padding(self):
+    def _padding(self, row_length):
         """Weights of the left and the right edge value on the row's places outside the box, and those places."""
-        nz, _, nx = self.shape
+        nx = self.shape[2]
+        count = row_length - nx
         if self.shift:
-            count = self.row_length - nx
             return slice(0, count), np.ones(count), np.zeros(count), slice(count, None)
         # Places nx.. lie right of the box and, periodically, left of it: what flows in must be the left edge value;
         # a raised cosine joins the two edges without a jump that would ring.
-        count = self.row_length - nx
-        inflow = min(count, math.ceil(self.pixels_per_layer * (nz - 1)) + GUARD // 2)
         left = np.ones(count)
-        blend = count - inflow
-        left[:blend] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(blend) + 1) / (blend + 1))
+        join = max(count - self._travel - 1, 0)
+        left[:join] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(join) + 1) / (join + 1))
         return slice(nx, None), left, 1 - left, slice(0, nx)
 
     def incident_row(self, incident):
-        """The incident field on the internal row, (ny, row_length): edge values continued outside the box."""
+        """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
         _, ny, nx = self.shape
         incident = _checks.array("incident", incident, (ny, nx), self.dtype, axes="(ny, nx)")
-        outside, left, right, box = self._padding()
-        row = np.empty((ny, self.row_length), self.dtype)
+        row = np.empty((ny, self._row_length(plane_wave=False)), self.dtype)
+        outside, left, right, box = self._padding(row.shape[1])
         row[:, box] = incident
         row[:, outside] = incident[:, :1] * left + incident[:, -1:] * right
         return row
 
     def _incident_row_adj(self, adj_row):
         # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
-        outside, left, right, box = self._padding()
+        outside, left, right, box = self._padding(adj_row.shape[1])
         adj_incident = adj_row[:, box].copy()
         adj_incident[:, 0] += adj_row[:, outside] @ left.astype(self._real)
         adj_incident[:, -1] += adj_row[:, outside] @ right.astype(self._real)
