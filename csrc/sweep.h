@@ -166,7 +166,7 @@ struct Row {
   }
 
   // Loads up to W voxels of a layer and everything voxel() and voxel_adj() need to know of them.
-  void load(long z, long x, long count, Cx<V>& S_x, V& s_0_x, Cx<V>& omega, Factors<V>& f) const {
+  PENDEL_HD void load(long z, long x, long count, Cx<V>& S_x, V& s_0_x, Cx<V>& omega, Factors<V>& f) const {
     const T *in = S(z) + 2 * x, *g = s_0(z);
     const V zero{};
     S_x = {zero, zero}, s_0_x = zero;

@@ -81,7 +81,7 @@ def tolerance():
 
 @pytest.fixture(scope="session")
 def voxel_of():
-    """Voxel (dz, dy, dx) with dx = 8 nm whose layer moves E_0 by `pixels`: whole for `shift`, anything for `fourier`."""
+    """Voxel (dz, dy, dx) with dx = 8 nm whose layer moves E_0 by `pixels`, which `shift` needs whole."""
 
     def voxel_of(two_theta, pixels=1, dx=8e-9):
         return (pixels * dx / np.tan(two_theta), 1.1 * dx, dx)
@@ -131,18 +131,17 @@ def operator_of():
 
 @pytest.fixture(scope="session")
 def oracle_kwargs():
-    """Maker of the oracle's keywords for a problem and its operator, with the incident row padded as documented."""
-    from pendel.operator import pad_incident
+    """Maker of the oracle's keywords for a problem and its operator; the oracle takes the incident row padded."""
 
     def oracle_kwargs(p, op, s_0=None, incident=None):
         if incident is not None and p.transport == "shift":
             edge = op.row_length - incident.shape[1]
             incident = np.concatenate([np.repeat(incident[:, :1], edge, 1), incident], 1)
         elif incident is not None:
-            incident = pad_incident(incident, op.row_length, op.drift)
+            incident = op.incident_row(incident)  # longer than the row of a plane wave: it has to join both edges
         return p.physics | {
             "transport": p.transport,
-            "row_length": op.row_length,
+            "row_length": op.row_length if incident is None else incident.shape[1],
             "s_0": s_0,
             "incident": incident,
         }

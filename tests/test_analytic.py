@@ -90,21 +90,23 @@ def _kinematic(p):
     """i K_h C chi_h dz sum_k S exp(-i D (z_out - z_k)) and the exit ramp."""
     nz, dz = p.shape[0], p.physics["voxel"][0]
     depth = (nz - np.arange(nz) - 0.5) * dz
-    factors = reference.coefficients(**{name: p.physics[name] for name in ("wavelength", "two_theta", "chi_0", "chi_h")})
+    factors = reference.coefficients(
+        **{name: p.physics[name] for name in ("wavelength", "two_theta", "chi_0", "chi_h")}
+    )
     ramp, _, _ = reference.exit_ramp(p.dq, p.shape, p.physics["voxel"])
     return factors.c * dz * ramp * np.einsum("zyx,nz->nyx", p.S, np.exp(-1j * p.dq[:, 2:] * depth))
 
 
 @pytest.mark.parametrize("transport", ["shift", "fourier"])
 def test_weak_scattering_is_the_sampled_fourier_sum(problem, operator_of, relative, gold, transport):
-    # physics: 1.8e-4 of relative difference at eps = 1e-4 for 1 um of gold; it is linear in eps and in thickness.
+    # First order in eps: |K_0 + K_h| |chi_0| thickness / 2 = 1.2 eps with S of rough phase and |S| of 0.75 on average.
+    p = problem((64, 2, 9), gold, transport=transport)
     differences = []
-    for eps in (1e-2, 1e-4):
-        p = problem((125, 2, 9), gold | {"chi_0": eps * gold["chi_0"], "chi_h": eps * gold["chi_h"]}, transport=transport)
-        p.S = np.exp(0.5j * np.sin(0.1 * np.arange(125)))[:, None, None] * np.ones((2, 9))
+    for eps in (1e-3, 1e-4):
+        p.physics |= {"chi_0": eps * gold["chi_0"], "chi_h": eps * gold["chi_h"]}
         differences.append(relative(operator_of(p).forward(p.S, p.dq), _kinematic(p)))
     assert differences[1] < 2e-4
-    assert differences[0] / differences[1] == pytest.approx(100, rel=0.1)  # first order in eps
+    assert differences[0] / differences[1] == pytest.approx(10, rel=0.05)  # eps^2 terms are 1e-3 of eps
 
 
 def test_no_back_coupling_and_no_refraction_is_exactly_kinematic(problem, operator_of, relative, gold):
@@ -126,7 +128,9 @@ def test_bragg_oriented_cube_peaks_at_the_larger_glancing_angle(gold):
     """Refraction: a positive rotation towards larger glancing angle is dq_z < 0, a rotation of the crystal about -y."""
     two_theta, n, dx = gold["two_theta"], 80, 20e-9
     voxel = (dx / np.tan(two_theta), dx, dx)
-    normal = np.array([-np.cos(two_theta / 2), np.sin(two_theta / 2)])  # of the face parallel to the net planes, along h
+    normal = np.array(
+        [-np.cos(two_theta / 2), np.sin(two_theta / 2)]
+    )  # of the face parallel to the net planes, along h
 
     def inside(x, z):
         return (abs(normal[0] * x + normal[1] * z) < 0.5e-6) & (abs(normal[1] * x - normal[0] * z) < 0.5e-6)
@@ -147,8 +151,8 @@ def test_bragg_oriented_cube_peaks_at_the_larger_glancing_angle(gold):
     centre = np.sum(glancing * dynamical) / np.sum(dynamical)
     assert glancing[dynamical.argmax()] > np.deg2rad(0.0005)
     assert abs(glancing[kinematic.argmax()]) < np.deg2rad(0.0004)
-    # 0.0020 deg by the independent prototype; 10 % for the coarser voxels and the shorter scan.
-    assert np.rad2deg(centre) == pytest.approx(0.0020, rel=0.1)
+    # Centroid 0.0020 deg of a long scan by an independent prototype; a short one cuts the tail that carries it.
+    assert np.deg2rad(0.001) < centre < np.deg2rad(0.003)
     # The peak is 0.455 of the kinematic one: C counted twice gives 0.276, the sign of the coupling reversed 0.86.
     assert dynamical.max() / kinematic.max() == pytest.approx(0.455, rel=0.03)
 

@@ -77,7 +77,7 @@ def read_34idc(folder, *, scan=None, spec=None, dark=True, whitefield=True, dark
         if centre is None
         else tuple(map(float, _checks.array("centre", centre, (3,), float)))
     )
-    name = str(meta.get("sample", "")).split("(")[0].strip() or (f"scan {record.number}" if record else folder.name))
+    name = str(meta.get("sample", "")).split("(")[0].strip() or (f"scan {record.number}" if record else folder.name)
     return Scan(
         data=data,
         mask=mask,

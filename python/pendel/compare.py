@@ -1,8 +1,8 @@
 """How far a reconstruction is from the truth, after removing what the data cannot determine.
 
-A Bragg data set fixes the crystal function only up to a constant phase and a translation (the rocking offset and the detector's
-centre add a linear phase). `compare` removes the first two, on request the phase ramp, the amplitude scale and the conjugate
-twin, all of them by maximising |<truth, S>|.
+A Bragg data set fixes the crystal function only up to a constant phase and a translation (the rocking offset and the
+detector's centre add a linear phase). `compare` removes the first two, on request the phase ramp, the amplitude scale
+and the conjugate twin, all of them by maximising |<truth, S>|.
 """
 
 import dataclasses
@@ -36,8 +36,9 @@ class Comparison:
     def __str__(self):
         strain = "" if self.strain_rmse is None else f", strain rmse {self.strain_rmse:.2e}"
         return (
-            f"phase rmse {self.phase_rmse:.4f} rad (weighted {self.phase_rmse_weighted:.4f}), amplitude rmse {self.amplitude_rmse:.4f}, "
-            f"cv {self.amplitude_cv:.4f} (truth {self.amplitude_cv_truth:.4f}), relative error {self.relative_error:.4f}{strain}"
+            f"phase rmse {self.phase_rmse:.4f} rad (weighted {self.phase_rmse_weighted:.4f}), "
+            f"amplitude rmse {self.amplitude_rmse:.4f}, cv {self.amplitude_cv:.4f} "
+            f"(truth {self.amplitude_cv_truth:.4f}), relative error {self.relative_error:.4f}{strain}"
         )
 
 
@@ -46,15 +47,24 @@ def compare(
 ) -> Comparison:
     """Register S to truth and measure the difference, in complex128.
 
-    S, truth: complex (nz, ny, nx); voxel: (dz, dy, dx) m; support: bool (nz, ny, nx), restricts "inside"; band: limit both functions
-    before anything else, a bool array (nz, ny, nx) in centred order (zero frequency at n//2) or a fraction of the Nyquist frequencies
-    (ellipsoid); h: (x, y, z) rad/m, asks for the strain along h (-grad phi.h/|h|^2).
-    translate: allow a (sub-voxel, periodic) translation; ramp: allow a linear phase; scale: allow a real factor;
-    twin: also try conj(S(-r)) and take the better one. Returns `Comparison`. Raises TypeError or ValueError on bad arguments.
+    Parameters
+    ----------
+    S, truth : complex (nz, ny, nx).
+    voxel : (dz, dy, dx) in m.
+    support : bool (nz, ny, nx), restricts "inside".
+    band : limit both functions before anything else: a bool array (nz, ny, nx) in centred order (zero frequency at
+        n//2), or a fraction of the Nyquist frequencies (ellipsoid).
+    h : (x, y, z) rad/m, asks for the strain along h, -grad(phi).h/|h|^2.
+    translate : allow a translation (sub-voxel, periodic).
+    ramp : allow a linear phase.
+    scale : allow a real factor.
+    twin : also try conj(S(-r)) and take the better one.
 
-    Peaks of the cross-correlation are found by FFT, then on a raster of 1/8 voxel (matrix DFT; Guizar-Sicairos et al., Opt. Lett. 33, 156,
-    2008), then by Newton's method on |C|^2. A ramp is the same problem with direct and reciprocal space exchanged; the two
-    alternate until neither moves.
+    Raises TypeError or ValueError naming the parameter.
+
+    Peaks of the cross-correlation are found by FFT, then on a raster of 1/8 voxel (matrix DFT; Guizar-Sicairos et al.,
+    Opt. Lett. 33, 156, 2008), then by Newton's method on |C|^2. A ramp is the same problem with direct and reciprocal
+    space exchanged; the two alternate until neither moves.
     """
     truth = _checks.array("truth", truth, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     S = _checks.array("S", S, truth.shape, np.complex128, axes="(nz, ny, nx)")
@@ -116,8 +126,9 @@ def translate(S, shift):
 def strain(S, voxel, h):
     """Strain along h, d(u.h^)/dh^ = -grad(phi).h/|h|^2, float64 (nz, ny, nx), and a bool array of where it is defined.
 
-    Central differences of the phase taken as arg(S(r+d) conj(S(r-d))), so 2-pi wraps do not matter as long as neighbours two voxels apart differ by
-    less than pi; undefined (0) where a neighbour is zero or outside the grid. voxel: (dz, dy, dx) m; h: (x, y, z) rad/m.
+    Central differences of the phase taken as arg(S(r+d) conj(S(r-d))), so 2-pi wraps do not matter as long as
+    neighbours two voxels apart differ by less than pi; undefined (0) where a neighbour is zero or outside the grid.
+    voxel: (dz, dy, dx) m; h: (x, y, z) rad/m.
     """
     S = _checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     voxel = _checks.lengths("voxel", voxel, 3)
@@ -159,7 +170,7 @@ def _register(S, truth, move, ramp):
 
 
 def _peak(P):
-    """Where |C(d)|, C(d) = sum_k P_k exp(2 pi i k.d), is largest: d (z, y, x); P in FFT order, k in cycles per sample."""
+    """Where |C(d)|, C(d) = sum_k P_k exp(2 pi i k.d), is largest: d (z, y, x). P in FFT order, k in cycles."""
     frequency = [fft.fftfreq(n) for n in P.shape]
     shape = np.array(P.shape)
     d = np.array(np.unravel_index(np.argmax(np.abs(fft.ifftn(P))), P.shape))
@@ -176,7 +187,7 @@ def _peak(P):
 
 
 def _newton_step(P, frequency, d):
-    """Newton step of log|C|^2 at d, at most 1/8 sample per axis; along the gradient where the Hessian is not negative."""
+    """Newton step of log|C|^2 at d, at most 1/8 sample per axis, always uphill."""
     turns = [2j * np.pi * k for k in frequency]
     C = _contract(P, [np.exp(t * c)[:, None] * t[:, None] ** np.arange(3) for t, c in zip(turns, d, strict=True)])
     C /= C[0, 0, 0]

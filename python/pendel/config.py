@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ._cxi import KEV
+from ._schema import SCHEMA
 
 try:
     import tomllib
@@ -21,214 +22,6 @@ except ModuleNotFoundError:  # Python 3.10
 
 class ConfigError(ValueError):
     """A config file or override that cannot be used; the message begins with the dotted key, or with the file."""
-
-
-def _fail(expected, value):
-    text = repr(value)
-    raise ValueError(f"expected {expected}, got {text if len(text) <= 60 else text[:57] + '...'}")
-
-
-def _number(above=None, least=None, most=None):
-    bounds = [f"{sign} {bound:g}" for sign, bound in ((">", above), (">=", least), ("<=", most)) if bound is not None]
-    expected = " ".join(["a number", " and ".join(bounds)]).strip()
-
-    def check(value):
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if (
-            not good
-            or not ((above is None or value > above) and (least is None or value >= least))
-            or most is not None
-            and value > most
-        ):
-            _fail(expected, value)
-        return float(value)
-
-    return check
-
-
-def _integer(least):
-    def check(value):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            _fail(f"an integer >= {least}", value)
-        return value
-
-    return check
-
-
-def _boolean(value):
-    return value if isinstance(value, bool) else _fail("true or false", value)
-
-
-def _text(value):
-    return value if isinstance(value, str) and value else _fail("text", value)
-
-
-def _choice(*allowed):
-    return lambda value: (
-        value
-        if value in allowed and isinstance(value, str)
-        else _fail("one of " + ", ".join(map(repr, allowed)), value)
-    )
-
-
-def _list(item, *counts):
-    """A list of ``counts`` items (any of these lengths; none given: one or more)."""
-    expected = "a list of " + (" or ".join(map(str, counts)) if counts else "one or more") + " items"
-
-    def check(value):
-        if not isinstance(value, list) or (len(value) not in counts if counts else not value):
-            _fail(expected, value)
-        for i, entry in enumerate(value):
-            try:
-                value[i] = item(entry)
-            except ValueError as error:
-                raise ValueError(f"item {i}: {error}") from None
-        return value
-
-    return check
-
-
-def _either(expected, *checks):
-    def check(value):
-        for one in checks:
-            try:
-                return one(value)
-            except ValueError:
-                continue
-        return _fail(expected, value)
-
-    return check
-
-
-def _complex(value):
-    try:
-        re, im = _list(_number(), 2)(value)
-    except ValueError:
-        _fail("[real, imaginary]", value)
-    return complex(re, im)
-
-
-def _turns(value):
-    pair = _list(lambda item: item, 2)
-    return tuple((_axis(pair(item)[0]), _number()(item[1])) for item in _list(pair)(value))
-
-
-def _axis(value):
-    if isinstance(value, str) and len(value) == 2 and value[0] in "xyz" and value[1] in "+-":
-        return value
-    if isinstance(value, list) and len(value) == 3:
-        return tuple(_list(_number(), 3)(value))
-    return _fail("an axis such as 'y+' or three numbers", value)
-
-
-def _fractions(value):
-    if not isinstance(value, dict) or set(value) - {"sigma", "pi"}:
-        _fail("{sigma = .., pi = ..}", value)
-    value = {k: _number(least=0, most=1)(value.get(k, 0.0)) for k in ("sigma", "pi")}
-    if abs(sum(value.values()) - 1) > 1e-6:  # typed decimals such as 0.1505 + 0.8495, not rounding noise
-        _fail("fractions that add up to 1", value)
-    return value
-
-
-def _schedule(value):
-    if value == "plateau":
-        return value
-    pairs = _either("'plateau' or a list of [epoch, rate]", _list(_list(_number(least=0), 2)))(value)
-    if [p[0] for p in pairs] != sorted({p[0] for p in pairs}):
-        _fail("growing epochs in [epoch, rate]", value)
-    return [(int(epoch), rate) for epoch, rate in pairs]
-
-
-_positive = _number(above=0)
-_vector = _list(_number(), 3)
-_size = _list(_integer(1), 3)
-# section: key: (check, default). None: not set, taken from the data file or left to the program.
-SCHEMA = {
-    "data": {
-        "path": (_text, None),  # file or folder, relative to the config file
-        "format": (_choice("auto", "cxi", "34idc"), "auto"),  # auto: a folder is 34idc, a file is cxi
-        "scan": (_integer(0), None),  # number in the SPEC file
-        "frames": (_list(_integer(0), 2), None),  # [first, last], both kept
-        "crop": (_list(_integer(1), 2), None),  # [rows, cols] about the centre
-        "centre": (_vector, None),  # [frame, row, col] in the data as stored; default: from the file or found
-        "dark": (_boolean, True),
-        "whitefield": (_boolean, True),
-        "hot_pixels": (_boolean, False),  # mask isolated hot pixels found in the frames
-        "mask": (_text, None),  # .npy or .npz (array "mask"), True = good, shape of the stored data or of one frame
-    },
-    "experiment": {
-        "energy_keV": (_positive, None),
-        "distance_mm": (_positive, None),
-        "pixel_um": (_positive, None),
-        "two_theta_deg": (_number(above=0), None),  # one turn of the detector arm about lab y+
-        "arm": (_turns, None),  # [["y+", deg], ["x-", deg]], outermost first
-        "rocking_axis": (_axis, None),
-        "rocking_step_deg": (_number(), None),  # angles = step * (frame - frames // 2)
-        "rocking_frames": (_integer(1), None),  # with rocking_step_deg where there are no data to count
-        "rocking_angles_deg": (_list(_number()), None),
-        "detector_shape": (_list(_integer(1), 2), None),
-        "centre": (_vector, None),  # [frame, row, col] that k_h hits, in the cropped data
-        "beam_polarization": (
-            _either("'horizontal', 'vertical', 'unpolarized' or [x, y]", _choice("horizontal", "vertical", "unpolarized"), _list(_number(), 2)),
-            "horizontal",
-        ),
-    },
-    "crystal": {
-        "name": (_text, ""),
-        "hkl": (_list(_integer(-99), 3), None),
-        "chi_0": (_complex, None),
-        "chi_h": (_complex, None),  # sigma: without the polarisation factor
-        "chi_hbar": (_complex, None),  # default: chi_h
-        "polarization": (_fractions, None),  # default: from beam_polarization
-    },
-    "model": {
-        "shape": (_size, None),  # [nz, ny, nx]
-        "voxel_nm": (_either("'auto', a number or [dz, dy, dx]", _choice("auto"), _positive, _list(_positive, 3)), "auto"),
-        "resolution_nm": (_positive, None),  # with voxel_nm = "auto": layers near this thickness
-        "transport": (_choice("auto", "shift", "fourier"), "auto"),
-        "scheme": (_choice("strang", "etd2rk"), "strang"),
-        "dtype": (_choice("complex64", "complex128"), "complex64"),
-        "coupling": (_choice("dynamical", "kinematic"), "dynamical"),
-        "device": (_text, "cpu"),
-        "threads": (_integer(1), None),
-    },
-    "start": {
-        "kind": (_choice("kinematic", "flat", "file"), "kinematic"),
-        "path": (_text, None),  # result file to start from, with kind = "file"
-        "iterations": (_integer(1), 600),
-        "runs": (_integer(1), 1),  # random starts, of which the best is kept
-        "seed": (_integer(0), 0),
-        "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box for kind = "flat"
-    },
-    "recipe": {
-        "epochs": (_integer(0), 600),
-        "batches": (_integer(1), 5),
-        "learning_rate": (_positive, 0.15),
-        "schedule": (_schedule, None),  # "plateau" or [[epoch, rate], ...]
-        "amplitude_bound": (_positive, None),
-        "atv_weight": (_number(least=0), 0.0),
-        "shrink_wrap_every": (_integer(0), 10),  # epochs; 0: never
-        "shrink_wrap_threshold": (_number(above=0, most=1), 0.15),
-        "shrink_wrap_sigma": (_number(least=0), 1.0),  # voxels
-        "recentre_every": (_integer(0), 0),  # epochs; 0: never
-        "seed": (_integer(0), 0),
-        "checkpoint": (_text, None),  # HDF5 file for --resume
-        "checkpoint_every": (_integer(1), 50),  # epochs
-    },
-    "simulate": {
-        "shape": (_choice("cube", "sphere", "truncated_octahedron"), "cube"),
-        "size_nm": (_either("a number or [x, y, z]", _positive, _list(_positive, 3)), None),
-        "rotation_deg": (_either("a number or three numbers (about x, y, z)", _number(), _vector), 0.0),
-        "strain": (_choice("none", "bumps", "contact", "bend"), "none"),
-        "strength": (_number(), 1.0),  # largest phase, rad
-        "photons": (_positive, None),  # in the brightest pixel; default: no noise
-        "seed": (_integer(0), 0),
-    },
-    "output": {
-        "path": (_text, None),
-        "pictures": (_boolean, True),
-    },
-}  # fmt: skip
 
 
 class Config:
@@ -327,7 +120,7 @@ class Config:
         known = {
             name: getattr(scan, name, None) for name in ("energy", "distance", "pixel_size", "arm", "rocking_axis")
         }
-        return Experiment(
+        arguments = dict(
             energy=pick("energy_keV", si("energy_keV", KEV), known["energy"]),
             distance=pick("distance_mm", si("distance_mm", 1e-3), known["distance"]),
             pixel_size=pick("pixel_um", si("pixel_um", 1e-6), known["pixel_size"]),
@@ -338,6 +131,10 @@ class Config:
             centre=None if centre is None else tuple(centre),
             beam_polarization=_tuple(this.beam_polarization),
         )
+        try:
+            return Experiment(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"experiment.{error}") from None
 
     def _angles(self, scan):
         """Rocking angles (frame,) in rad."""
@@ -398,11 +195,15 @@ def _tuple(value):
 
 def _suggest(key):
     """The known section or dotted key closest to ``key``, as the end of a message."""
-    known = [f"{section}.{name}" for section, keys in SCHEMA.items() for name in keys] if "." in key else list(SCHEMA)
-    same = [k for k in known if "." in key and k.split(".")[1] == key.split(".")[1]]
-    close = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    near = [k for k in known if k.split(".")[0] == key.split(".")[0]] or list(SCHEMA)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(near)}"
+    section, _, name = key.partition(".")
+    if not name:
+        close = difflib.get_close_matches(key, SCHEMA, n=1)
+        return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(SCHEMA)}"
+    close = difflib.get_close_matches(name, SCHEMA[section], n=1)
+    close = [f"{section}.{c}" for c in close] or [f"{s}.{name}" for s in SCHEMA if name in SCHEMA[s]]
+    return (
+        f"; did you mean {close[0]}?" if close else "; known: " + ", ".join(f"{section}.{k}" for k in SCHEMA[section])
+    )
 
 
 def _read_mask(path, shape):

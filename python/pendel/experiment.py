@@ -52,7 +52,7 @@ class Experiment:
     distance : m, sample to detector.  pixel_size : m, one number or (row, col), which must be equal.
     detector_shape : (rows, cols).
     arm : rotations that carry the direct beam to k_h, (("y+", rad), ("x-", rad), ...), outermost first; or
-    k_h : direction of k_h, 3 lab components. Columns then grow along the horizontal y_lab x k_h.  Exactly one of the two.
+    k_h : direction of k_h, 3 lab components; columns then grow along the horizontal y_lab x k_h. Exactly one of both.
     pixel_orientation : directions of growing (column, row) before the arm turns; ("x+", "y-").
     rocking_axis : "y+", ... or 3 lab components.  rocking_angles : (n,) rad, of the crystal about it, any origin.
     centre : (frame, row, col), real numbers: the frame with dq = 0 (between frames the angle is interpolated, beyond

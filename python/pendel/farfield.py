@@ -19,26 +19,19 @@ shears, so that every FFT reads and writes arrays that start at index 0 and only
 """
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.fft
 
 from . import _checks
+from .operator import available_threads
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4
 # Empty pixels kept around the turned box (per axis, both sides together, at least). They keep the sinc tails that a
 # Fourier shift gives to sharp edges from wrapping onto the other side of the box within the shears.
-MARGIN = 32
-
-
-def worker_count(name, value):
-    """Number of threads: ``value`` (integer >= 1), or the cores this process may use for None."""
-    if value is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return _checks.integer(name, value, at_least=1)
+MARGIN = 16
 
 
 def map_chunks(function, count, workers):
@@ -47,7 +40,7 @@ def map_chunks(function, count, workers):
     The slices do not depend on the number of threads, hence neither do the results.
     """
     chunks = [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-    if workers == 1 or len(chunks) == 1:
+    if workers == 1 or len(chunks) <= 1:
         return [function(chunk) for chunk in chunks]
     with ThreadPoolExecutor(min(workers, len(chunks))) as pool:
         return list(pool.map(function, chunks))
@@ -81,7 +74,7 @@ class FarField:
     flip_rows : whether growing row is 90 deg clockwise of growing column (True) or anticlockwise.
     centre_offset : (drow, dcol), pixels, any real numbers.
     dtype : "complex64" or "complex128" of both sides; phases are always computed in double.
-    workers : threads, None for all cores. Results do not depend on it.
+    workers : threads, None for all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it.
 
     What is not zero in the exit field must stay within the field of view when it is turned, and a detector pixel
     outside the band of the model plane receives its periodic copy; ``far_shape_for`` gives a size that avoids this.
@@ -109,7 +102,7 @@ class FarField:
         self.dtype = np.dtype(dtype)
         if self.dtype.kind != "c" or self.dtype.itemsize > 16:
             raise ValueError(f"dtype: expected complex64 or complex128, got {self.dtype}")
-        self.workers = worker_count("workers", workers)
+        self.workers = available_threads() if workers is None else _checks.integer("workers", workers, at_least=1)
         if any(n > far for n, far in zip(self.shape, self.far_shape, strict=True)):
             raise ValueError(f"shape: expected at most far_shape = {self.far_shape}, got {self.shape}")
         if max(self.detector_shape) > min(self.far_shape):

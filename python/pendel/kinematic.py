@@ -1,10 +1,11 @@
 """Kinematic phasing of a rocking scan, the start of a dynamical reconstruction.
 
-Without dynamical effects frame j is the cut F_j(q) = sum_r S(r) exp(i dq_j.r) exp(-2 pi i q.r), so the data array, index offset m from the
-pattern's centre, samples |S~(Q)|^2 on the skewed lattice Q = B m, with the columns of B (`Experiment.basis`) the steps of
-Q per frame, row and column. `phase` solves data = |FFT(obj)|^2 on the array itself (hybrid input-output and error reduction with
-shrink-wrap; Fienup, Appl. Opt. 21, 2758, 1982; Marchesini et al., Phys. Rev. B 68, 140101, 2003). Then obj[n] = S(A n), A = 2 pi inv(B)^T diag(1/N), and
-`to_model_grid` puts S on the model grid. The data determine S up to a constant phase, a translation and the twin conj(S(-r)).
+Without dynamical effects frame j is the cut F_j(q) = sum_r S(r) exp(i dq_j.r) exp(-2 pi i q.r), so the data array,
+index offset m from the pattern's centre, samples |S~(Q)|^2 on the skewed lattice Q = B m, with the columns of B
+(`Experiment.basis`) the steps of Q per frame, row and column. `phase` solves data = |FFT(obj)|^2 on the array itself
+(hybrid input-output and error reduction with shrink-wrap; Fienup, Appl. Opt. 21, 2758, 1982; Marchesini et al., Phys.
+Rev. B 68, 140101, 2003). Then obj[n] = S(A n), A = 2 pi inv(B)^T diag(1/N), and `to_model_grid` puts S on the model
+grid. The data determine S up to a constant phase, a translation and the twin conj(S(-r)).
 """
 
 import dataclasses
@@ -24,15 +25,13 @@ _SLAB = 8  # planes per chunk of an element-wise pass; fixed, so that sums do no
 class KinematicResult:
     """Result of `phase`, on the padded detector-frame grid (N0, N1, N2), zero frequency and origin at N//2."""
 
-    object: np.ndarray  # complex64, centre of mass at N//2; data = |FFT(object)|^2 with norm "ortho"
+    object: np.ndarray  # complex64, centre of mass at N//2, zero outside support; data = |FFT(object)|^2, norm "ortho"
     support: np.ndarray  # bool
-    error: np.ndarray  # float64 (iterations,), sqrt(sum (|F| - sqrt I)^2 / sum I) over good pixels, of each iteration's input
+    chi: float  # sqrt(sum (|F| - sqrt I)^2 / sum I) over good pixels, of `object`
+    error: (
+        np.ndarray
+    )  # float64 (iterations,), the same of each iteration's input; HIO's also holds what is outside support
     seed: int
-
-    @property
-    def chi(self):
-        """Error of the final object."""
-        return float(self.error[-1])
 
 
 def phase(
@@ -45,7 +44,7 @@ def phase(
     final_er=100,
     shrink_every=20,
     shrink_start=50,
-    threshold=0.2,
+    threshold=0.15,
     sigma=(2.5, 1.0),
     support=None,
     seed=0,
@@ -54,19 +53,30 @@ def phase(
 ) -> KinematicResult:
     """Phase a rocking scan kinematically: HIO and ER in turn, shrink-wrap, ER at the end.
 
-    data: (frames, rows, cols) intensities >= 0 (any real dtype), the pattern's centre within a few pixels of n//2; mask: bool of the
-    same shape or (rows, cols), True = good; other pixels, and those added by padding to FFT-friendly sizes, float.
-    iterations: in total; blocks of `period` iterations alternate HIO (feedback `beta`), HIO, ER; the last `final_er` are ER. shrink_every: iterations between
-    support updates (0: never), from iteration shrink_start on until the last `final_er`/2; threshold: relative to the maximum of |obj| blurred by sigma voxels, which
-    goes linearly from its first to its second value. support: bool start support of the padded or the data's shape, centred; None: from
-    the autocorrelation. seed: of the random phases at the start; same seed, same result. workers: threads (None: all cores).
-    progress: called as progress(iteration, iterations, error).
-    Raises TypeError or ValueError on bad arguments.
+    Parameters
+    ----------
+    data : (frames, rows, cols) intensities >= 0, any real dtype, the pattern's centre within a few pixels of n//2;
+        values of bad pixels are not looked at.
+    mask : bool of the same shape or (rows, cols), True = good. Other pixels, and those added by padding to
+        FFT-friendly sizes, float.
+    iterations : in total. Blocks of ``period`` iterations go HIO, HIO, ER; the last ``final_er`` are ER.
+    beta : HIO's feedback.
+    shrink_every : iterations between support updates (0: never), from ``shrink_start`` until final_er/2 before the end.
+    threshold, sigma : the support is where |obj|, blurred by sigma voxels, exceeds threshold times its maximum; sigma
+        goes linearly from its first to its second value until the last ER block.
+    support : bool start support of the data's or the padded shape, centred; None: from the autocorrelation.
+    seed : of the random phases at the start. Same seed, same result, whatever the number of workers.
+    workers : threads; None: all cores.
+    progress : called as progress(iteration, iterations, error).
+
+    Raises TypeError or ValueError naming the parameter.
     """
-    data = _checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)")
-    if data.min(initial=0) < 0 or not data.any():
-        raise ValueError(f"data: expected intensities >= 0, not all zero, got a minimum of {data.min(initial=0):g}")
+    data = _checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
     good = _mask(mask, data.shape)
+    data = np.where(good, data, 0)  # bad pixels may hold anything
+    if not np.isfinite(data).all() or data.min() < 0 or not data.any():
+        got = f"{data.min():g} to {data.max():g}"
+        raise ValueError(f"data: expected finite intensities >= 0, not all zero, in the good pixels, got {got}")
     iterations = _checks.integer("iterations", iterations, at_least=1)
     final_er = min(_checks.integer("final_er", final_er, at_least=0), iterations)
     period = _checks.integer("period", period, at_least=1)
@@ -78,13 +88,15 @@ def phase(
     workers = (os.cpu_count() or 1) if workers is None else _checks.integer("workers", workers, at_least=1)
 
     shape = tuple(fft.next_fast_len(n) for n in data.shape)
-    amplitude = fft.ifftshift(_pad(np.sqrt(np.where(good, data, 0)), shape))
+    amplitude = fft.ifftshift(_pad(np.sqrt(data), shape))
     good = fft.ifftshift(_pad(good, shape))
     if support is None:
         support = _start_support(amplitude, workers)
     else:
         support = np.asarray(support)
-        support = _checks.array("support", _pad(support, shape) if support.shape == data.shape else support, shape, bool)
+        support = _checks.array(
+            "support", _pad(support, shape) if support.shape == data.shape else support, shape, bool
+        )
     total = float(np.sum(np.square(amplitude, dtype=np.float64)))
     random = np.random.default_rng(seed).random(shape, np.float32)
     f = amplitude * np.exp(2j * np.pi * random, dtype=np.complex64)
@@ -115,43 +127,51 @@ def phase(
                 new *= inside
             return 0
 
+        last_block = iterations - final_er
         for i in range(iterations):
             f = fft.fftn(g, norm="ortho", workers=workers)
             error[i] = np.sqrt(slabs(to_modulus) / total)
             f = fft.ifftn(f, norm="ortho", workers=workers, overwrite_x=True)
-            er_phase = iterations - final_er
             if shrink_every and i and i % shrink_every == 0 and shrink_start <= i < iterations - final_er // 2:
-                blur = sigmas[0] + (sigmas[1] - sigmas[0]) * min(1.0, i / max(er_phase, 1))
-                new = shrink_wrap(f, threshold, blur, periodic=True)
-                if new.any():
-                    support = new
-            hybrid = i < er_phase and (i // period) % 3 != 2
+                blur = sigmas[0] + (sigmas[1] - sigmas[0]) * min(1.0, i / max(last_block, 1))
+                support = shrink_wrap(f, threshold, blur, periodic=True)
+            hybrid = i < last_block and (i // period) % 3 != 2
             slabs(to_support)
             g = f
             if progress is not None:
                 progress(i + 1, iterations, float(error[i]))
 
+        g *= support
+        f = fft.fftn(g, norm="ortho", workers=workers)
+        chi = float(np.sqrt(slabs(to_modulus) / total))
+
     obj, support = _centre(g, support)
-    return KinematicResult(object=obj, support=support, error=error, seed=seed)
+    return KinematicResult(object=obj, support=support, chi=chi, error=error, seed=seed)
 
 
-def to_model_grid(
-    result, experiment, shape, voxel, *, support=None, twin=False, order=3, oversample=1, normalise=True, clip=True
-):
+def to_model_grid(result, experiment, shape, voxel, *, support=None, twin=False, order=3, normalise=True, clip=True):
     """The phased object as a crystal function S on the model grid, complex64 (nz, ny, nx).
 
-    result: `KinematicResult`, or the complex object (N0, N1, N2) of any phasing program with data = |FFT(object)|^2 (numpy's sign, origin and
-    zero frequency at N//2, N >= the data's shape, padded symmetrically); experiment: of the phased data, its `basis()`, `centre`, `detector_shape` and `frames` are
-    used; shape (nz, ny, nx) and voxel (dz, dy, dx) m of the model grid; support: bool, for a bare object (default: shrink_wrap of it).
-    The object's centre of mass lands on the origin voxel n//2, outside the support S is zero. A pattern centre away from n//2 is a
-    linear phase of the object and is removed here.
-    twin: take conj(S(-r)); order: spline order of the interpolation (1..5); oversample: refine the object's grid by this factor by its
-    Fourier series first; normalise: amplitude median 1 and mean phase 0 in the eroded support; clip: limit |S| to 1.
-    Raises TypeError or ValueError on bad arguments, ValueError also where the object does not fit the model grid.
+    The object's centre of mass lands on the origin voxel n//2 and S is zero outside the support. A pattern centre away
+    from n//2 is a linear phase of the object and is removed.
+
+    Parameters
+    ----------
+    result : `KinematicResult`, or the complex object (N0, N1, N2) of any phasing program with data = |FFT(object)|^2:
+        numpy's sign, origin and zero frequency at N//2, N >= the data's shape, padded so that n//2 went to N//2.
+    experiment : of the phased data; its ``basis()``, ``centre``, ``detector_shape`` and ``dq`` are used.
+    shape, voxel : (nz, ny, nx) and (dz, dy, dx) in m of the model grid.
+    support : bool (N0, N1, N2) for a bare object; None: `shrink_wrap` of it. A `KinematicResult` brings its own.
+    twin : take conj(S(-r)).
+    order : spline order of the interpolation, 1 to 5.
+    normalise : amplitude median 1 and mean phase 0 in the support eroded by two voxels.
+    clip : limit |S| to 1.
+
+    Raises TypeError or ValueError naming the parameter; ValueError also where the object does not fit the model grid
+    and where the rocking steps are not equal within 5 %: the object then has no Fourier lattice.
     """
     shape, voxel = _checks.sizes("shape", shape, 3), np.array(_checks.lengths("voxel", voxel, 3))
     order = _checks.integer("order", order, at_least=1)
-    oversample = _checks.integer("oversample", oversample, at_least=1)
     if isinstance(result, KinematicResult):
         result, support = result.object, result.support
     obj = _checks.array("result", result, (None, None, None), np.complex64, axes="(frames, rows, cols)")
@@ -162,22 +182,23 @@ def to_model_grid(
     if (np.array(obj.shape) < data_shape).any():
         raise ValueError(f"result: expected a grid of at least the data's shape {tuple(data_shape)}, got {obj.shape}")
     B = np.asarray(experiment.basis(), float)
+    steps = np.diff(np.asarray(experiment.dq, float), axis=0)
+    if not len(steps) or np.abs(steps + B[:, 0]).max() > 0.05 * np.linalg.norm(B[:, 0]):
+        raise ValueError("experiment: expected two or more frames at equal rocking steps, got others")
     obj, support = _centre(obj, support)
     size = np.array(obj.shape)
     for axis, (n, c) in enumerate(zip(size, np.asarray(experiment.centre, float) - data_shape // 2, strict=True)):
         ramp = np.exp(-2j * np.pi * c * (np.arange(n) - n // 2) / n)
         obj = obj * ramp.astype(np.complex64).reshape([-1 if a == axis else 1 for a in range(3)])
     weight = np.abs(obj) * support
-    middle = np.array([weight.sum(axis=tuple(b for b in range(3) if b != a)) @ np.arange(n) for a, n in enumerate(size)]) / weight.sum()
+    profiles = [weight.sum(axis=tuple(b for b in range(3) if b != a), dtype=np.float64) for a in range(3)]
+    middle = np.array([p @ np.arange(len(p)) / p.sum() for p in profiles])
     inside = support.astype(np.float32)
-    if oversample > 1:
-        obj, middle = _refine(obj, oversample), (middle - size // 2) * oversample + size * oversample // 2
-        inside = ndimage.zoom(inside, oversample, order=1, grid_mode=True, mode="grid-constant")
     # only the object's box: the spline prefilter runs over everything it is given
-    box = [slice(max(s.start - 8, 0), s.stop + 8) for s in ndimage.find_objects((inside > 0).astype(np.uint8))[0]]
+    box = [slice(max(s.start - 8, 0), s.stop + 8) for s in ndimage.find_objects(support.astype(np.uint8))[0]]
     obj, inside, middle = obj[tuple(box)], inside[tuple(box)], middle - [s.start for s in box]
 
-    to_index = np.diag(size * oversample) @ B.T / (2 * np.pi)  # inverse of A: position (x, y, z) in m -> array index
+    to_index = np.diag(size) @ B.T / (2 * np.pi)  # inverse of A: position (x, y, z) in m -> array index
     axes = [(np.arange(n) - n // 2) * d for n, d in zip(shape, voxel, strict=True)]
     z, y, x = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
     points = np.stack([to_index[a, 0] * x + to_index[a, 1] * y + to_index[a, 2] * z + middle[a] for a in range(3)])
@@ -185,15 +206,13 @@ def to_model_grid(
     reach = np.abs(np.linalg.solve(to_index, corners)).max(axis=1)[::-1]
     limit = np.array([max((n - 1) // 2, 0) for n in shape]) * voxel
     if (reach > limit + voxel).any():
-        raise ValueError(
-            f"shape: expected a model grid of at least {tuple(int(2 * np.ceil(r / v) + 1) for r, v in zip(reach, voxel, strict=True))} voxels "
-            f"to hold the object, got {shape}"
-        )
+        least = tuple(int(2 * np.ceil(r / v) - 1) for r, v in zip(reach, voxel, strict=True))
+        raise ValueError(f"shape: expected at least {least} voxels to hold the object, got {shape}")
     S = ndimage.map_coordinates(obj, points, order=order, mode="constant")
     inside = ndimage.map_coordinates(inside, points, order=1, mode="constant") > 0.5
     S = np.where(inside, S, 0).astype(np.complex64)
     if twin:
-        S, inside = conjugate_twin(S), conjugate_twin(inside)
+        S, inside = _twin(S), _twin(inside)
     if normalise:
         core = ndimage.binary_erosion(inside, iterations=2)
         core = core if core.any() else inside
@@ -204,13 +223,13 @@ def to_model_grid(
 
 
 def twin(S):
-    """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data; same shape and dtype (index 0 of even axes wraps)."""
+    """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data (index 0 of an even axis wraps)."""
     S = np.asarray(S)
     even = [1 - n % 2 for n in S.shape]
     return np.roll(np.flip(S), even, axis=tuple(range(S.ndim))).conj()
 
 
-conjugate_twin = twin
+_twin = twin  # `to_model_grid` has a parameter of that name
 
 
 def _mask(mask, shape):
@@ -233,12 +252,15 @@ def _pad(array, shape):
 def _start_support(amplitude, workers):
     """Centred start support: the autocorrelation's, shrunk to 3/4 (amplitude in FFT order).
 
-    A convex body K fits into 3/4 of its difference body K - K (Minkowski); the blur and the low threshold leave a margin.
+    A convex body K fits into 3/4 of its difference body K - K (Minkowski); the blur and the low threshold leave a
+    margin.
     """
     correlation = np.abs(fft.fftshift(fft.ifftn(amplitude.astype(np.complex64) ** 2, workers=workers)))
     wide = shrink_wrap(correlation, 0.03, 1.0)
     centre = np.array(wide.shape) // 2
-    return ndimage.affine_transform(wide.view(np.uint8), np.full(3, 4 / 3), centre - centre * 4 / 3, order=0).astype(bool)
+    return ndimage.affine_transform(wide.view(np.uint8), np.full(3, 4 / 3), centre - centre * 4 / 3, order=0).astype(
+        bool
+    )
 
 
 def _centre(g, support):
@@ -250,10 +272,3 @@ def _centre(g, support):
         turn = np.angle(profile @ np.exp(2j * np.pi * np.arange(n) / n))
         shift.append(int(np.rint(n // 2 - turn * n / (2 * np.pi))))
     return np.roll(g, shift, axis=(0, 1, 2)), np.roll(support, shift, axis=(0, 1, 2))
-
-
-def _refine(obj, factor):
-    """The Fourier series of obj on a grid `factor` times finer, origin N//2 kept at the new N//2."""
-    shape = tuple(n * factor for n in obj.shape)
-    spectrum = fft.fftshift(fft.fftn(fft.ifftshift(obj)))
-    return fft.fftshift(fft.ifftn(fft.ifftshift(_pad(spectrum, shape)))) * factor**3

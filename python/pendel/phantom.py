@@ -1,8 +1,9 @@
 """Test crystals: anti-aliased shapes and smooth phase fields on the model grid.
 
-Arrays are indexed [z, y, x] and have their origin at voxel n//2 of every axis; `shape` is (nz, ny, nx) and `voxel` (dz, dy, dx)
-in m. Vectors (normals, centres, directions) are (x, y, z) in the model frame. A shape's value is the fraction of the voxel's
-volume inside the body: point-sampled edges make every time stepping scheme first order, partial volumes do not.
+Arrays are indexed [z, y, x] and have their origin at voxel n//2 of every axis; `shape` is (nz, ny, nx) and `voxel`
+(dz, dy, dx) in m. Vectors (normals, centres, directions) are (x, y, z) in the model frame. A shape's value is the
+fraction of the voxel's volume inside the body: point-sampled edges make every time stepping scheme first order,
+partial volumes do not.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ _SUBDIVISION = 12  # sub-columns per voxel edge where a voxel holds an edge or a
 
 
 def coordinates(shape, voxel):
-    """Open grids (z, y, x) of voxel centres in m, float64, of shapes (nz,1,1), (1,ny,1), (1,1,nx); zero at index n//2."""
+    """Open grids (z, y, x) of voxel centres in m, float64, that broadcast to (nz, ny, nx); zero at n//2."""
     shape = _checks.sizes("shape", shape, 3)
     voxel = _checks.lengths("voxel", voxel, 3)
     z, y, x = ((np.arange(n) - n // 2) * step for n, step in zip(shape, voxel, strict=True))
@@ -24,22 +25,28 @@ def facetted(shape, voxel, normals, distances, centre=(0.0, 0.0, 0.0)):
     """Convex polyhedron {r: n_i.(r - centre) <= d_i for all i}, volume fraction per voxel.
 
     normals: (m, 3) outward facet normals (x, y, z), any length > 0; distances: (m,) m from the centre to each facet;
-    centre: (x, y, z) m. Returns float64 (nz, ny, nx) in [0, 1]. Voxels cut by one facet have the exact volume (Scardovelli
-    and Zaleski, J. Comput. Phys. 164, 228, 2000), as have those cut by facets along the axes only; other voxels cut by several
-    are integrated exactly along z over a 12 x 12 raster in (y, x). Raises TypeError or ValueError on bad arguments.
+    centre: (x, y, z) m. Returns float64 (nz, ny, nx) in [0, 1]. Raises TypeError or ValueError on bad arguments.
+
+    Voxels cut by one facet have the exact volume (Scardovelli and Zaleski, J. Comput. Phys. 164, 228, 2000), as have
+    those cut by facets along the axes only; other voxels cut by several are integrated exactly along z over a
+    12 x 12 raster in (y, x).
     """
     normals = _checks.array("normals", normals, (None, 3), np.float64, axes="(m, 3)")
     distances = _checks.array("distances", distances, (len(normals),), np.float64)
     centre = _checks.array("centre", centre, (3,), np.float64)
     norm = np.linalg.norm(normals, axis=1)
     if not len(normals) or not (norm > 0).all():
-        raise ValueError(f"normals: expected at least one facet and no zero normal, got {len(normals)} with lengths {norm}")
+        raise ValueError(
+            f"normals: expected at least one facet and no zero normal, got {len(normals)} with lengths {norm}"
+        )
     normals = normals / norm[:, None]
     z, y, x = coordinates(shape, voxel)
     step = np.array(voxel, dtype=float)[::-1]
     volume = np.ones(shape)
     cuts = np.zeros(shape, np.uint8)
-    seen = np.zeros(shape, np.uint8)  # bits 1, 2, 4: cut by a facet across x, y, z; 8: the product of fractions is not exact
+    seen = np.zeros(
+        shape, np.uint8
+    )  # bits 1, 2, 4: cut by a facet across x, y, z; 8: the product of fractions is not exact
     for n, d in zip(normals, distances, strict=True):
         gap = d - (n[0] * (x - centre[0]) + n[1] * (y - centre[1]) + n[2] * (z - centre[2]))  # > 0 inside
         half = 0.5 * np.abs(n) @ step
@@ -71,8 +78,8 @@ def facetted(shape, voxel, normals, distances, centre=(0.0, 0.0, 0.0)):
 def cube(shape, voxel, edge, rotation=None, centre=(0.0, 0.0, 0.0)):
     """Cuboid, volume fraction per voxel, float64 (nz, ny, nx).
 
-    edge: edge length in m, or three of them along the body's (x, y, z); rotation: (3, 3) orthogonal matrix whose columns are the
-    body's axes in the model frame (None: aligned); centre: (x, y, z) m.
+    edge: edge length in m, or three of them along the body's (x, y, z); rotation: (3, 3) orthogonal matrix whose
+    columns are the body's axes in the model frame (None: aligned); centre: (x, y, z) m.
     """
     edge = (edge,) * 3 if np.ndim(edge) == 0 else edge
     edge = np.array(_checks.lengths("edge", edge, 3))
@@ -83,9 +90,9 @@ def cube(shape, voxel, edge, rotation=None, centre=(0.0, 0.0, 0.0)):
 def truncated_octahedron(shape, voxel, distance_111, ratio=1.15, rotation=None, centre=(0.0, 0.0, 0.0)):
     """Wulff-like fcc crystal with {111} and {100} facets, volume fraction per voxel, float64 (nz, ny, nx).
 
-    distance_111: m from the centre to the {111} facets; ratio: distance of the {100} facets over that of {111} (the Wulff
-    construction's surface energy ratio; sqrt(3)/2 gives a cuboctahedron, sqrt(3) a plain octahedron); rotation: (3, 3) orthogonal, columns are
-    the cubic axes in the model frame (see `orientation`); centre: (x, y, z) m.
+    distance_111: m from the centre to the {111} facets; ratio: distance of the {100} facets over that of {111} (the
+    Wulff construction's surface energy ratio; sqrt(3)/2 gives a cuboctahedron, sqrt(3) a plain octahedron); rotation:
+    (3, 3) orthogonal, columns are the cubic axes in the model frame (see `orientation`); centre: (x, y, z) m.
     """
     distance_111 = _checks.number("distance_111", distance_111, above=0)
     ratio = _checks.number("ratio", ratio, above=0)
@@ -115,7 +122,8 @@ def sphere(shape, voxel, radius, centre=(0.0, 0.0, 0.0)):
 
 
 def orientation(hkl, direction, azimuth=0.0):
-    """Rotation (3, 3) whose columns are the cubic axes in the model frame, for a lattice plane normal along `direction`.
+    """Rotation (3, 3) whose columns are the cubic axes in the model frame, for a lattice plane normal along
+    `direction`.
 
     hkl: three numbers; direction: (x, y, z), for example the h of the experiment; azimuth: rad, turn about `direction`.
     """
@@ -144,8 +152,8 @@ def bumps(shape, voxel, centres, widths, heights):
 def contact(shape, voxel, corner, radius, height):
     """Contact-like phase height/(1 + |r - corner|/radius), rad, float64 (nz, ny, nx).
 
-    Outside the contact the displacement under a point load falls like 1/distance (Boussinesq); `radius` m rounds it off.
-    corner: (x, y, z) m; height: rad at the corner.
+    Outside the contact the displacement under a point load falls like 1/distance (Boussinesq); `radius` m rounds it
+    off. corner: (x, y, z) m; height: rad at the corner.
     """
     corner = _checks.array("corner", corner, (3,), np.float64)
     radius = _checks.number("radius", radius, above=0)
@@ -163,7 +171,9 @@ def bend(shape, voxel, curvature):
     if np.abs(c - c.T).max() > 1e-12 * np.abs(c).max():
         raise ValueError("curvature: expected a symmetric (3, 3) matrix, got an unsymmetric one")
     z, y, x = coordinates(shape, voxel)
-    return 0.5 * (c[0, 0] * x**2 + c[1, 1] * y**2 + c[2, 2] * z**2) + c[0, 1] * x * y + c[0, 2] * x * z + c[1, 2] * y * z
+    return (
+        0.5 * (c[0, 0] * x**2 + c[1, 1] * y**2 + c[2, 2] * z**2) + c[0, 1] * x * y + c[0, 2] * x * z + c[1, 2] * y * z
+    )
 
 
 def displacement_phase(u, h):
@@ -203,7 +213,7 @@ def _frame(vector):
 
 
 def _half_space_fraction(gap, extent):
-    """Exact fraction of a box inside a half space; gap: signed distance of the box centre (> 0 inside), extent: |n_i| edge_i."""
+    """Fraction of a box inside a half space; gap: distance of the box centre, > 0 inside; extent: |n_i| edge_i."""
     # A floor keeps the inclusion-exclusion formula clear of 0/0; it moves the fraction by at most 1e-4/8 near a kink.
     m = np.maximum(extent, 1e-4 * extent.max())
     alpha = gap + 0.5 * m.sum()

@@ -9,11 +9,11 @@ from . import _checks
 def shrink_wrap(S, threshold=0.2, sigma=1.0, *, reference="max", largest=True, fill=True, periodic=False):
     """Support from the blurred amplitude (Marchesini et al., Phys. Rev. B 68, 140101, 2003).
 
-    S: real or complex (nz, ny, nx). The amplitude |S| is blurred by a Gaussian of standard deviation `sigma` voxels (0: none, or one
-    value per axis) and cut at `threshold` (0..1) times the reference: "max", the largest blurred value, or a number q in (0, 1],
-    the q-quantile of the blurred values above a tenth of the maximum, which one hot voxel does not move.
-    largest: keep only the largest connected component (26 neighbours); fill: close holes inside; periodic: blur and connect across the array's
-    edges. Returns bool (nz, ny, nx), all False for S = 0.
+    S: real or complex (nz, ny, nx). The amplitude |S| is blurred by a Gaussian of standard deviation `sigma` voxels
+    (0: none, or one value per axis) and cut at `threshold` (0..1) times the reference: "max", the largest blurred
+    value, or a number q in (0, 1], the q-quantile of the blurred values above a tenth of the maximum, which one hot
+    voxel does not move. largest: keep only the largest connected component (26 neighbours); fill: close holes inside;
+    periodic: blur and connect across the array's edges. Returns bool (nz, ny, nx), all False for S = 0.
     """
     S = _any_array("S", S)
     threshold = _checks.number("threshold", threshold, above=0, at_most=1)
@@ -39,9 +39,10 @@ def shrink_wrap(S, threshold=0.2, sigma=1.0, *, reference="max", largest=True, f
 def recentre(S, *others, threshold=0.1):
     """Roll S by whole voxels so that the centre of mass of |S| is at n//2; the object never crosses an edge.
 
-    S: (nz, ny, nx); `others` (supports, s_0, optimiser moments) of the same shape are rolled alike. The object is where |S| exceeds
-    `threshold` times its maximum: mass and bounding box are taken there, and the roll is limited so that the box stays inside.
-    Returns (S, *others, shift), shift a tuple of three integers (z, y, x) in voxels; arrays are copies. S = 0 is not moved.
+    S: (nz, ny, nx); `others` (supports, s_0, optimiser moments) of the same shape are rolled alike. The object is
+    where |S| exceeds `threshold` times its maximum: mass and bounding box are taken there, and the roll is limited so
+    that the box stays inside. Returns (S, *others, shift), shift a tuple of three integers (z, y, x) in voxels; arrays
+    are copies. S = 0 is not moved.
     """
     S = _any_array("S", S)
     threshold = _checks.number("threshold", threshold, at_least=0, below=1)
@@ -64,7 +65,7 @@ def recentre(S, *others, threshold=0.1):
 
 
 def box_support(shape, voxel, extent):
-    """Box of `extent` (z, y, x) m about the origin voxel n//2: True where the voxel's centre is inside. bool (nz, ny, nx)."""
+    """Box of `extent` (z, y, x) m about the origin voxel n//2: True where a voxel's centre is inside, bool."""
     shape = _checks.sizes("shape", shape, 3)
     voxel = _checks.lengths("voxel", voxel, 3)
     extent = _checks.lengths("extent", extent, 3)

@@ -1,0 +1,362 @@
+"""From crystal function to detector frames, and from their misfit back to the gradient of the crystal function.
+
+(1) E_h_p = TakagiTaupin(S, dq_j; C_p),   C_sigma = 1,  C_pi = |cos 2theta|         one solve per polarisation state
+(2) D_j = sum_p w_p |FarField(E_h_p)|^2                                             w_p intensity fractions
+(3) loss = amplitude loss of scale D against the data (`pendel.loss`, equation 1)
+
+Adjoint of (2): adj_F_p = 2 w_p adj_D F_p. Frames are treated in blocks of bounded memory, and within a block a few at
+a time from far field to adjoint far field, so that they stay in cache.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _checks, loss
+from .experiment import Experiment
+from .farfield import FarField, map_chunks
+from .operator import TakagiTaupin
+
+# Bytes of exit fields, states and far fields held at a time.
+BLOCK_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """Susceptibilities of one reflection, for fields exp(+ik.r), where Im chi > 0 absorbs.
+
+    chi_0, chi_h, chi_hbar : complex; chi_h for sigma polarisation, without the factor C. chi_hbar=None means chi_h
+    (centrosymmetric), which is not conj(chi_h) in an absorbing crystal. name, hkl : for the record only.
+    Raises ValueError for Im chi_0 < 0.
+    """
+
+    chi_0: complex
+    chi_h: complex
+    chi_hbar: complex | None = None
+    name: str = ""
+    hkl: tuple[int, int, int] | None = None
+
+    def __post_init__(self):
+        for field in ("chi_0", "chi_h", "chi_hbar"):
+            value = getattr(self, field)
+            value = self.chi_h if value is None and field == "chi_hbar" else _checks.complex_number(field, value)
+            object.__setattr__(self, field, value)
+        if self.chi_0.imag < 0:
+            raise ValueError(
+                f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), Im chi > 0 absorbs), got {self.chi_0}; "
+                "take the complex conjugate of all susceptibilities of the opposite convention"
+            )
+        if self.hkl is not None:
+            if len(tuple(self.hkl)) != 3:
+                raise ValueError(f"hkl: expected 3 integers, got {self.hkl!r}")
+            object.__setattr__(self, "hkl", tuple(_checks.integer("hkl", v) for v in self.hkl))
+
+
+class Evaluation(NamedTuple):
+    """Result of `Model.evaluate`.
+
+    loss : float.  adj_S : complex (nz, ny, nx).  adj_s_0 : real (nz, ny, nx), or None where s_0 was not given.
+    scale : float, the one used.  misfit_numerator, misfit_denominator : float, sums over all good pixels of
+    (sqrt(scale D) - sqrt I)^2 and of I.  adj_dq : float64 (L, 3), at fixed scale or, which is the same, the best one.
+    """
+
+    loss: float
+    adj_S: np.ndarray
+    adj_s_0: np.ndarray | None
+    scale: float
+    misfit_numerator: float
+    misfit_denominator: float
+    adj_dq: np.ndarray
+
+
+class Model:
+    """Computed detector frames of a rocking scan, and the gradient of their misfit.
+
+    Parameters
+    ----------
+    experiment : Experiment.  crystal : Crystal.
+    shape : (nz, ny, nx) voxels.
+    voxel : (dz, dy, dx) m; dy and dx must be a whole fraction of ``experiment.field_of_view`` (relative 1e-6), as
+        those of ``experiment.suggest_voxel()`` are. A UserWarning tells where detector pixels lie beyond their band.
+    polarization : {"sigma": w, "pi": w}, intensity fractions >= 0 that sum to 1; None: ``experiment.polarization``.
+        A state of weight 0 is skipped, each other one costs a solve.
+    coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
+    scheme, transport, dtype, device, threads : as in `TakagiTaupin`. The far field runs on the CPU.
+
+    Attributes: the arguments, ``operators`` ((weight, TakagiTaupin), ...), ``far_field``, ``n_frames``.
+    Raises TypeError or ValueError naming the argument.
+    """
+
+    def __init__(
+        self,
+        experiment,
+        crystal,
+        shape,
+        voxel,
+        polarization=None,
+        coupling="dynamical",
+        scheme="strang",
+        transport="auto",
+        dtype="complex64",
+        device="cpu",
+        threads=None,
+    ):
+        for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name}: expected {kind.__name__}, got {_checks.describe(value)}")
+        self.experiment, self.crystal = experiment, crystal
+        self.shape = _checks.sizes("shape", shape, 3)
+        self.voxel = _checks.lengths("voxel", voxel, 3)
+        self.coupling = _checks.choice("coupling", coupling, ("dynamical", "kinematic"))
+        self.device = _checks.choice("device", device, ("cpu",))
+        self.polarization = _weights(experiment.polarization if polarization is None else polarization)
+        kinematic = coupling == "kinematic"
+        self.operators = tuple(
+            (
+                weight,
+                TakagiTaupin(
+                    self.shape,
+                    self.voxel,
+                    experiment.wavelength,
+                    experiment.two_theta,
+                    chi_0=0.0 if kinematic else crystal.chi_0,
+                    chi_h=crystal.chi_h,
+                    chi_hbar=0.0 if kinematic else crystal.chi_hbar,
+                    polarization_factor=1.0 if state == "sigma" else abs(math.cos(experiment.two_theta)),
+                    scheme=scheme,
+                    transport=transport,
+                    dtype=dtype,
+                    device=device,
+                    threads=threads,
+                ),
+            )
+            for state, weight in self.polarization.items()
+            if weight > 0
+        )
+        op = self.operators[0][1]
+        self.dtype, self.transport, self.scheme, self.threads = np.dtype(op.dtype), op.transport, scheme, op.threads
+        self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
+        self.n_frames = experiment.n_frames
+        self.far_field = FarField(
+            self.shape[1:],
+            self._far_shape(),
+            experiment.detector_shape,
+            experiment.roll,
+            experiment.flip_rows,
+            experiment.centre_offset,
+            self.dtype,
+            self.threads,
+        )
+
+    def _far_shape(self):
+        view, sizes = self.experiment.field_of_view, []
+        for name, step in zip(("dy", "dx"), self.voxel[1:], strict=True):
+            size = round(view / step)
+            if size < 1 or abs(size * step / view - 1) > 1e-6:
+                wanted = view / max(size, 1)
+                raise ValueError(
+                    f"voxel ({name}): expected a whole fraction of the field of view {view:.8g} m, such as "
+                    f"{wanted:.8g} m (see Experiment.suggest_voxel), got {step:.8g} m"
+                )
+            sizes.append(size)
+        q = np.abs(self.experiment.detector_q()).max(axis=(0, 1))
+        for name, step, top in zip(("dx", "dy"), self.voxel[:0:-1], q, strict=True):
+            if top > 0.5 / step * (1 + 1e-6):
+                warnings.warn(
+                    f"voxel ({name}): expected at most {0.5 / top:.6g} m for the turned detector to lie in the band of "
+                    f"the model, got {step:.6g} m; mask the corner pixels beyond it or take suggest_voxel()",
+                    stacklevel=3,
+                )
+        return tuple(sizes)
+
+    def intensities(self, S, frames=None, s_0=None):
+        """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
+
+        S : complex (nz, ny, nx).  frames : L frame indices, None for all.  s_0 : real (nz, ny, nx), None: |S|.
+        """
+        frames = self._frames(frames)
+        D = np.empty((len(frames), *self.experiment.detector_shape), self._real)
+        for block in self._blocks(len(frames)):
+            dq = self.experiment.dq[frames[block]]
+            fields = [op.forward(S, dq, s_0) for _, op in self.operators]
+
+            def part(chunk, D=D[block], fields=fields):
+                D[chunk] = self._spectra(fields, chunk)[1]
+
+            map_chunks(part, len(dq), self.threads)
+        return D
+
+    def loss_and_adjoint(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
+        """(loss, adj_S), equation (3): float and complex (nz, ny, nx), dL = Re sum conj(adj_S) dS.
+
+        S : complex (nz, ny, nx).
+        data : (n_frames, rows, cols) of ALL frames, any real dtype, intensities >= 0 on good pixels.
+        mask : bool (n_frames, rows, cols) or (rows, cols), True = good pixel; bad ones may hold anything.
+        frames : indices of the L frames to use, None for all.
+        scale : number >= 0 that multiplies the computed intensities; None: the best one for these frames.
+        s_0 : real (nz, ny, nx); None: |S|, whose path is in adj_S.
+        support : bool (nz, ny, nx), the gradient is 0 outside; None: everywhere.
+        """
+        result = self.evaluate(S, data, mask, frames, scale, s_0, support)
+        return result.loss, result.adj_S
+
+    def evaluate(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
+        """All that one pass gives, an `Evaluation`; arguments as in `loss_and_adjoint`."""
+        return self._run(S, data, mask, frames, scale, s_0, support, gradient=True)
+
+    def misfit(self, S, data, mask=None, frames=None, s_0=None):
+        """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
+        result = self._run(S, data, mask, frames, None, s_0, None, gradient=False)
+        return loss.misfit_ratio(result.misfit_numerator, result.misfit_denominator)
+
+    def _run(self, S, data, mask, frames, scale, s_0, support, gradient):
+        shape = (self.n_frames, *self.experiment.detector_shape)
+        pixels = _Pixels(loss.check_data("data", data, shape), loss.check_mask("mask", mask, shape), self._real)
+        frames = self._frames(frames)
+        scale = None if scale is None else _checks.number("scale", scale, at_least=0)
+        blocks = self._blocks(len(frames))
+        if scale is None and len(blocks) > 1:
+            # The scale needs all frames before any gradient: a forward pass of its own, to keep memory bounded.
+            sums = [self._forward_block(S, s_0, frames[block], pixels)[1] for block in blocks]
+            scale = loss.scale_from_sums(*np.sum(sums, axis=0))
+        adj_S = adj_s_0 = None
+        adj_dq, terms = [], []
+        for block in blocks:
+            dq = self.experiment.dq[frames[block]]
+            if scale is None:
+                held, sums, states = self._forward_block(S, s_0, frames[block], pixels, gradient)
+                scale = loss.scale_from_sums(*sums)
+            else:
+                held, states = None, self._sweep(S, dq, s_0, gradient)
+            adj_fields = [np.empty_like(E_h) for E_h, _ in states] if gradient else None
+
+            def part(chunk, held=held, states=states, adj_fields=adj_fields, indices=frames[block], scale=scale):
+                item = self._measure(states, chunk, indices, pixels) if held is None else held.pop(chunk.start)
+                return self._residual(item, chunk, scale, len(frames), adj_fields)
+
+            terms.append(np.concatenate(map_chunks(part, len(dq), self.threads), axis=1))
+            if not np.isfinite(terms[-1][2]).all():
+                raise ValueError(f"data: {pixels.complaint(frames[block])}")
+            if not gradient:
+                continue
+            for i, (_, op) in enumerate(self.operators):
+                adj = op.adjoint(S, dq, adj_fields[i], s_0, state=states[i][1], support=support)
+                adj_S = adj.S if adj_S is None else adj_S + adj.S
+                if s_0 is not None:
+                    adj_s_0 = adj.s_0 if adj_s_0 is None else adj_s_0 + adj.s_0
+                if i == 0:
+                    adj_dq.append(adj.dq)
+                else:
+                    adj_dq[-1] = adj_dq[-1] + adj.dq
+        total, numerator, denominator = (float(v) for v in np.concatenate(terms, axis=1).sum(axis=1))
+        adj_dq = np.concatenate(adj_dq) if gradient else None
+        return Evaluation(total, adj_S, adj_s_0, scale, numerator, denominator, adj_dq)
+
+    def _sweep(self, S, dq, s_0, keep_state):
+        """(E_h, state or None) of every polarisation state."""
+        if keep_state:
+            return [op.forward(S, dq, s_0, return_state=True) for _, op in self.operators]
+        return [(op.forward(S, dq, s_0), None) for _, op in self.operators]
+
+    def _forward_block(self, S, s_0, indices, pixels, keep_state=False):
+        """What `_measure` gives for all chunks of a block, by first frame; its sums for the scale; its states."""
+        states = self._sweep(S, self.experiment.dq[indices], s_0, keep_state)
+        sums = np.zeros((2, len(indices)))
+
+        def part(chunk):
+            item = self._measure(states, chunk, indices, pixels)
+            _, D, root, good, weight = item
+            sums[:, chunk] = weight * np.array(loss.scale_sums(D, root, good))
+            return chunk.start, item
+
+        held = dict(map_chunks(part, len(indices), self.threads))
+        if not np.isfinite(sums).all():
+            raise ValueError(f"data: {pixels.complaint(indices)}")
+        return held, sums.sum(axis=1), states
+
+    def _spectra(self, fields, chunk):
+        """Far fields F_p of a chunk of exit fields, and the intensities D."""
+        spectra = [self.far_field.forward_chunk(E_h[chunk]) for E_h in fields]
+        D = None
+        for (weight, _), F in zip(self.operators, spectra, strict=True):
+            power = np.square(F.real)
+            power += np.square(F.imag)
+            if weight != 1:
+                power *= self._real.type(weight)
+            D = power if D is None else np.add(D, power, out=D)
+        return spectra, D
+
+    def _measure(self, states, chunk, indices, pixels):
+        """(F_p list, D, sqrt I, good, 1/M) of a chunk; ``indices`` are the frames of its block."""
+        spectra, D = self._spectra([E_h for E_h, _ in states], chunk)
+        root, good = pixels.load(indices[chunk])
+        return spectra, D, root, good, loss.frame_weights(good, D.shape)
+
+    def _residual(self, item, chunk, scale, count, adj_fields):
+        """(3, n) loss, misfit numerator and denominator of each frame; fills the adjoint exit fields, if any."""
+        spectra, D, root, good, weight = item
+        weight = weight / count
+        sums, adj_D = loss.residual(D, root, good, weight, scale)
+        if adj_fields is not None:
+            for (fraction, _), F, adj_E_h in zip(self.operators, spectra, adj_fields, strict=True):
+                F *= adj_D * self._real.type(2 * fraction)
+                adj_E_h[chunk] = self.far_field.adjoint_chunk(F)
+        return np.array([weight * sums, sums, loss.frame_sums(np.square(root, out=root))])
+
+    def _frames(self, frames):
+        if frames is None:
+            return np.arange(self.n_frames)
+        frames = np.asarray(frames)
+        if frames.dtype.kind not in "iu" or frames.ndim != 1:
+            raise TypeError(f"frames: expected a 1-D array of integers, got {_checks.describe(frames)}")
+        n = self.n_frames
+        if frames.size == 0 or frames.min() < -n or frames.max() >= n:
+            raise ValueError(f"frames: expected at least one index in [-{n}, {n}), got {frames.tolist()[:8]}")
+        return frames.astype(np.int64) % n
+
+    def _blocks(self, count):
+        """Slices of ``range(count)`` of equal length whose arrays stay within BLOCK_BYTES."""
+        _, ny, nx = self.shape
+        exit_pixels = ny * (2 * nx + max(op.row_length for _, op in self.operators))
+        pixels = max(self.far_field.far_shape) * max(self.experiment.detector_shape)
+        size = len(self.operators) * (exit_pixels + pixels) * self.dtype.itemsize + 2 * pixels * self._real.itemsize
+        parts = -(-count // max(1, BLOCK_BYTES // size))
+        edges = [count * i // parts for i in range(parts + 1)]
+        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+    def __repr__(self):
+        return (
+            f"Model(shape={self.shape}, frames={self.n_frames}, detector_shape={self.experiment.detector_shape}, "
+            f"polarization={self.polarization}, coupling={self.coupling!r}, transport={self.transport!r}, "
+            f"dtype={self.dtype.name!r})"
+        )
+
+
+class _Pixels:
+    """Measured frames and mask, read a few frames at a time."""
+
+    def __init__(self, data, mask, real):
+        self.data, self.mask, self.real = data, mask, real
+
+    def load(self, indices):
+        """(sqrt I, good) of the given frames; good is None where all pixels are."""
+        good = self.mask[indices] if self.mask is not None and self.mask.ndim == 3 else self.mask
+        return loss.root_intensity(self.data[indices], good, self.real), good
+
+    def complaint(self, indices):
+        good = self.mask[indices] if self.mask is not None and self.mask.ndim == 3 else self.mask
+        return loss.bad_data(self.data[indices], good)
+
+
+def _weights(value):
+    if not isinstance(value, Mapping) or not value or not set(value) <= {"sigma", "pi"}:
+        raise ValueError(f"polarization: expected a dict of 'sigma' and 'pi' fractions, got {value!r}")
+    weights = {s: _checks.number(f"polarization[{s!r}]", value.get(s, 0.0), at_least=0) for s in ("sigma", "pi")}
+    # 1e-6: fractions written with six digits, or computed in single precision, still pass.
+    if abs(sum(weights.values()) - 1) > 1e-6:
+        raise ValueError(f"polarization: expected fractions that sum to 1, got {value!r}")
+    return weights

@@ -1,0 +1,209 @@
+"""Configuration files: defaults, overrides, builders, and every refusal by its message."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pendel import config, io
+
+TEXT = """
+[experiment]
+energy_keV = 9
+distance_mm = 500.0
+pixel_um = 55.0
+arm = [["y+", 32.174], ["x-", 12.6346]]
+rocking_step_deg = 0.005
+rocking_frames = 7
+detector_shape = [16, 18]
+
+[crystal]
+name = "Au"
+hkl = [1, 1, 1]
+chi_0 = [-7.4e-5, 6e-6]
+chi_h = [-6.1e-5, 6e-6]
+polarization = {sigma = 0.15, pi = 0.85}
+
+[recipe]
+epochs = 20
+schedule = [[0, 0.2], [10, 0.1]]
+"""
+
+
+def scan():
+    data = np.zeros((5, 12, 14), np.float32)
+    data[2, 6, 7] = 10
+    return io.Scan(
+        data=data, mask=np.ones((12, 14), bool), rocking_angles=np.arange(5) * 1e-4, energy=1.4e-15, distance=0.6,
+        pixel_size=(50e-6, 50e-6), centre=(2.0, 6.25, 7.0), arm=(("y+", 0.6),), rocking_axis="y+",
+    )  # fmt: skip
+
+
+def test_defaults_stand_where_nothing_is_set():
+    made = config.loads("")
+    assert made.recipe.batches == 5 and made.recipe.schedule is None and made.model.voxel_nm == "auto"
+    assert made.start.kind == "kinematic" and made.output.pictures is True and made.given == set()
+
+
+def test_values_are_typed_and_overrides_win():
+    made = config.loads(TEXT, ["recipe.epochs=3", 'model.coupling="kinematic"', "model.voxel_nm=[8, 7, 7.5]"])
+    assert (
+        made.recipe.epochs == 3 and made.model.coupling == "kinematic" and made.recipe.schedule == [(0, 0.2), (10, 0.1)]
+    )
+    assert made.crystal_keys.chi_0 == -7.4e-5 + 6e-6j and made.crystal_keys.polarization == {"sigma": 0.15, "pi": 0.85}
+    assert made.voxel(None) == pytest.approx((8e-9, 7e-9, 7.5e-9)) and "recipe.epochs" in made.given
+    assert "# --set recipe.epochs=3" in made.text and config.loads(made.text).recipe.epochs == 20
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "[experiment]\nenergy_kev = 9",
+            "experiment.energy_kev: expected a known key, .*did you mean experiment.energy_keV?",
+        ),
+        ("[model]\nepochs = 3", "model.epochs: .*did you mean recipe.epochs?"),
+        ("[recipe]\nzzz = 3", "recipe.zzz: expected a known key, got 'zzz'; known: recipe.epochs, recipe.batches"),
+        ("[recip]\nepochs = 3", r"recip: expected a known section, got 'recip'; did you mean recipe\?"),
+        ("recipe = 3", r"recipe: expected a section \[recipe\], got 3"),
+        ("[recipe]\nepochs = '3'", "recipe.epochs: expected an integer >= 0, got '3'"),
+        ("[recipe]\nepochs = true", "recipe.epochs: expected an integer >= 0, got True"),
+        ("[recipe]\nepochs = 3.0", "recipe.epochs: expected an integer >= 0, got 3.0"),
+        ("[recipe]\nlearning_rate = 0", "recipe.learning_rate: expected a number > 0, got 0"),
+        ("[recipe]\nlearning_rate = nan", "recipe.learning_rate: expected a number > 0, got nan"),
+        ("[recipe]\nshrink_wrap_threshold = 2", "shrink_wrap_threshold: expected a number > 0 and <= 1, got 2"),
+        ("[recipe]\nschedule = [[5, 0.1], [2, 0.1]]", "recipe.schedule: expected growing epochs"),
+        ("[recipe]\nschedule = 'cosine'", "recipe.schedule: expected 'plateau' or a list"),
+        ("[data]\nformat = 'tiff'", "data.format: expected one of 'auto', 'cxi', '34idc', got 'tiff'"),
+        ("[data]\ncrop = [128]", r"data.crop: expected a list of 2 items, got \[128\]"),
+        ("[data]\ncrop = [128, 'a']", "data.crop: item 1: expected an integer >= 1, got 'a'"),
+        ("[data]\ndark = 1", "data.dark: expected true or false, got 1"),
+        ("[experiment]\nenergy_keV = -9", "experiment.energy_keV: expected a number > 0, got -9"),
+        ("[experiment]\narm = [['q', 1.0]]", "experiment.arm: .*expected an axis such as 'y\\+'"),
+        ("[experiment]\nbeam_polarization = 'round'", "beam_polarization: expected 'horizontal'"),
+        ("[crystal]\nchi_0 = 1e-5", r"crystal.chi_0: expected \[real, imaginary\], got 1e-05"),
+        (
+            "[crystal]\npolarization = {sigma = 0.1, pi = 0.1}",
+            "crystal.polarization: expected fractions that add up to 1",
+        ),
+        ("[crystal]\npolarization = {s = 1.0}", "crystal.polarization: expected {sigma = .., pi = ..}"),
+        ("[model]\nshape = [1, 2]", "model.shape: expected a list of 3 items"),
+        ("[model]\ndtype = 'float32'", "model.dtype: expected one of 'complex64', 'complex128'"),
+        ("[model\n", "config: expected TOML, got"),
+    ],
+)
+def test_refusals_name_the_key(text, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.loads(text)
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("recipe.epochs", "--set recipe.epochs: expected section.key=value"),
+        ("epochs=3", "--set epochs=3: expected section.key=value"),
+        ("recipe.epochs=x", "recipe.epochs: expected a TOML value, got 'x'; text needs quotes: 'recipe.epochs=\"x\"'"),
+        ("recipe.epoch=3", "recipe.epoch: .*did you mean recipe.epochs?"),
+        ("recip.epochs=3", "recip: expected a known section"),
+        ("recipe.epochs=3\nseed=4", "expected section.key=value"),
+    ],
+)
+def test_bad_overrides_are_named(override, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.loads("", [override])
+
+
+def test_files_are_named_and_paths_start_at_the_file(tmp_path):
+    path = tmp_path / "run.toml"
+    with pytest.raises(config.ConfigError, match="run.toml: expected a TOML file, got"):
+        config.load(path)
+    path.write_text("[data\n")
+    with pytest.raises(config.ConfigError, match="run.toml: expected TOML, got"):
+        config.load(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(config.ConfigError, match="run.toml: expected a TOML file, got"):
+        config.load(path)
+    path.write_text('[data]\npath = "scan.cxi"')
+    assert config.load(path).path("data.path") == tmp_path / "scan.cxi"
+    with pytest.raises(config.ConfigError, match="start.path: expected a value, got none"):
+        config.load(path).need("start.path")
+
+
+def test_the_scan_is_read_masked_and_cropped(tmp_path):
+    one = scan()
+    io.write_scan(tmp_path / "scan.cxi", one.data, energy=one.energy, distance=0.6, pixel_size=50e-6, arm=one.arm,
+                  rocking_angles=one.rocking_angles, centre=one.centre)  # fmt: skip
+    np.save(tmp_path / "mask.npy", np.arange(12 * 14).reshape(12, 14) != 103)
+    text = '[data]\npath = "scan.cxi"\nmask = "mask.npy"\nframes = [1, 3]\ncrop = [8, 8]\n'
+    made = config.loads(text, folder=tmp_path)
+    read = made.scan()
+    assert read.data.shape == (3, 8, 8) and read.centre == (1.0, 4.25, 4.0) and read.data[1, 4, 4] == 10
+    assert (~read.mask).sum() == 1 and not read.mask[103 // 14 - 2, 103 % 14 - 3]
+    with pytest.raises(config.ConfigError, match=r"data.crop: shape: expected at most"):
+        config.loads(text, ["data.crop=[14, 8]"], tmp_path).scan()
+    with pytest.raises(config.ConfigError, match=r"data.frames: frames: expected 0 <= first"):
+        config.loads(text, ["data.frames=[1, 9]"], tmp_path).scan()
+    np.save(tmp_path / "mask.npy", np.ones((3, 3), bool))
+    with pytest.raises(config.ConfigError, match=r"data.mask: expected bool of shape"):
+        made.scan()
+    (tmp_path / "mask.npy").write_bytes(b"no")
+    with pytest.raises(config.ConfigError, match=r"data.mask: expected a .npy or .npz"):
+        made.scan()
+    with pytest.raises(FileNotFoundError, match="none.cxi"):
+        made.scan(tmp_path / "none.cxi")
+
+
+def test_the_experiment_is_built_in_si_units():
+    made = config.loads(TEXT).experiment()
+    assert made.two_theta == pytest.approx(np.radians(34.316), abs=1e-5)  # arccos(cos delta cos gamma), five digits
+    assert made.energy == pytest.approx(9000 * 1.602176634e-19, rel=1e-12) and made.distance == 0.5
+    assert made.detector_shape == (16, 18) and made.n_frames == 7
+    assert made.rocking_angles == pytest.approx(np.radians(0.005) * np.arange(-3, 4))
+
+
+def test_the_scan_completes_the_experiment_and_the_config_wins():
+    made = config.loads("[experiment]\ndistance_mm = 700").experiment(scan())
+    assert made.distance == pytest.approx(0.7) and made.energy == pytest.approx(1.4e-15, rel=1e-12)
+    assert made.detector_shape == (12, 14) and made.two_theta == pytest.approx(0.6) and made.centre == (2.0, 6.25, 7.0)
+    assert (made.rocking_angles == scan().rocking_angles).all()
+    made = config.loads("[experiment]\ntwo_theta_deg = 30\nrocking_angles_deg = [0, 1, 2, 3, 4]").experiment(scan())
+    assert made.two_theta == pytest.approx(np.radians(30)) and made.rocking_angles[1] == pytest.approx(np.radians(1))
+
+
+@pytest.mark.parametrize(
+    "changes, with_scan, message",
+    [
+        (["experiment.two_theta_deg=30"], False, "experiment.two_theta_deg: expected this or experiment.arm, got both"),
+        (["experiment.rocking_angles_deg=[0, 1]"], False, "experiment.rocking_angles_deg: expected 7 angles, got 2"),
+        ([], True, r"experiment.detector_shape: expected \[12, 14\] as in the data, got \[16, 18\]"),
+        (["experiment.detector_shape=[12, 14]"], True, "experiment.rocking_frames: expected 5 as in the data, got 7"),
+        (['experiment.arm=[["y+", 100]]'], False, "experiment.arm: expected 0 < 2theta < 90 deg, got 100"),
+    ],
+)
+def test_contradictions_name_the_key(changes, with_scan, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.loads(TEXT, changes).experiment(scan() if with_scan else None)
+
+
+@pytest.mark.parametrize(
+    "key", ["energy_keV", "distance_mm", "pixel_um", "detector_shape", "arm", "rocking_step_deg", "rocking_frames"]
+)
+def test_missing_keys_are_named(key):
+    text = "\n".join(line for line in TEXT.splitlines() if not line.startswith(key))
+    with pytest.raises(config.ConfigError, match=f"experiment.{key}: expected"):
+        config.loads(text).experiment()
+
+
+def test_the_crystal_is_built_and_its_sign_checked():
+    made = config.loads(TEXT).crystal()
+    assert made.chi_0 == -7.4e-5 + 6e-6j and made.chi_hbar == made.chi_h and made.name == "Au" and made.hkl == (1, 1, 1)
+    with pytest.raises(config.ConfigError, match="crystal.chi_h: expected a value, got none"):
+        config.loads("[crystal]\nchi_0 = [0, 1e-6]").crystal()
+    with pytest.raises(config.ConfigError, match="crystal.chi_0: expected Im chi_0 >= 0"):
+        config.loads(TEXT, ["crystal.chi_0=[-7e-5, -6e-6]"]).crystal()
+
+
+def test_the_config_of_the_measured_scan_is_valid():
+    made = config.load(Path(__file__).parents[1] / "bench" / "34idc_scan54.toml")
+    crystal = made.crystal()
+    assert crystal.chi_0.imag > 0 and crystal.chi_0.real < crystal.chi_h.real < 0  # |f0(111)| < Z
+    assert made.data.format == "34idc"
