@@ -1,6 +1,31 @@
 """pendel: Takagi-Taupin engine for dynamical Bragg coherent diffraction imaging."""
 
-from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
+__version__ = "0.1.0"  # before the imports: modules read it
 
-__version__ = "0.1.0"
-__all__ = ["Adjoint", "TakagiTaupin", "cuda_available", "estimate_memory", "info"]
+from . import io, kinematic, phantom
+from .compare import Comparison, compare
+from .experiment import Experiment
+from .model import Crystal, Model
+from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
+from .reconstruct import Result, reconstruct
+from .start import Start, kinematic_start
+
+__all__ = [
+    "Adjoint",
+    "Comparison",
+    "Crystal",
+    "Experiment",
+    "Model",
+    "Result",
+    "Start",
+    "TakagiTaupin",
+    "compare",
+    "cuda_available",
+    "estimate_memory",
+    "info",
+    "io",
+    "kinematic",
+    "kinematic_start",
+    "phantom",
+    "reconstruct",
+]

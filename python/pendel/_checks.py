@@ -109,3 +109,14 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     if finite and value.dtype.kind in "fc" and not np.isfinite(value).all():
         raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
     return value
+
+
+def complex_dtype(name, value):
+    """Return np.dtype complex64 or complex128, or raise ValueError naming it."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype not in (np.dtype("complex64"), np.dtype("complex128")):
+        raise ValueError(f"{name}: expected 'complex64' or 'complex128', got {describe(value)}")
+    return dtype

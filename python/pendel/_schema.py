@@ -112,9 +112,9 @@ def _fractions(value):
 
 
 def _schedule(value):
-    if value == "plateau":
+    if value in ("cosine", "plateau", "constant"):
         return value
-    pairs = _either("'plateau' or a list of [epoch, rate]", _list(_list(_number(least=0), 2)))(value)
+    pairs = _either("'cosine', 'plateau', 'constant' or a list of [epoch, rate]", _list(_list(_number(least=0), 2)))(value)
     if [p[0] for p in pairs] != sorted({p[0] for p in pairs}):
         _fail("growing epochs in [epoch, rate]", value)
     return [(int(epoch), rate) for epoch, rate in pairs]
@@ -171,7 +171,7 @@ SCHEMA = {
         "voxel_nm": (_voxel, "auto"),
         "resolution_nm": (_positive, None),  # with voxel_nm = "auto": upper bound of dx and dy
         "transport": (_choice("auto", "shift", "fourier"), "auto"),
-        "scheme": (_choice("strang", "etd2rk"), "strang"),
+        "scheme": (_choice("strang"), "strang"),
         "dtype": (_choice("complex64", "complex128"), "complex64"),
         "coupling": (_choice("dynamical", "kinematic"), "dynamical"),
         "device": (_text, "cpu"),
@@ -180,22 +180,21 @@ SCHEMA = {
     "start": {
         "kind": (_choice("kinematic", "flat", "file"), "kinematic"),
         "path": (_text, None),  # result file to start from, with kind = "file"
-        "iterations": (_integer(1), 600),
-        "runs": (_integer(1), 1),  # random starts, of which the best is kept
+        "iterations": (_integer(1), 500),
+        "trial_epochs": (_integer(0), 20),  # epochs given to each twin before the better one is kept
         "seed": (_integer(0), 0),
         "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box for kind = "flat"
     },
     "recipe": {
-        "epochs": (_integer(0), 600),
+        "epochs": (_integer(1), 300),
         "batches": (_integer(1), 5),
         "learning_rate": (_positive, 0.15),
-        "schedule": (_schedule, None),  # "plateau" or [[epoch, rate], ...]
-        "amplitude_bound": (_positive, None),
-        "atv_weight": (_number(least=0), 0.0),
+        "schedule": (_schedule, "cosine"),  # "cosine", "plateau", "constant" or [[epoch, rate], ...]
+        "amplitude_bound": (_positive, 1.0),
         "shrink_wrap_every": (_integer(0), 10),  # epochs; 0: never
         "shrink_wrap_threshold": (_number(above=0, most=1), 0.15),
         "shrink_wrap_sigma": (_number(least=0), 1.0),  # voxels
-        "recentre_every": (_integer(0), 0),  # epochs; 0: never
+        "recentre_every": (_integer(0), None),  # epochs; 0: never; default: as shrink_wrap_every
         "seed": (_integer(0), 0),
         "checkpoint": (_text, None),  # HDF5 file for --resume
         "checkpoint_every": (_integer(1), 50),  # epochs

@@ -111,7 +111,7 @@ def reconstruct(
     epochs=600,
     batches=5,
     learning_rate=0.15,
-    schedule="plateau",
+    schedule="cosine",
     patience=15,
     amplitude_bound=1.0,
     shrink_wrap_every=10,
@@ -134,8 +134,8 @@ def reconstruct(
     support : bool (nz, ny, nx) or None: where ``start`` is not 0, else an ellipsoid that fills 0.8 of the box.
     epochs, batches : every epoch visits all frames once, in `batches` random groups, one Adam step each.
     learning_rate : Adam's rate, in units of |S|.
-    schedule : "plateau" (halve the rate when the best loss is `patience` epochs old, down to 1/32), "constant", or a
-        list of (epoch, rate): the rate from that epoch on.
+    schedule : "cosine" (down to 1/100 of the rate over the epochs), "plateau" (halve the rate when the best loss is
+        `patience` epochs old, down to 1/32), "constant", or a list of (epoch, rate): the rate from that epoch on.
     amplitude_bound : |S| is projected to at most this after every step; None: no bound.
     shrink_wrap_every, shrink_wrap_threshold, shrink_wrap_sigma : new support every so many epochs (0: never), see
         `pendel.support.shrink_wrap`; none in the last tenth of the epochs.
@@ -172,7 +172,7 @@ def reconstruct(
     bar = tqdm(total=epochs, initial=run.epoch, desc="reconstruct", unit="epoch", disable=not progress, mininterval=1)
     with bar:
         while run.epoch < epochs:
-            run.rate = _scheduled(schedule, run, rate, patience)
+            run.rate = _scheduled(schedule, run, rate, patience, epochs)
             _epoch(run, model, data, mask, batches, amplitude_bound)
             last_tenth = run.epoch > 0.9 * epochs
             if recentre_every and run.epoch % recentre_every == 0 and not last_tenth:
@@ -257,15 +257,19 @@ def _shrink(run, threshold, sigma):
 
 def _check_schedule(schedule):
     if isinstance(schedule, str):
-        return _checks.choice("schedule", schedule, ("plateau", "constant"))
+        return _checks.choice("schedule", schedule, ("cosine", "plateau", "constant"))
     try:
-        pairs = [(_checks.integer("schedule", e, at_least=0), _checks.number("schedule", r, above=0)) for e, r in schedule]
+        pairs = []
+        for epoch, rate in schedule:
+            pairs.append((_checks.integer("schedule", epoch, at_least=0), _checks.number("schedule", rate, above=0)))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"schedule: expected 'plateau', 'constant' or (epoch, rate) pairs, got {schedule!r}") from None
+        raise type(error)(f"schedule: expected 'cosine', 'plateau', 'constant' or (epoch, rate) pairs, got {schedule!r}") from None
     return sorted(pairs)
 
 
-def _scheduled(schedule, run, rate, patience):
+def _scheduled(schedule, run, rate, patience, epochs):
+    if schedule == "cosine":
+        return rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * run.epoch / epochs)))
     if schedule == "constant":
         return rate
     if schedule == "plateau":
