@@ -1,7 +1,7 @@
 // The extension module _core: a table of names. Arrays arrive checked by python/pendel/operator.py.
+#include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-#include <pybind11/complex.h>
 #include <pybind11/stl.h>
 
 #include "run.h"
@@ -10,12 +10,8 @@ namespace py = pybind11;
 
 namespace {
 
-const void* input(const py::object& array) {
-  return array.is_none() ? nullptr : py::cast<py::array>(array).data();
-}
-void* output(const py::object& array) {
-  return array.is_none() ? nullptr : py::cast<py::array>(array).mutable_data();
-}
+const void* input(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).data(); }
+void* output(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).mutable_data(); }
 
 pendel::Args plan(const py::dict& p) {
   pendel::Args a{};
@@ -71,6 +67,5 @@ PYBIND11_MODULE(_core, m) {
         py::arg("E_h"), py::arg("E_0"), py::arg("single"));
   m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("support"),
         py::arg("E_h"), py::arg("E_0"), py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0"),
-        py::arg("adj_incident"), py::arg("adj_dq"), py::arg("entrance_E_0"), py::arg("entrance_G"),
-        py::arg("single"));
+        py::arg("adj_incident"), py::arg("adj_dq"), py::arg("entrance_E_0"), py::arg("entrance_G"), py::arg("single"));
 }

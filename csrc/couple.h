@@ -26,8 +26,8 @@ PENDEL_HD void couple(const T* M, Cx<V>& E_0, Cx<V>& G) {
 }
 // M holds the matrix and, behind it, its inverse. X is overwritten by the pack's products; the caller sums the lanes.
 template <class T, class V>
-PENDEL_HD void couple_adj(const T* M, Cx<V>& E_0, Cx<V>& G,                // fields after -> before
-                          Cx<V>& adj_E_0, Cx<V>& adj_G, V (&X)[SUMS]) {    // adjoints after -> before; sums
+PENDEL_HD void couple_adj(const T* M, Cx<V>& E_0, Cx<V>& G,              // fields after -> before
+                          Cx<V>& adj_E_0, Cx<V>& adj_G, V (&X)[SUMS]) {  // adjoints after -> before; sums
   // Reverse (3): (E_0, G) <- M (E_0, G), state first
   apply(M + MATRIX, E_0, G);
   const Cx<V> a = adj_E_0, g = adj_G;

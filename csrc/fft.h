@@ -3,9 +3,9 @@
 //   (4) E_0 <- F^-1 [ exp(-2 pi i q t dz) F [E_0] ],   q in cycles per length, numpy's frequency order
 //
 // N = 16 n, n = 2^a 3^b 5^c. A row index is p = i + n j (j < 16). Pass A is a radix-16 DFT over j for each column i;
-// what is left are 16 contiguous DFTs of length n, done block by block in the first-level cache: forward, phase, inverse.
-// The spectrum stays in digit-reversed order; nothing is ever reordered. Sweeps fuse pass A with the coupling, because
-// both touch a column at a time.
+// what is left are 16 contiguous DFTs of length n, done block by block in the first-level cache: forward, phase,
+// inverse. The spectrum stays in digit-reversed order; nothing is ever reordered. Sweeps fuse pass A with the coupling,
+// because both touch a column at a time.
 #pragma once
 #include <cmath>
 #include <vector>
@@ -37,8 +37,10 @@ struct Root {
       long double c = 1, s = 0, term = 1;
       for (int k = 1; k < 24; ++k) {
         term *= a / k;
-        if (k % 2) s += k % 4 == 1 ? term : -term;
-        else c += k % 4 == 0 ? term : -term;
+        if (k % 2)
+          s += k % 4 == 1 ? term : -term;
+        else
+          c += k % 4 == 0 ? term : -term;
       }
       for (int k = 0; k < 3; ++k) {
         const long double c2 = c * c - s * s;
@@ -84,11 +86,16 @@ PENDEL_HD void dft(Cx<V> (&x)[R]) {
 #pragma GCC unroll 4
       for (int k = 0; k < P; ++k) {
         const int e = j * k % R;  // times exp(Sign 2 pi i e / R)
-        if (e == 0) y[k * Q + j] = c[k];
-        else if (4 * e == R) y[k * Q + j] = turn<Sign>(c[k]);
-        else if (8 * e == R) y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(Root<R>::cos[e]));
-        else if (8 * e == 3 * R) y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(-Root<R>::cos[e]));
-        else y[k * Q + j] = c[k] * Cx<T>{T(Root<R>::cos[e]), T(Sign * Root<R>::sin[e])};
+        if (e == 0)
+          y[k * Q + j] = c[k];
+        else if (4 * e == R)
+          y[k * Q + j] = turn<Sign>(c[k]);
+        else if (8 * e == R)
+          y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(Root<R>::cos[e]));
+        else if (8 * e == 3 * R)
+          y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(-Root<R>::cos[e]));
+        else
+          y[k * Q + j] = c[k] * Cx<T>{T(Root<R>::cos[e]), T(Sign * Root<R>::sin[e])};
       }
     }
 #pragma GCC unroll 4
@@ -224,16 +231,26 @@ struct RowFft {
       return;
     }
     switch (radices[r]) {
-      case 16: return radix<Back, 16>(x, phase, L, r, w);
-      case 12: return radix<Back, 12>(x, phase, L, r, w);
-      case 10: return radix<Back, 10>(x, phase, L, r, w);
-      case 9: return radix<Back, 9>(x, phase, L, r, w);
-      case 8: return radix<Back, 8>(x, phase, L, r, w);
-      case 6: return radix<Back, 6>(x, phase, L, r, w);
-      case 5: return radix<Back, 5>(x, phase, L, r, w);
-      case 4: return radix<Back, 4>(x, phase, L, r, w);
-      case 3: return radix<Back, 3>(x, phase, L, r, w);
-      default: return radix<Back, 2>(x, phase, L, r, w);
+      case 16:
+        return radix<Back, 16>(x, phase, L, r, w);
+      case 12:
+        return radix<Back, 12>(x, phase, L, r, w);
+      case 10:
+        return radix<Back, 10>(x, phase, L, r, w);
+      case 9:
+        return radix<Back, 9>(x, phase, L, r, w);
+      case 8:
+        return radix<Back, 8>(x, phase, L, r, w);
+      case 6:
+        return radix<Back, 6>(x, phase, L, r, w);
+      case 5:
+        return radix<Back, 5>(x, phase, L, r, w);
+      case 4:
+        return radix<Back, 4>(x, phase, L, r, w);
+      case 3:
+        return radix<Back, 3>(x, phase, L, r, w);
+      default:
+        return radix<Back, 2>(x, phase, L, r, w);
     }
   }
 

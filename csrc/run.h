@@ -33,7 +33,8 @@ struct Args {
   void* entrance_G;             // (frames, ny, nx) complex, or null
 };
 
-// Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower it.
+// Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower
+// it.
 const char* cpu_isa();
 int cpu_lanes(bool single);          // rocking angles per pack
 long fourier_row_length(long need);  // smallest row length >= need the lane FFT takes

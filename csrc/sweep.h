@@ -90,24 +90,35 @@ struct Row {
   typedef Pack<T, W> V;
   const Tables<T, W>& t;
   const Args& a;
-  const int reals;     // per voxel: MATRIX, or MATRIX_AND_INVERSE for the adjoint
-  const long sx, sz;   // voxel (z, x) is number x sx + z sz of the row (an odd sx spreads a layer over the cache)
+  const int reals;    // per voxel: MATRIX, or MATRIX_AND_INVERSE for the adjoint
+  const long sx, sz;  // voxel (z, x) is number x sx + z sz of the row (an odd sx spreads a layer over the cache)
   long y = 0;
-  long x_lo, x_hi, z_lo, z_hi;                                     // the box of voxels that matter; empty: x_lo >= x_hi
-  std::vector<long> x_first, x_last, z_first, z_last;              // per layer, per column: [first, last)
-  std::vector<Pack<T, W>> matrix_store;                            // aligned storage of matrices
-  T* matrices = nullptr;                                           // (voxel, reals)
-  std::vector<T> sums;                                             // (voxel, SUMS)
-  std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;                       // (row), (nx)
-  std::vector<long> at;                                            // layer at which G of a column stands
-  std::vector<Cx<T>> phase_gap;                                    // (row) several layers of (4)
+  long x_lo, x_hi, z_lo, z_hi;                         // the box of voxels that matter; empty: x_lo >= x_hi
+  std::vector<long> x_first, x_last, z_first, z_last;  // per layer, per column: [first, last)
+  std::vector<Pack<T, W>> matrix_store;                // aligned storage of matrices
+  T* matrices = nullptr;                               // (voxel, reals)
+  std::vector<T> sums;                                 // (voxel, SUMS)
+  std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (nx)
+  std::vector<long> at;                                // layer at which G of a column stands
+  std::vector<Cx<T>> phase_gap;                        // (row) several layers of (4)
 
   Row(const Tables<T, W>& tables, bool adjoint)
-      : t(tables), a(tables.a), reals(adjoint ? MATRIX_AND_INVERSE : MATRIX),
-        sx(a.shift ? a.nz | 1 : 1), sz(a.shift ? 1 : a.nx),
-        x_first(a.nz), x_last(a.nz), z_first(a.nx), z_last(a.nx),
-        matrix_store(((a.nz | 1) * a.nx * reals + W - 1) / W), sums(adjoint ? (a.nz | 1) * a.nx * SUMS : 0),
-        E_0(a.row), G(a.nx), adj_E_0(adjoint ? a.row : 0), adj_G(adjoint ? a.nx : 0), at(a.nx) {
+      : t(tables),
+        a(tables.a),
+        reals(adjoint ? MATRIX_AND_INVERSE : MATRIX),
+        sx(a.shift ? a.nz | 1 : 1),
+        sz(a.shift ? 1 : a.nx),
+        x_first(a.nz),
+        x_last(a.nz),
+        z_first(a.nx),
+        z_last(a.nx),
+        matrix_store(((a.nz | 1) * a.nx * reals + W - 1) / W),
+        sums(adjoint ? (a.nz | 1) * a.nx * SUMS : 0),
+        E_0(a.row),
+        G(a.nx),
+        adj_E_0(adjoint ? a.row : 0),
+        adj_G(adjoint ? a.nx : 0),
+        at(a.nx) {
     matrices = reinterpret_cast<T*>(matrix_store.data());
   }
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }

@@ -33,7 +33,8 @@ struct Fourier {
       const bool last = z + 1 == r.z_hi;
       for (long i = 0; i < fft.n; ++i) {
         Cx<V> e[COLUMN];
-        if (spectrum) fft.column_inverse(E_0, i, e);
+        if (spectrum)
+          fft.column_inverse(E_0, i, e);
         else
           for (int j = 0; j < COLUMN; ++j) e[j] = E_0[i + fft.n * j];
         for (int j = 0; j < COLUMN; ++j) {
