@@ -23,6 +23,7 @@ pendel::Args plan(const py::dict& p) {
   a.nz = shape[0], a.ny = shape[1], a.nx = shape[2];
   a.dz = voxel[0], a.dy = voxel[1], a.dx = voxel[2];
   a.row = py::cast<long>(p["row_length"]);
+  a.scheme = py::cast<bool>(p["etd2rk"]) ? pendel::ETD2RK : pendel::STRANG;
   a.shift = py::cast<int>(p["shift"]);
   a.pixels = py::cast<double>(p["pixels"]);
   a.threads = py::cast<int>(p["threads"]);
@@ -41,13 +42,15 @@ void forward(const py::dict& p, const py::array& dq, const py::object& S, const 
 }
 
 void adjoint(const py::dict& p, const py::array& dq, const py::object& S, const py::object& s_0,
-             const py::object& support, const py::object& E_h, const py::object& E_0, const py::object& adj_E_h,
-             const py::object& adj_S, const py::object& adj_s_0, const py::object& adj_incident,
-             const py::object& adj_dq, const py::object& entrance_E_0, const py::object& entrance_G, bool single) {
+             const py::object& incident, const py::object& support, const py::object& E_h, const py::object& E_0,
+             const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
+             const py::object& adj_incident, const py::object& adj_dq, const py::object& entrance_E_0,
+             const py::object& entrance_G, bool single) {
   pendel::Args a = plan(p);
   a.frames = dq.shape(0);
   a.dq = static_cast<const double*>(dq.data());
-  a.S = input(S), a.s_0 = input(s_0), a.support = static_cast<const std::uint8_t*>(input(support));
+  a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
+  a.support = static_cast<const std::uint8_t*>(input(support));
   a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0)), a.adj_E_h = input(adj_E_h);
   a.adj_S = output(adj_S), a.adj_s_0 = output(adj_s_0), a.adj_incident = output(adj_incident);
   a.adj_dq = static_cast<double*>(output(adj_dq));
@@ -65,7 +68,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("fourier_row_length", &pendel::fourier_row_length, py::arg("need"));
   m.def("forward", &forward, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
         py::arg("E_h"), py::arg("E_0"), py::arg("single"));
-  m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("support"),
-        py::arg("E_h"), py::arg("E_0"), py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0"),
+  m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
+        py::arg("support"), py::arg("E_h"), py::arg("E_0"), py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0"),
         py::arg("adj_incident"), py::arg("adj_dq"), py::arg("entrance_E_0"), py::arg("entrance_G"), py::arg("single"));
 }

@@ -20,6 +20,20 @@ PENDEL_HD void apply(const T* M, Cx<V>& E_0, Cx<V>& G) {
        G_in.im + m10.re * E_0_in.im + m10.im * E_0_in.re + d11.re * G_in.im + d11.im * G_in.re};
 }
 
+// The 2x2 matrix at V, or its conjugate transpose, times a vector.
+template <class T, class V>
+PENDEL_HD void multiply(const T* M, Cx<V> E_0, Cx<V> G, Cx<V>& out_0, Cx<V>& out_h) {
+  const Cx<T> m00{M[0], M[1]}, m01{M[2], M[3]}, m10{M[4], M[5]}, m11{M[6], M[7]};
+  out_0 = m00 * E_0 + m01 * G;
+  out_h = m10 * E_0 + m11 * G;
+}
+template <class T, class V>
+PENDEL_HD void multiply_adj(const T* M, Cx<V> adj_0, Cx<V> adj_h, Cx<V>& adj_E_0, Cx<V>& adj_G) {
+  const Cx<T> m00{M[0], M[1]}, m01{M[2], M[3]}, m10{M[4], M[5]}, m11{M[6], M[7]};
+  adj_E_0 = conj_mul(m00, adj_0) + conj_mul(m10, adj_h);
+  adj_G = conj_mul(m01, adj_0) + conj_mul(m11, adj_h);
+}
+
 template <class T, class V>
 PENDEL_HD void couple(const T* M, Cx<V>& E_0, Cx<V>& G) {
   apply(M, E_0, G);

@@ -178,6 +178,31 @@ struct RowFft {
     }
   }
 
+  // exp(z), phi_1(z) = (exp(z) - 1) / z and phi_2(z) = (exp(z) - 1 - z) / z^2 at z = -2 pi i f pixels / N.
+  void etd(double pixels, std::vector<Cx<T>> (&out)[3]) const {
+    for (auto& table : out) table.resize(N);
+    for (long p = 0; p < N; ++p) {
+      const double z = -2 * M_PI * frequency[p] * pixels / N;
+      double c = 1, s = 0, phi_1[2] = {1, 0}, phi_2[2] = {0.5, 0};
+      if (std::fabs(z) < 1) {  // the quotients cancel: series sum z^k / (k + 1)!, sum z^k / (k + 2)!
+        double term[2] = {1, 0};
+        for (int k = 1; k < 22; ++k) {
+          const double next[2] = {-term[1] * z / k, term[0] * z / k};  // (i z)^k / k!
+          term[0] = next[0], term[1] = next[1];
+          c += term[0], s += term[1];
+          for (int i = 0; i < 2; ++i) phi_1[i] += term[i] / (k + 1), phi_2[i] += term[i] / ((k + 1.0) * (k + 2.0));
+        }
+      } else {
+        c = std::cos(z), s = std::sin(z);
+        phi_1[0] = s / z, phi_1[1] = (1 - c) / z;
+        phi_2[0] = (1 - c) / (z * z), phi_2[1] = (z - s) / (z * z);
+      }
+      out[0][p] = {T(c), T(s)};
+      out[1][p] = {T(phi_1[0]), T(phi_1[1])};
+      out[2][p] = {T(phi_2[0]), T(phi_2[1])};
+    }
+  }
+
   // Column i of a row: values j = 0..15 at i + n j, through pass A or back.
   PENDEL_HD void column_forward(Cx<V> (&t)[COLUMN], Cx<V>* row, long i) const {
     dft<T, COLUMN, -1>(t);
@@ -197,7 +222,26 @@ struct RowFft {
   // Between the two passes A: forward DFTs of the blocks, the phases of (4) (their conjugate if Back), inverse DFTs.
   template <bool Back>
   void blocks(Cx<V>* row, const std::vector<Cx<T>>& phase) const {
-    for (long k1 = 0; k1 < COLUMN; ++k1) level<Back>(row + k1 * n, &phase[k1 * n], n, 0, block_twiddle.data());
+    for (long k1 = 0; k1 < COLUMN; ++k1)
+      level<Back ? PHASE_BACK : PHASE>(row + k1 * n, &phase[k1 * n], n, 0, block_twiddle.data());
+  }
+
+  // A row in natural order to its spectrum (digit-reversed, see frequency), and back without the factor 1 / N.
+  void to_spectrum(const Cx<V>* row, Cx<V>* spectrum) const {
+    for (long i = 0; i < n; ++i) {
+      Cx<V> t[COLUMN];
+      for (int j = 0; j < COLUMN; ++j) t[j] = row[i + n * j];
+      column_forward(t, spectrum, i);
+    }
+    for (long k1 = 0; k1 < COLUMN; ++k1) level<FORWARD>(spectrum + k1 * n, nullptr, n, 0, block_twiddle.data());
+  }
+  void to_row(Cx<V>* spectrum) const {
+    for (long k1 = 0; k1 < COLUMN; ++k1) level<INVERSE>(spectrum + k1 * n, nullptr, n, 0, block_twiddle.data());
+    for (long i = 0; i < n; ++i) {
+      Cx<V> t[COLUMN];
+      column_inverse(spectrum, i, t);
+      for (int j = 0; j < COLUMN; ++j) spectrum[i + n * j] = t[j];
+    }
   }
 
   // (4) for a whole row in natural order.
@@ -216,6 +260,8 @@ struct RowFft {
   }
 
  private:
+  enum Job { PHASE, PHASE_BACK, FORWARD, INVERSE };  // forward, phases or their conjugates, inverse; or one of the two
+
   static void twiddles(std::vector<Cx<T>>& out, long count, long R, long L) {
     for (long i = 0; i < count; ++i)
       for (long k = 0; k < R; ++k) {
@@ -224,60 +270,66 @@ struct RowFft {
       }
   }
 
-  template <bool Back>
+  template <Job J>
+  static PENDEL_HD void turned(Cx<V>& x, const Cx<T>* phase) {
+    if constexpr (J == PHASE) x = x * *phase;
+    if constexpr (J == PHASE_BACK) x = conj_mul(*phase, x);
+  }
+
+  template <Job J>
   void level(Cx<V>* x, const Cx<T>* phase, long L, std::size_t r, const Cx<T>* w) const {
     if (r == radices.size()) {  // n = 1
-      x[0] = Back ? conj_mul(phase[0], x[0]) : x[0] * phase[0];
+      turned<J>(x[0], phase);
       return;
     }
     switch (radices[r]) {
       case 16:
-        return radix<Back, 16>(x, phase, L, r, w);
+        return radix<J, 16>(x, phase, L, r, w);
       case 12:
-        return radix<Back, 12>(x, phase, L, r, w);
+        return radix<J, 12>(x, phase, L, r, w);
       case 10:
-        return radix<Back, 10>(x, phase, L, r, w);
+        return radix<J, 10>(x, phase, L, r, w);
       case 9:
-        return radix<Back, 9>(x, phase, L, r, w);
+        return radix<J, 9>(x, phase, L, r, w);
       case 8:
-        return radix<Back, 8>(x, phase, L, r, w);
+        return radix<J, 8>(x, phase, L, r, w);
       case 6:
-        return radix<Back, 6>(x, phase, L, r, w);
+        return radix<J, 6>(x, phase, L, r, w);
       case 5:
-        return radix<Back, 5>(x, phase, L, r, w);
+        return radix<J, 5>(x, phase, L, r, w);
       case 4:
-        return radix<Back, 4>(x, phase, L, r, w);
+        return radix<J, 4>(x, phase, L, r, w);
       case 3:
-        return radix<Back, 3>(x, phase, L, r, w);
+        return radix<J, 3>(x, phase, L, r, w);
       default:
-        return radix<Back, 2>(x, phase, L, r, w);
+        return radix<J, 2>(x, phase, L, r, w);
     }
   }
 
-  template <bool Back, int R>
+  template <Job J, int R>
   __attribute__((noinline)) void radix(Cx<V>* x, const Cx<T>* phase, long L, std::size_t r, const Cx<T>* w) const {
     Cx<V> t[R];
     const long M = L / R;
     if (M == 1) {
 #pragma GCC unroll 16
       for (int k = 0; k < R; ++k) t[k] = x[k];
-      dft<T, R, -1>(t);
+      if constexpr (J != INVERSE) dft<T, R, -1>(t);
 #pragma GCC unroll 16
-      for (int k = 0; k < R; ++k) t[k] = Back ? conj_mul(phase[k], t[k]) : t[k] * phase[k];
-      dft<T, R, +1>(t);
+      for (int k = 0; k < R; ++k) turned<J>(t[k], phase + k);
+      if constexpr (J != FORWARD) dft<T, R, +1>(t);
 #pragma GCC unroll 16
       for (int k = 0; k < R; ++k) x[k] = t[k];
       return;
     }
-    for (long i = 0; i < M; ++i) {
+    for (long i = 0; J != INVERSE && i < M; ++i) {
 #pragma GCC unroll 16
       for (int k = 0; k < R; ++k) t[k] = x[i + M * k];
       dft<T, R, -1>(t);
 #pragma GCC unroll 16
       for (int k = 0; k < R; ++k) x[i + M * k] = t[k] * w[i * R + k];
     }
-    for (int k = 0; k < R; ++k) level<Back>(x + M * k, phase + M * k, M, r + 1, w + L);
-    for (long i = 0; i < M; ++i) {
+    for (int k = 0; k < R; ++k) level<J>(x + M * k, phase + M * k, M, r + 1, w + L);
+    for (long i = 0; J != FORWARD && i < M; ++i) {
 #pragma GCC unroll 16
       for (int k = 0; k < R; ++k) t[k] = conj_mul(w[i * R + k], x[i + M * k]);
       dft<T, R, +1>(t);

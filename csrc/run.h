@@ -8,10 +8,13 @@ struct Complex {
   double re, im;
 };
 
+enum Scheme { STRANG, ETD2RK };
+
 // Arrays are C-contiguous; T is float or double, complex arrays are interleaved pairs of T.
 struct Args {
   long frames, nz, ny, nx;      // frames = rocking angles
   long row;                     // length of the E_0 row the sweep works on (Python: TakagiTaupin.row_length)
+  Scheme scheme;                // ETD2RK: transport fourier only
   int shift;                    // whole pixels E_0 moves per layer (transport shift), 0 for transport fourier
   double pixels;                // pixels E_0 moves per layer, dz tan(2theta) / dx
   double dz, dy, dx;            // voxel [m]

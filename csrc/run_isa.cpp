@@ -5,6 +5,7 @@
 #include <exception>
 #include <thread>
 
+#include "sweep_etd2rk.h"
 #include "sweep_fourier.h"
 #include "sweep_shift.h"
 
@@ -43,7 +44,10 @@ void forward(const Args& a) {
       r.begin(y);
       for (long g = 0; g < tables.groups; ++g) {
         r.enter();
-        a.shift ? Shift<T, W>::march(r, g) : Fourier<T, W>::march(r, g);
+        if (a.scheme == ETD2RK)
+          Etd2rk<T, W>::march(r, g);
+        else
+          a.shift ? Shift<T, W>::march(r, g) : Fourier<T, W>::march(r, g);
         const Cx<V> exit = tables.exit_phase(g, y), *ramp = &tables.ramp_x[g * a.nx];
         for (long x = 0; x < a.nx; ++x) r.G[x] = exit * ramp[x] * r.G[x];  // (5), (6)
         store_frames<T, W>(a.E_h, a, g, y, a.nx, r.G.data());
@@ -79,7 +83,10 @@ void adjoint(const Args& a) {
           r.G[x] = conj_mul(back, r.G[x]), r.adj_G[x] = conj_mul(back, r.adj_G[x]);
         }
         double adj_D[W] = {};
-        a.shift ? Shift<T, W>::march_adj(r, g, adj_D) : Fourier<T, W>::march_adj(r, g, adj_D);
+        if (a.scheme == ETD2RK)
+          Etd2rk<T, W>::march_adj(r, g, adj_D);
+        else
+          a.shift ? Shift<T, W>::march_adj(r, g, adj_D) : Fourier<T, W>::march_adj(r, g, adj_D);
         for (int l = 0; l < W && g * W + l < a.frames && a.adj_dq; ++l) {
           double* q = a.adj_dq + 3 * (y * a.frames + g * W + l);
           q[0] = -turned_x[l] * a.dx, q[1] = -turned[l] * a.dy * (y - a.ny / 2);

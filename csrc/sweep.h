@@ -33,6 +33,7 @@ struct Tables {
   std::vector<Cx<V>> ramp_x;   // (groups, nx) exp(i dq_x x)
   RowFft<T, W> fft;
   std::vector<Cx<T>> phase_E_0;  // (row) one layer of (4)
+  std::vector<Cx<T>> etd[3];     // (row) exp(L), phi_1(L), phi_2(L) of sweep_etd2rk.h
 
   explicit Tables(const Args& args)
       : a(args), groups((args.frames + W - 1) / W), fft(args.shift ? long(COLUMN) : args.row) {
@@ -45,7 +46,10 @@ struct Tables {
       for (long k = 0; k < a.nz; ++k) put(phase_G[f / W * a.nz + k], f % W, -q[2] * a.dz * k);
       for (long x = 0; x < a.nx; ++x) put(ramp_x[f / W * a.nx + x], f % W, q[0] * a.dx * (x - a.nx / 2));
     }
-    if (!a.shift) fft.phases(a.pixels, phase_E_0);
+    if (a.scheme == ETD2RK)
+      fft.etd(a.pixels, etd);
+    else if (!a.shift)
+      fft.phases(a.pixels, phase_E_0);
   }
   // exp(i (dq_y y - D dz / 2)) of each lane: (6) and the last half of (5).
   Cx<V> exit_phase(long group, long y) const {
@@ -216,7 +220,10 @@ struct Row {
     Factors<V> f;
     Matrix<V> M[2];
     load(z, x, count, S_x, s_0_x, omega, f);
-    voxel(t.medium, S_x, omega, f, M[0], M[1]);
+    if (a.scheme == ETD2RK)
+      M[0] = M[1] = potential(t.medium, S_x, s_0_x);
+    else
+      voxel(t.medium, S_x, omega, f, M[0], M[1]);
     reals == MATRIX ? store<MATRIX>(M, z, x, count) : store<MATRIX_AND_INVERSE>(M, z, x, count);
   }
   template <int Reals>
@@ -238,8 +245,11 @@ struct Row {
       const T* in = sum(z, x + l);
       for (int c = 0; c < SUMS; ++c) lane<T>(X[c], l) = in[c];
     }
-    voxel_adj(t.medium, S_x, omega, f, Cx<V>{X[0], X[1]}, Cx<V>{X[2], X[3]}, Cx<V>{X[4], X[5]}, Cx<V>{X[6], X[7]},
-              adj_S, adj_s_0);
+    const Cx<V> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
+    if (a.scheme == ETD2RK)
+      potential_adj(t.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+    else
+      voxel_adj(t.medium, S_x, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
     const std::uint8_t* wanted = support(z);
     const long base = (z * a.ny + y) * a.nx + x;
     T *dS = static_cast<T*>(a.adj_S) + 2 * base, *ds = static_cast<T*>(a.adj_s_0);

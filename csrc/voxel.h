@@ -131,5 +131,23 @@ PENDEL_HD void voxel_adj(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors
   adj_s_0 = (v.m * adj_mu + v.w * (scale(omega * adj_u, T(2)) + adj_N * odd)).re;
 }
 
+// The generator itself, what etd2rk works with:
+//
+//   (7) dz V = [[(m + w) s_0, b conj(S)], [c S, (m - w) s_0]]
+template <class T, class R>
+PENDEL_HD Matrix<R> potential(const Medium<T>& v, Cx<R> S, R s_0) {
+  const Cx<T> sum = v.m + v.w, difference = v.m - v.w;
+  return {{sum.re * s_0, sum.im * s_0}, v.b * conj(S), v.c * S, {difference.re * s_0, difference.im * s_0}};
+}
+
+template <class T, class R>
+PENDEL_HD void potential_adj(const Medium<T>& v,                          // forward
+                             Cx<R> X00, Cx<R> X0h, Cx<R> Xh0, Cx<R> Xhh,  // sums over angles
+                             Cx<R>& adj_S, R& adj_s_0) {                  // gradient, overwritten
+  // Reverse (7): dz V = [[(m + w) s_0, b conj(S)], [c S, (m - w) s_0]]
+  adj_S = conj(v.c * Xh0 + conj(v.b * X0h));
+  adj_s_0 = ((v.m + v.w) * X00 + (v.m - v.w) * Xhh).re;
+}
+
 }  // namespace PENDEL_ISA
 }  // namespace pendel

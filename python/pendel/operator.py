@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _checks, _core
 
-SCHEMES = ("strang",)
+SCHEMES = ("strang", "etd2rk")
 TRANSPORTS = ("auto", "shift", "fourier")
 JOIN = 16  # pixels over which the two edge values of an incident field are joined (transport fourier)
 
@@ -59,8 +59,9 @@ class TakagiTaupin:
         (centrosymmetric; not its conjugate). ``chi_hbar=0, chi_0=0`` is the kinematic (first-order) model exactly.
     polarization_factor : float
         C, multiplies chi_h and chi_hbar, once. Leave it at 1 for tabulated values that contain C.
-    scheme : "strang"
-        Symmetric splitting of exact transport and the exact pointwise 2x2 exponential, second order in dz.
+    scheme : "strang" | "etd2rk"
+        Symmetric splitting of exact transport and the exact pointwise 2x2 exponential; or the paper's exponential Heun
+        (transport fourier; slower, its adjoint repeats steps instead of reversing them). Both second order in dz.
     transport : "auto" | "shift" | "fourier"
         How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6, or a row FFT.
     dtype : "complex64" | "complex128"
@@ -122,6 +123,10 @@ class TakagiTaupin:
                 f" dz tan(two_theta) / dx, here {self.pixels_per_layer:.8g}; dz = {dx / math.tan(self.two_theta):.8g} m"
                 " would give 1"
             )
+        if self.scheme == "etd2rk":  # its phi functions are Fourier multipliers
+            if transport == "shift":
+                raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
+            fits = False
         self.transport = "shift" if fits and transport != "fourier" else "fourier"
         self.shift = whole if self.transport == "shift" else 0
         # Places of an E_0 row: the box, and everything that enters it or left it during the march. A Fourier row is
@@ -143,6 +148,7 @@ class TakagiTaupin:
             ),
             "row_length": self.row_length,
             "shift": self.shift,
+            "etd2rk": self.scheme == "etd2rk",
             "pixels": self.pixels_per_layer,
             "threads": self.threads,
         }
@@ -235,12 +241,13 @@ class TakagiTaupin:
                 f"state: expected that of forward with the same arguments, E_0_row {(len(dq), ny, row_length)}, "
                 f"got {state.E_0_row.shape}"
             )
+        row = None if incident is None or self.scheme == "strang" else self.incident_row(incident)
         adj_S = np.empty(self.shape, self.dtype)
         adj_s_0 = None if s_0 is None else np.empty(self.shape, self._real)
         adj_row = np.empty((ny, row_length), self.dtype)
         adj_dq = np.empty((ny, len(dq), 3))
         arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, None, None)
-        _core.adjoint(self._plan | {"row_length": row_length}, dq, S, s_0, support, *arrays, self.dtype == np.complex64)
+        _core.adjoint(self._plan | {"row_length": row_length}, dq, S, s_0, row, support, *arrays, self.dtype == np.complex64)
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
 
     def _inputs(self, S, dq, s_0):
@@ -290,7 +297,7 @@ class TakagiTaupin:
         E_h, state = self.forward(S, dq, s_0, return_state=True)
         E_0, G = np.empty_like(state.E_0_row), np.empty_like(E_h)
         arrays = (E_h, state.E_0_row, np.zeros_like(E_h), np.empty(self.shape, self.dtype), None, None, None, E_0, G)
-        _core.adjoint(self._plan, dq, S, s_0, None, *arrays, self.dtype == np.complex64)
+        _core.adjoint(self._plan, dq, S, s_0, None, None, *arrays, self.dtype == np.complex64)
         error = np.sum(np.abs(E_0.astype(complex) - 1) ** 2) + np.sum(np.abs(G.astype(complex)) ** 2)
         return float(np.sqrt(error / E_0.size))
 
