@@ -117,16 +117,16 @@ class TakagiTaupin:
         whole = round(self.pixels_per_layer)
         fits = whole >= 1 and abs(self.pixels_per_layer - whole) <= 1e-6
         _checks.choice("transport", transport, TRANSPORTS)
+        if self.scheme == "etd2rk":  # its phi functions are Fourier multipliers
+            if transport == "shift":
+                raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
+            fits = False
         if transport == "shift" and not fits:
             raise ValueError(
                 "transport: expected 'fourier' or 'auto', got 'shift', which needs a whole number >= 1 of pixels"
                 f" dz tan(two_theta) / dx, here {self.pixels_per_layer:.8g}; dz = {dx / math.tan(self.two_theta):.8g} m"
                 " would give 1"
             )
-        if self.scheme == "etd2rk":  # its phi functions are Fourier multipliers
-            if transport == "shift":
-                raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
-            fits = False
         self.transport = "shift" if fits and transport != "fourier" else "fourier"
         self.shift = whole if self.transport == "shift" else 0
         # Places of an E_0 row: the box, and everything that enters it or left it during the march. A Fourier row is
