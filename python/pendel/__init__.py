@@ -9,6 +9,7 @@ from .model import Crystal, Model
 from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
 from .reconstruct import Result, reconstruct
 from .start import Start, kinematic_start
+from .susceptibility import Susceptibility, susceptibility
 
 __all__ = [
     "Adjoint",
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "Result",
     "Start",
+    "Susceptibility",
     "TakagiTaupin",
     "compare",
     "cuda_available",
@@ -28,4 +30,5 @@ __all__ = [
     "kinematic_start",
     "phantom",
     "reconstruct",
+    "susceptibility",
 ]
