@@ -40,7 +40,7 @@ def scan():
 
 def test_defaults_stand_where_nothing_is_set():
     made = config.loads("")
-    assert made.recipe.batches == 5 and made.recipe.schedule is None and made.model.voxel_nm == "auto"
+    assert made.recipe.batches == 5 and made.recipe.schedule == "cosine" and made.model.voxel_nm == "auto"
     assert made.start.kind == "kinematic" and made.output.pictures is True and made.given == set()
 
 
@@ -65,14 +65,17 @@ def test_values_are_typed_and_overrides_win():
         ("[recipe]\nzzz = 3", "recipe.zzz: expected a known key, got 'zzz'; known: recipe.epochs, recipe.batches"),
         ("[recip]\nepochs = 3", r"recip: expected a known section, got 'recip'; did you mean recipe\?"),
         ("recipe = 3", r"recipe: expected a section \[recipe\], got 3"),
-        ("[recipe]\nepochs = '3'", "recipe.epochs: expected an integer >= 0, got '3'"),
-        ("[recipe]\nepochs = true", "recipe.epochs: expected an integer >= 0, got True"),
-        ("[recipe]\nepochs = 3.0", "recipe.epochs: expected an integer >= 0, got 3.0"),
+        ("[recipe]\nepochs = '3'", "recipe.epochs: expected an integer >= 1, got '3'"),
+        ("[recipe]\nepochs = true", "recipe.epochs: expected an integer >= 1, got True"),
+        ("[recipe]\nepochs = 3.0", "recipe.epochs: expected an integer >= 1, got 3.0"),
         ("[recipe]\nlearning_rate = 0", "recipe.learning_rate: expected a number > 0, got 0"),
         ("[recipe]\nlearning_rate = nan", "recipe.learning_rate: expected a number > 0, got nan"),
         ("[recipe]\nshrink_wrap_threshold = 2", "shrink_wrap_threshold: expected a number > 0 and <= 1, got 2"),
         ("[recipe]\nschedule = [[5, 0.1], [2, 0.1]]", "recipe.schedule: expected growing epochs"),
-        ("[recipe]\nschedule = 'cosine'", "recipe.schedule: expected 'plateau' or a list"),
+        ("[recipe]\nschedule = 'linear'", "recipe.schedule: expected 'cosine', 'plateau', 'constant' or a list of"),
+        ("[recipe]\nschedule = [[2.5, 0.1]]", "recipe.schedule: expected 'cosine', 'plateau', 'constant' or a list of"),
+        ("[recipe]\nepochs = 0", "recipe.epochs: expected an integer >= 1, got 0"),
+        ("[start]\ntrial_epochs = -1", "start.trial_epochs: expected an integer >= 0, got -1"),
         ("[data]\nformat = 'tiff'", "data.format: expected one of 'auto', 'cxi', '34idc', got 'tiff'"),
         ("[data]\ncrop = [128]", r"data.crop: expected a list of 2 items, got \[128\]"),
         ("[data]\ncrop = [128, 'a']", "data.crop: item 1: expected an integer >= 1, got 'a'"),
@@ -138,9 +141,9 @@ def test_the_scan_is_read_masked_and_cropped(tmp_path):
     read = made.scan()
     assert read.data.shape == (3, 8, 8) and read.centre == (1.0, 4.25, 4.0) and read.data[1, 4, 4] == 10
     assert (~read.mask).sum() == 1 and not read.mask[103 // 14 - 2, 103 % 14 - 3]
-    with pytest.raises(config.ConfigError, match=r"data.crop: shape: expected at most"):
+    with pytest.raises(config.ConfigError, match=r"data.crop: expected at most"):
         config.loads(text, ["data.crop=[14, 8]"], tmp_path).scan()
-    with pytest.raises(config.ConfigError, match=r"data.frames: frames: expected 0 <= first"):
+    with pytest.raises(config.ConfigError, match=r"data.frames: expected 0 <= first"):
         config.loads(text, ["data.frames=[1, 9]"], tmp_path).scan()
     np.save(tmp_path / "mask.npy", np.ones((3, 3), bool))
     with pytest.raises(config.ConfigError, match=r"data.mask: expected bool of shape"):

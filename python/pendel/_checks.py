@@ -15,7 +15,8 @@ def describe(value):
 
 def number(name, value, *, above=None, at_least=None, below=None, at_most=None, finite=True):
     """Return ``value`` as a float, or raise TypeError/ValueError naming it. Bounds are optional."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)) or np.iscomplexobj(value):
+    real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
+    if isinstance(value, (bool, np.bool_)) or not real:
         raise TypeError(f"{name}: expected a real number, got {describe(value)}")
     value = float(value)
     wants = []
@@ -92,7 +93,8 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     given = value
     if not isinstance(value, np.ndarray):
         if hasattr(value, "__cuda_array_interface__"):
-            raise TypeError(f"{name}: expected a NumPy array for device 'cpu', got {describe(given)}; convert it with .get() or cupy.asnumpy")
+            hint = "convert it with .get() or cupy.asnumpy"
+            raise TypeError(f"{name}: expected a NumPy array for device 'cpu', got {describe(given)}; {hint}")
         try:
             value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
         except Exception as error:
@@ -102,7 +104,7 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     if value.dtype.kind not in kinds:
         raise TypeError(f"{name}: expected an array that converts to {dtype}, got dtype {value.dtype}")
     expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
-    if len(value.shape) != len(shape) or any(s is not None and s != v for s, v in zip(shape, value.shape)):
+    if value.ndim != len(shape) or any(s is not None and s != v for s, v in zip(shape, value.shape, strict=True)):
         label = f"{axes} = {expected}" if axes else expected
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
     value = np.ascontiguousarray(value, dtype=dtype)

@@ -114,10 +114,16 @@ def _fractions(value):
 def _schedule(value):
     if value in ("cosine", "plateau", "constant"):
         return value
-    pairs = _either("'cosine', 'plateau', 'constant' or a list of [epoch, rate]", _list(_list(_number(least=0), 2)))(value)
-    if [p[0] for p in pairs] != sorted({p[0] for p in pairs}):
+    expected = "'cosine', 'plateau', 'constant' or a list of [epoch >= 0, rate > 0]"
+    pairs = _either(expected, _list(_pair))(value)
+    if [epoch for epoch, _ in pairs] != sorted({epoch for epoch, _ in pairs}):
         _fail("growing epochs in [epoch, rate]", value)
-    return [(int(epoch), rate) for epoch, rate in pairs]
+    return pairs
+
+
+def _pair(value):
+    epoch, rate = _list(lambda item: item, 2)(value)
+    return _integer(0)(epoch), _number(above=0)(rate)
 
 
 _positive = _number(above=0)
@@ -156,7 +162,6 @@ SCHEMA = {
         "detector_shape": (_list(_integer(1), 2), None),
         "centre": (_vector, None),  # [frame, row, col] that k_h hits, in the cropped data
         "beam_polarization": (_beam, "horizontal"),
-
     },
     "crystal": {
         "name": (_text, ""),
@@ -201,7 +206,9 @@ SCHEMA = {
     },
     "simulate": {
         "shape": (_choice("cube", "sphere", "truncated_octahedron"), "cube"),
+        # edge (or three) of a cube, diameter of a sphere, distance between {111} facets of a truncated octahedron
         "size_nm": (_either("a number or [x, y, z]", _positive, _list(_positive, 3)), None),
+        # about model y, or about x, then y, then z
         "rotation_deg": (_either("a number or three numbers (about x, y, z)", _number(), _vector), 0.0),
         "strain": (_choice("none", "bumps", "contact", "bend"), "none"),
         "strength": (_number(), 1.0),  # largest phase, rad

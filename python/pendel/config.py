@@ -85,8 +85,11 @@ class Config:
         try:
             return beamline.crop_scan(scan, frames=data.frames, shape=crop, centre=data.centre)
         except ValueError as error:
-            key = "data.frames" if str(error).startswith("frames") else "data.crop"
-            raise ConfigError(f"{key}: {error}") from None
+            name, _, text = str(error).partition(": ")
+            keys = {"frames": "data.frames", "shape": "data.crop", "centre": "data.centre"}
+            if name.split("[")[0] not in keys:
+                raise
+            raise ConfigError(f"{keys[name.split('[')[0]]}: {text}") from None
 
     def experiment(self, scan=None):
         """`pendel.experiment.Experiment` from [experiment], completed by what ``scan`` knows. ConfigError names a
@@ -174,6 +177,18 @@ class Config:
             raise
         except ValueError as error:
             raise ConfigError(f"crystal.{error}") from None
+
+    def make_model(self, experiment, shape, voxel):
+        """`pendel.model.Model` of [model] and [crystal] on the given grid."""
+        from .model import Model
+
+        names = ("coupling", "scheme", "transport", "dtype", "device", "threads")
+        options = {name: getattr(self.model, name) for name in names}
+        crystal = self.crystal()
+        try:
+            return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"model.{error}") from None
 
     def voxel(self, experiment):
         """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto"."""

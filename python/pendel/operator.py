@@ -247,7 +247,9 @@ class TakagiTaupin:
         adj_row = np.empty((ny, row_length), self.dtype)
         adj_dq = np.empty((ny, len(dq), 3))
         arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, None, None)
-        _core.adjoint(self._plan | {"row_length": row_length}, dq, S, s_0, row, support, *arrays, self.dtype == np.complex64)
+        _core.adjoint(
+            self._plan | {"row_length": row_length}, dq, S, s_0, row, support, *arrays, self.dtype == np.complex64
+        )
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
 
     def _inputs(self, S, dq, s_0):

@@ -4,7 +4,12 @@ Crystal functions are shown as colours: brightness is the amplitude, hue is the 
 crystal is set to zero first, since no measurement of one reflection knows it.
 """
 
+import os
+import uuid
+from pathlib import Path
+
 import numpy as np
+from scipy import ndimage
 
 from . import _checks
 
@@ -64,22 +69,26 @@ def result_figure(stored):
         else phase - phase[support].mean()
     )
     displacement = stored.displacement
+    # the phase of a voxel with next to nothing in it would set the colour scale
+    solid = support & (np.abs(S) > 0.3 * top)
     maps = (
         ("phase", phase, "rad", 1.0),
-        ("displacement along h", displacement, *_length_unit(displacement, support)),
-        ("strain along h", stored.strain, *_strain_unit(stored.strain, support)),
+        ("displacement along h", displacement, *_length_unit(displacement, solid)),
+        ("strain along h", stored.strain, *_strain_unit(stored.strain, solid)),
     )
     for i, (title, values, unit, factor) in enumerate(maps):
         axes = figure.add_subplot(grid[1, i])
         if values is None:
             _absent(axes, title)
         else:
-            _show_map(figure, axes, np.asarray(values) * factor, support, window, ("x", "z"), unit)
+            shown = _core(solid) if values is stored.strain else solid
+            _show_map(figure, axes, np.asarray(values) * factor, shown, window, ("x", "z"), unit)
             axes.set_title(f"{title}, slice xz", **_STYLE)
     curves = {"measured": stored.rocking_measured, "modelled": stored.rocking_modelled}
     _rocking(figure.add_subplot(grid[1, 3]), stored.rocking_angles, curves)
     _frames(figure, [grid[2, i] for i in range(3)], stored.measured_frame, stored.modelled_frame, stored.frame_index)
-    _loss(figure.add_subplot(grid[2, 3]), stored.loss)
+    fits = {key: stored.loss[key] for key in ("loss", "misfit") if key in stored.loss}
+    _loss(figure.add_subplot(grid[2, 3]), fits or stored.loss)
     return figure
 
 
@@ -131,8 +140,20 @@ def comparison_figure(
 
 
 def save(figure, path, dpi=100):
-    """Write a Figure to ``path`` (the ending picks the format); 1600 pixels wide at dpi=100."""
-    figure.savefig(path, dpi=dpi, facecolor="white")
+    """Write a Figure to ``path`` (the ending picks the format); 1600 pixels wide at dpi=100.
+
+    Written under another name and renamed. ValueError for an ending matplotlib does not know.
+    """
+    path = Path(path)
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(known))}, got {path.suffix!r}")
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        figure.savefig(part, dpi=dpi, facecolor="white")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class _Window:
@@ -184,6 +205,12 @@ def _wrapped(phase):
 
 def _limit(values, support):
     return float(np.nanpercentile(np.abs(values[support]), 99)) or 1.0
+
+
+def _core(support):
+    """The support without its surface, where differences reach out of it; itself if there is nothing else."""
+    core = ndimage.binary_erosion(support)
+    return core if core.any() else support
 
 
 def _length_unit(values, support):

@@ -5,15 +5,16 @@ The loss knows neither the crystal's place in the box nor, without help, its siz
 is kept in the middle of its support. The intensity scale is the closed-form best one of every group of frames.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from . import _checks, _cxi
 from .compare import strain as strain_along_h
+from .progress import Progress
 from .support import recentre, shrink_wrap
 
 HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
@@ -143,7 +144,7 @@ def reconstruct(
     seed : of the random groups.
     checkpoint : path of an HDF5 file written every `checkpoint_every` epochs; with ``resume=True`` a run goes on from
         it to the same bits as an uninterrupted one.
-    progress : True for a bar on a terminal and lines in a log, False for silence.
+    progress : True, or a title, for a bar on a terminal and lines in a log; False for silence.
     callback : called as callback(epoch, S, history) after every epoch; True ends the run.
 
     Returns `Result`. Raises TypeError or ValueError naming the argument. Loss: `pendel.loss`; recipe after Wu et al.,
@@ -169,8 +170,8 @@ def reconstruct(
         run = _load(checkpoint, model, seed)
     else:
         run = _begin(model, start, support, amplitude_bound, rate, seed)
-    bar = tqdm(total=epochs, initial=run.epoch, desc="reconstruct", unit="epoch", disable=not progress, mininterval=1)
-    with bar:
+    title = progress if isinstance(progress, str) else "reconstruct"
+    with Progress(title, epochs, "epoch", done=run.epoch, show=bool(progress)) as shown:
         while run.epoch < epochs:
             run.rate = _scheduled(schedule, run, rate, patience, epochs)
             _epoch(run, model, data, mask, batches, amplitude_bound)
@@ -179,8 +180,7 @@ def reconstruct(
                 run.S, run.adam.m, run.adam.v, run.support, _ = recentre(run.S, run.adam.m, run.adam.v, run.support)
             if shrink_wrap_every and run.epoch % shrink_wrap_every == 0 and not last_tenth:
                 _shrink(run, shrink_wrap_threshold, shrink_wrap_sigma)
-            bar.set_postfix(loss=f"{run.history['loss'][-1]:.3e}", misfit=f"{run.history['misfit'][-1]:.3e}")
-            bar.update()
+            shown(run.epoch, loss=run.history["loss"][-1], misfit=run.history["misfit"][-1])
             if checkpoint and (run.epoch % checkpoint_every == 0 or run.epoch == epochs):
                 _save(checkpoint, run, seed)
             if callback and callback(run.epoch, run.S, run.history):
@@ -263,7 +263,8 @@ def _check_schedule(schedule):
         for epoch, rate in schedule:
             pairs.append((_checks.integer("schedule", epoch, at_least=0), _checks.number("schedule", rate, above=0)))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"schedule: expected 'cosine', 'plateau', 'constant' or (epoch, rate) pairs, got {schedule!r}") from None
+        expected = "'cosine', 'plateau', 'constant' or (epoch, rate) pairs"
+        raise type(error)(f"schedule: expected {expected}, got {schedule!r}") from None
     return sorted(pairs)
 
 
@@ -294,16 +295,28 @@ def _save(path, run, seed):
         file.attrs["rate"], file.attrs["waited"], file.attrs["best"] = run.rate, run.waited, run.best
 
 
-def _load(path, model, seed):
+def checkpoint_shape(path):
+    """(nz, ny, nx) of the crystal function in a checkpoint. Raises ValueError where ``path`` is none."""
+    with _checkpoint(path) as file:
+        return file["S"].shape
+
+
+@contextlib.contextmanager
+def _checkpoint(path):
     try:
         with h5py.File(path, "r") as file:
             if "pendel_checkpoint" not in file.attrs:
                 raise ValueError("no checkpoint in it")
-            S, support, m, v = (file[name][()] for name in ("S", "support", "m", "v"))
-            history = {name: list(file[f"history/{name}"][()]) for name in HISTORY}
-            attributes = dict(file.attrs)
+            yield file
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"checkpoint: expected a checkpoint of pendel.reconstruct, got {path}: {error}") from None
+
+
+def _load(path, model, seed):
+    with _checkpoint(path) as file:
+        S, support, m, v = (file[name][()] for name in ("S", "support", "m", "v"))
+        history = {name: list(file[f"history/{name}"][()]) for name in HISTORY}
+        attributes = dict(file.attrs)
     if S.shape != model.shape or S.dtype != model.dtype:
         raise ValueError(
             f"checkpoint: expected shape {model.shape} and dtype {model.dtype}, got {S.shape} and {S.dtype} in {path}"

@@ -1,0 +1,131 @@
+"""Peak memory of a gradient against layers and frames, beside `pendel.estimate_memory` and PyTorch autograd.
+
+    python bench/memory.py [--transport shift fourier] [--nz 64 256 1024] [--frames 16 64 256] [--json FILE]
+
+One process per number: its peak resident set (ru_maxrss) after forward + adjoint less that before, inputs excluded,
+outputs included. PyTorch runs twice: all rows at once, and one y row at a time, which is the least autograd can do.
+The C library is told to give freed arrays back at once; as it comes, PyTorch's peak is two to seven times as large.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+
+# No NumPy here: on Linux a child's ru_maxrss starts from its parent's size at the fork.
+ROWS, NX = 8, 128
+CODES = ("pendel", "torch_row", "torch_all")
+# complex64 arrays of (frames, rows, row length) that autograd keeps per layer, measured: for the skip of cases that
+# would not fit.
+KEPT = {"shift": 2.5, "fourier": 1.7}
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def problem(transport, nz, frames):
+    """Operator and inputs, made layer by layer so that making them leaves no peak of its own."""
+    import numpy as np
+    import pendel
+
+    dx, two_theta = 8e-9, 0.7812
+    op = pendel.TakagiTaupin(
+        (nz, ROWS, NX), (dx / np.tan(two_theta), dx, dx), 1.5498e-10, two_theta, -9.407e-5 + 8.4962e-6j,
+        5.2548e-5 - 5.9889e-6j, transport=transport, threads=2,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    S = np.empty(op.shape, op.dtype)
+    for layer in S:
+        layer[:] = rng.uniform(0.5, 1, layer.shape) * np.exp(1j * rng.normal(size=layer.shape))
+    s_0 = np.empty(op.shape, "float32")
+    np.abs(S, out=s_0)
+    dq = np.zeros((frames, 3))
+    dq[:, 2] = np.linspace(-5e7, 5e7, frames)
+    return op, S, s_0, dq
+
+
+def measure(code, transport, nz, frames):
+    """(peak bytes of the gradient, bytes `estimate_memory` gives), in this process."""
+    import numpy as np
+    import pendel
+
+    op, S, s_0, dq = problem(transport, nz, frames)
+    small = problem(transport, 8, 2)  # a first call, so that code pages and thread stacks do not count
+    small[0].adjoint(*small[1:2], small[3], np.ones((2, ROWS, NX), op.dtype), small[2])
+    if code == "pendel":
+        before = peak()
+        adj_E_h = np.ones((frames, ROWS, NX), op.dtype)
+        _, state = op.forward(S, dq, s_0, return_state=True)
+        gradient = op.adjoint(S, dq, adj_E_h, s_0, state=state)
+        assert np.isfinite(gradient.S).all()
+    else:
+        import peers
+        import torch
+
+        S, s_0, D = torch.from_numpy(S), torch.from_numpy(s_0), torch.from_numpy(dq[:, 2])
+        peers.gradient(*map(torch.from_numpy, small[1:3]), D[:2], torch.ones((2, ROWS, NX)) + 0j, small[0]._plan, ROWS)
+        before = peak()
+        adj_G = torch.full((frames, ROWS, NX), 1 + 0j, dtype=torch.complex64)
+        gradient = peers.gradient(S, s_0, D, adj_G, op._plan, 1 if code == "torch_row" else ROWS)
+        assert torch.isfinite(torch.view_as_real(gradient[1])).all()
+    return peak() - before, pendel.estimate_memory(op, frames)
+
+
+def child(code, transport, nz, frames):
+    command = [sys.executable, __file__, "--child", code, transport, str(nz), str(frames)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: own mapping for every array, no kept heap
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode and code == "pendel":
+        raise SystemExit(f"memory.py: the case {command[3:]} ended with status {done.returncode}")
+    return json.loads(done.stdout) if done.returncode == 0 else None  # PyTorch: out of memory, shown as -
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--transport", nargs="+", choices=("shift", "fourier"), default=["shift"])
+    parser.add_argument("--nz", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--frames", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--limit-gb", type=float, default=12.0, help="leave out PyTorch cases expected above this")
+    parser.add_argument("--json")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        code, transport, nz, frames = args.child
+        print(json.dumps(measure(code, transport, int(nz), int(frames))))
+        return
+    print(f"peak MiB of one gradient, complex64, {ROWS} rows of {NX} pixels, two threads")
+    print("transport   nz frames |  pendel estimate  ratio | torch, a row  torch, all rows | all rows / pendel")
+    results = []
+    for transport in args.transport:
+        for nz in args.nz:
+            for frames in args.frames:
+                row = NX + nz * (transport == "fourier")
+                kept = KEPT[transport] * 8 * nz * frames * row
+                result = {"transport": transport, "nz": nz, "frames": frames}
+                for code in CODES:
+                    if code != "pendel" and kept * (ROWS if code == "torch_all" else 1) > args.limit_gb * 1e9:
+                        result[code] = None
+                        continue
+                    measured = child(code, transport, nz, frames)
+                    result[code] = measured and measured[0]
+                    if code == "pendel":
+                        result["estimate"] = measured[1]
+                results.append(result)
+                mib = {key: value / 2**20 for key, value in result.items() if key in (*CODES, "estimate") and value}
+                text = [f"{mib[code]:.0f}" if code in mib else "-" for code in CODES[1:]]
+                ratio = f"{mib['torch_all'] / mib['pendel']:.0f}" if "torch_all" in mib else "-"
+                print(
+                    f"{transport:9s} {nz:4d} {frames:6d} | {mib['pendel']:7.1f} {mib['estimate']:8.1f}"
+                    f" {mib['estimate'] / mib['pendel']:6.2f} | {text[0]:>12s} {text[1]:>16s} | {ratio:>17s}",
+                    flush=True,
+                )
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(results, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Count ``total`` steps on stderr; ``show=False`` keeps silent. Use as a context manager.
+
+    In a log: a line after the first step and every tenth of the steps, but none within `PAUSE` of the one before, and
+    one at the end. A run that goes on from step ``done`` counts from there. Call it as ``progress(step, loss=..)``.
+    """
+
+    PAUSE = 2.0  # s
+
+    def __init__(self, what, total, unit, *, done=0, show=True):
+        self.what, self.total, self.unit = what, total, unit
+        self.begin = self.done = done
+        self.since = self.last = time.monotonic()
+        terminal = show and sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=done, desc=what, unit=unit, mininterval=0.3) if terminal else None
+        self.lines = show and not terminal
+
+    def __call__(self, step, **numbers):
+        text = " ".join(f"{name}={value:.3e}" for name, value in numbers.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.done)
+        tenth = 10 * step // self.total > 10 * self.done // self.total or step == self.begin + 1
+        self.done = step
+        now = time.monotonic()
+        if self.lines and (step == self.total or tenth and now - self.last >= self.PAUSE):
+            self.last = now
+            line = f"{self.what}: {self.unit} {step}/{self.total} {text} {now - self.since:.1f} s"
+            print(line, file=sys.stderr, flush=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,271 @@
+"""The command line in-process: exit status, messages, and the way from a config to a picture."""
+
+import h5py
+import numpy as np
+import pytest
+from pendel import __version__, config, io, simulate
+from pendel.cli import main
+
+CONFIG = """
+[experiment]
+energy_keV = 8.0
+distance_mm = 300.0
+pixel_um = 55.0
+two_theta_deg = 44.76
+rocking_step_deg = 0.02
+rocking_frames = 24
+detector_shape = [24, 24]
+
+[crystal]
+name = "Au"
+hkl = [0, 0, 2]
+chi_0 = [-9.407e-5, 8.4962e-6]
+chi_h = [7.4e-5, -8.4e-6]
+
+[model]
+threads = 1
+
+[start]
+iterations = 150
+trial_epochs = 5
+
+[recipe]
+epochs = 12
+checkpoint_every = 4
+
+[simulate]
+size_nm = 350.0
+rotation_deg = 20.0
+strain = "bumps"
+strength = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with run.toml, data.cxi and result.cxi of the whole chain."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "run.toml").write_text(CONFIG)
+    assert main(["simulate", str(folder / "run.toml"), "-o", str(folder / "data.cxi")]) == 0
+    command = ["reconstruct", str(folder / "run.toml"), "--data", str(folder / "data.cxi"), "--quiet"]
+    assert main([*command, "-o", str(folder / "result.cxi")]) == 0
+    return folder
+
+
+@pytest.fixture
+def refused(folder, capsys):
+    """Runs a command line that must fail: (arguments, status) -> its one line on stderr."""
+
+    def refused(*arguments, status=2):
+        before = sorted(p.name for p in folder.iterdir())
+        assert main([str(a) for a in arguments]) == status
+        out, err = capsys.readouterr()
+        assert err.startswith("pendel: error: ") and err.count("\n") == 1 and "Traceback" not in err, err
+        assert sorted(p.name for p in folder.iterdir()) == before  # nothing half-written, nothing new
+        return err
+
+    return refused
+
+
+def test_simulated_data_hold_geometry_and_truth(folder):
+    scan = io.read_scan(folder / "data.cxi")
+    made = config.load(folder / "run.toml")
+    model = simulate.model_of(made)
+    assert scan.data.shape == (24, 24, 24) and scan.data.max() == pytest.approx(1e6) and scan.mask.all()
+    assert np.array_equal(scan.rocking_angles, model.experiment.rocking_angles)
+    assert scan.arm == (("y+", np.radians(44.76)),) and scan.rocking_axis == "y+" and scan.centre == (12, 12, 12)
+    truth, scale = scan.metadata["truth"], scan.metadata["scale"]
+    # 350 nm plus 1.35 times as much room, turned by 20 degrees about y, in voxels of 35 nm
+    assert truth.shape == model.shape == (18, 14, 18)
+    assert np.abs(truth).max() == pytest.approx(1) and np.angle(truth).max() == pytest.approx(1, abs=0.02)
+    volume = np.abs(truth).sum(dtype=float) * np.prod(model.voxel)
+    assert volume == pytest.approx(350e-9**3, rel=1e-3)  # edge voxels are integrated on a 12 x 12 raster
+    assert np.allclose(model.intensities(truth) * scale, scan.data, rtol=1e-6)  # the same bits, rounded once more
+
+
+def test_the_result_tells_how_it_was_made(folder):
+    stored = io.read_result(folder / "result.cxi")
+    scan = io.read_scan(folder / "data.cxi")
+    made = config.load(folder / "run.toml")
+    assert stored.crystal == "Au" and stored.hkl == (0, 0, 2) and stored.chi_0 == made.crystal_keys.chi_0
+    assert stored.misfit < 5e-3 and stored.scale == pytest.approx(scan.metadata["scale"], rel=0.2)
+    assert len(stored.loss["loss"]) == 12 and stored.loss["loss"][-1] < stored.loss["loss"][0]
+    assert all(n % 2 == 0 for n in stored.S.shape) and stored.support.shape == stored.S.shape
+    assert np.array_equal(stored.rocking_measured, scan.data.sum(axis=(1, 2), dtype=float))
+    # the modelled curve fits as well as the misfit says
+    assert np.allclose(stored.rocking_modelled, stored.rocking_measured, atol=0.1 * stored.rocking_measured.max())
+    assert stored.frame_index == np.argmax(stored.rocking_measured)
+    assert np.array_equal(stored.measured_frame, scan.data[stored.frame_index])
+    assert config.loads(stored.config).recipe.epochs == 12
+    extra = stored.metadata
+    assert extra["versions"]["pendel"] == __version__ and extra["epochs"] == 12
+    assert extra["start"]["kind"].startswith("kinematic, ") and len(extra["start"]["trial_misfits"]) == 4
+    assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(folder.glob(".*"))  # no temporary files stay
+
+
+def test_view(folder, tmp_path, capsys):
+    picture = tmp_path / "picture.svg"
+    assert main(["view", str(folder / "result.cxi"), "-o", str(picture)]) == 0
+    assert b"<svg" in picture.read_bytes()[:2000] and str(picture) in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.svg"]
+
+
+def test_resume_goes_on_from_the_checkpoint(folder, tmp_path, capsys):
+    data, toml, result = folder / "data.cxi", folder / "run.toml", tmp_path / "r.cxi"
+    command = ["reconstruct", str(toml), "--data", str(data), "-o", str(result), "--set", "output.pictures=false"]
+    flat = [
+        "--set",
+        'start.kind="flat"',
+        "--set",
+        "start.size_nm=[420, 360, 420]",
+        "--set",
+        'recipe.schedule="constant"',
+    ]
+    assert main([*command, *flat, "--resume", "--set", "recipe.epochs=4"]) == 0
+    out, err = capsys.readouterr()
+    assert "no checkpoint" in out and "reconstruct: epoch 4/4" in err
+    assert main([*command, *flat, "--resume", "--set", "recipe.epochs=7"]) == 0
+    out, err = capsys.readouterr()
+    assert "going on from" in out and "reconstruct: epoch 7/7" in err
+    resumed = io.read_result(result)
+    assert main([*command, *flat, "--set", "recipe.epochs=7"]) == 0
+    whole = io.read_result(result)
+    assert np.array_equal(resumed.S, whole.S) and np.array_equal(resumed.loss["loss"], whole.loss["loss"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.checkpoint.h5", "r.cxi"]
+    assert resumed.metadata["start"] == {"kind": "checkpoint"}
+
+
+def test_a_result_can_be_the_start(folder, tmp_path, refused):
+    command = ["reconstruct", folder / "run.toml", "--data", folder / "data.cxi", "-o", tmp_path / "r.cxi"]
+    command += ["--set", 'start.kind="file"', "--set", f'start.path="{folder / "result.cxi"}"', "--quiet"]
+    command += ["--set", "output.pictures=false", "--set", "recipe.epochs=2", "--set", "recipe.learning_rate=0.01"]
+    assert main([str(c) for c in command]) == 0
+    first, second = io.read_result(folder / "result.cxi"), io.read_result(tmp_path / "r.cxi")
+    assert second.S.shape == first.S.shape and second.loss["misfit"][0] < 2 * first.misfit
+    assert "start.path: expected a crystal on voxels" in refused(*command, "--set", "model.voxel_nm=8.8056")
+    assert "start.path: expected shape (8, 8, 8), got" in refused(*command, "--set", "model.shape=[8, 8, 8]")
+
+
+def test_noise_and_shapes_of_simulate(folder, tmp_path):
+    def simulated(*overrides):
+        path = tmp_path / "data.cxi"
+        options = [word for override in overrides for word in ("--set", override)]
+        assert main(["simulate", str(folder / "run.toml"), "-o", str(path), *options]) == 0
+        return io.read_scan(path)
+
+    noisy = simulated("simulate.photons=1e4")
+    exact = io.read_scan(folder / "data.cxi").data * 1e-2
+    assert noisy.data.dtype == np.int32
+    bright = exact > 20
+    # Poisson: the mean of chi^2 is 1 with a deviation of sqrt(2/n); 4 of them are exceeded once in 16000 seeds
+    chi = np.mean((noisy.data[bright] - exact[bright]) ** 2 / exact[bright])
+    assert abs(chi - 1) < 4 * np.sqrt(2 / bright.sum())
+    assert np.array_equal(noisy.data, simulated("simulate.photons=1e4").data)
+    assert not np.array_equal(noisy.data, simulated("simulate.photons=1e4", "simulate.seed=1").data)
+    ball = simulated('simulate.shape="sphere"', 'simulate.strain="none"').metadata
+    volume = np.abs(ball["truth"]).sum(dtype=float) * np.prod(ball["voxel"])
+    assert volume == pytest.approx(np.pi / 6 * 350e-9**3, rel=2e-3) and not np.angle(ball["truth"]).any()
+    for strain in ("contact", "bend"):
+        octahedron = simulated('simulate.shape="truncated_octahedron"', f'simulate.strain="{strain}"').metadata["truth"]
+        assert np.abs(np.angle(octahedron[octahedron != 0])).max() == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.epochz=3", "recipe.epochz: expected a known key, got 'epochz'; did you mean recipe.epochs?"),
+        ("recipe.epochs=-3", "recipe.epochs: expected an integer >= 1, got -3"),
+        ("experiment.distance_mm=0", "experiment.distance_mm: expected a number > 0, got 0"),
+        ("crystal.chi_0=[1e-5, -1e-6]", "crystal.chi_0: expected Im chi_0 >= 0"),
+        ('model.device="cuda"', "model.device: expected"),
+        ("model.voxel_nm=30", "model.voxel (dy): expected a whole fraction of the field of view"),
+        ("experiment.detector_shape=[9, 9]", "experiment.detector_shape: expected [24, 24] as in the data, got [9, 9]"),
+        ('start.kind="file"', "start.path: expected a value, got none"),
+        ('start.kind="flat"', "start.size_nm: expected a value, got none"),
+        (
+            'recipe.checkpoint="nowhere/run.h5"',
+            "recipe.checkpoint: expected a file in an existing folder, got no folder",
+        ),
+        ("data.frames=[0, 99]", "data.frames: expected"),
+    ],
+)
+def test_bad_keys_are_named(folder, refused, override, message):
+    result = folder / "never.cxi"
+    command = ["reconstruct", folder / "run.toml", "--data", folder / "data.cxi", "-o", result, "--quiet"]
+    assert message in refused(*command, "--set", override)
+
+
+def test_bad_command_lines_are_named(folder, refused, tmp_path):
+    toml, data, result = folder / "run.toml", folder / "data.cxi", folder / "never.cxi"
+    assert "data.path: expected a value, got none" in refused("reconstruct", toml, "-o", result)
+    assert "--data: expected a file or folder" in refused("reconstruct", toml, "-o", result, "--data", "nowhere")
+    override = 'data.path="nowhere"'
+    assert "data.path: expected a file or folder" in refused("reconstruct", toml, "-o", result, "--set", override)
+    assert "-o: expected a file to write, got none" in refused("reconstruct", toml, "--data", data)
+    assert "-o: expected a file in an existing folder" in refused("simulate", toml, "-o", folder / "no" / "x.cxi")
+    assert "-o: expected a file, got the folder" in refused("simulate", toml, "-o", tmp_path)
+    assert "nowhere.toml: expected a TOML file" in refused("simulate", "nowhere.toml", "-o", result)
+    assert "simulate.size_nm: expected one number for a sphere, got [1.0, 2.0, 3.0]" in refused(
+        "simulate", toml, "-o", result, "--set", 'simulate.shape="sphere"', "--set", "simulate.size_nm=[1, 2, 3]"
+    )
+    assert "expected a result file, got no such file" in refused("view", folder / "nowhere.cxi")
+    assert "-o: expected an ending out of" in refused("view", folder / "result.cxi", "-o", folder / "x.foo")
+    for option, value in (
+        ("--size", 7),
+        ("--size", 8),
+        ("--size", 33),
+        ("--seed", -1),
+        ("--threads", 0),
+        ("--photons", 0),
+    ):
+        assert f"{option}: expected" in refused("demo", option, value)
+    assert "-o: expected a folder, got the file" in refused("demo", "-o", toml)
+
+
+def test_argparse_and_version(capsys):
+    for arguments in ([], ["nothing"], ["simulate"], ["demo", "--size", "x"]):
+        assert main(arguments) == 2
+    assert capsys.readouterr().err.count("usage: pendel") == 4
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"pendel {__version__}\n"
+    assert main(["reconstruct", "--help"]) == 0 and "--resume" in capsys.readouterr().out
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["pendel"] == __version__ and {"cpu instruction set", "cuda", "numpy", "threads"} <= set(lines)
+
+
+def test_a_failed_run_is_one_line_and_status_1(folder, refused, tmp_path, monkeypatch):
+    toml, result = folder / "run.toml", folder / "never.cxi"
+    whole = (folder / "data.cxi").read_bytes()
+    broken = tmp_path / "broken.cxi"
+    broken.write_bytes(whole[: len(whole) // 3])
+    command = ["reconstruct", toml, "--data", broken, "-o", result]
+    assert "broken.cxi: expected a CXI/HDF5 file, got a truncated or damaged one" in refused(*command, status=1)
+    assert "broken.cxi" in refused("view", broken, status=1)
+    with pytest.raises(ValueError, match="truncated"):
+        main([str(a) for a in (*command, "--debug")])
+    broken.write_text("no data at all")
+    assert "got one that begins b'no data" in refused(*command, status=1)
+    with h5py.File(broken, "w") as file:
+        file["entry_1/data_1/data"] = np.zeros((3, 8, 8))
+    assert "data: expected a Bragg peak, got no counts" in refused(*command, status=1)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pendel.config.Config.scan", interrupted)
+    assert "interrupted" in refused("reconstruct", toml, "--data", folder / "data.cxi", "-o", result, status=1)
+
+
+def test_warnings_are_one_line_each(folder, tmp_path, capsys):
+    # a turned detector whose corners are beyond the band of this voxel: the model warns, and goes on
+    text = CONFIG.replace("two_theta_deg = 44.76", 'arm = [["y+", 44.76], ["x-", 20.0]]')
+    field = simulate.model_of(config.loads(text)).experiment.field_of_view
+    toml = tmp_path / "turned.toml"
+    toml.write_text(text.replace("[model]", f"[model]\nvoxel_nm = {1e9 * field / 24!r}"))
+    status = main(["simulate", str(toml), "-o", str(tmp_path / "x.cxi")])
+    err = capsys.readouterr().err
+    assert (status, err.count("\n")) == (0, 2) and err.startswith("pendel: warning: voxel (dx): expected at most"), err

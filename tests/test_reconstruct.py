@@ -1,0 +1,250 @@
+"""The reconstruction loop on a strongly dynamical crystal small enough for seconds."""
+
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+from pendel import Crystal, Experiment, Model, phantom, reconstruct
+from pendel.compare import compare
+from pendel.experiment import rotation
+from pendel.reconstruct import checkpoint_shape
+from pendel.support import box_support
+from scipy import ndimage
+
+SIZE = 20
+EDGE = 0.8e-6
+QUIET = {"progress": False}
+
+
+def make_model(threads=1, size=SIZE):
+    """A gold cube of 0.8 um fills half of the box: refraction and absorption change the phase by half a radian."""
+    two_theta, wavelength, pixel_size = np.deg2rad(44.76), 1.5498e-10, 55e-6
+    experiment = Experiment(
+        wavelength=wavelength,
+        distance=1.9 * EDGE * pixel_size / wavelength,
+        pixel_size=pixel_size,
+        detector_shape=(size, size),
+        arm=(("y+", two_theta),),
+        rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(size) - size // 2),
+    )
+    crystal = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
+    return Model(
+        experiment, crystal, (size,) * 3, experiment.suggest_voxel(), polarization={"sigma": 1.0}, threads=threads
+    )
+
+
+@dataclasses.dataclass
+class Problem:
+    model: Model
+    truth: np.ndarray
+    data: np.ndarray
+    tight: np.ndarray  # support: voxels with anything in them
+
+
+@pytest.fixture(scope="module")
+def problem():
+    model = make_model()
+    grid = model.shape, model.voxel
+    body = phantom.cube(*grid, EDGE, rotation((1, 1, 0.5), 0.6))
+    places = np.array([(0.3, 0.2, -0.25), (-0.1, 0.35, 0.2)]) * EDGE
+    truth = phantom.crystal_function(body, phantom.bumps(*grid, places, [0.3 * EDGE, 0.25 * EDGE], [1.5, 1.2]))
+    data = model.intensities(truth)
+    return Problem(model, truth, data * np.float32(1e6 / data.max()), body > 0)
+
+
+@pytest.fixture(scope="module")
+def fitted(problem):
+    return reconstruct(
+        problem.model, problem.data, support=problem.tight, epochs=300, learning_rate=0.2, shrink_wrap_every=0, **QUIET
+    )
+
+
+def run(problem, **changes):
+    given = {"support": problem.tight, "epochs": 6, "shrink_wrap_every": 2, **QUIET} | changes
+    return reconstruct(
+        changes.pop("model", problem.model), problem.data, **{k: given[k] for k in given if k != "model"}
+    )
+
+
+def test_a_flat_start_in_a_tight_support_arrives(problem, fitted):
+    error = compare(fitted.S, problem.truth, problem.model.voxel)
+    # noiseless data of the same model: only the number of steps limits the fit. Kinematic phasing is off by 0.4 rad.
+    assert error.phase_rmse < 0.025, error
+    assert fitted.misfit < 2e-5 and fitted.misfit == pytest.approx(
+        problem.model.misfit(fitted.S, problem.data),
+        rel=1e-5,  # single precision, other block order
+    )
+    # scale and amplitude trade along a valley that only absorption and refraction close
+    assert fitted.scale == pytest.approx(1e6 / problem.model.intensities(problem.truth).max(), rel=0.03)
+    assert fitted.loss.shape == (300,) and fitted.loss[-1] < 1e-3 * fitted.loss[0] and fitted.epochs == 300
+    assert not fitted.S[~fitted.support].any() and np.array_equal(fitted.support, problem.tight)
+
+
+def test_displacement_and_strain_follow_from_the_phase(problem, fitted):
+    h = problem.model.experiment.frame @ problem.model.experiment.h
+    assert np.array_equal(fitted.h, h)
+    core = ndimage.binary_erosion(problem.tight)
+    exact = dataclasses.replace(fitted, S=problem.truth, support=problem.tight)
+    S = exact.S[problem.tight]
+    mean = np.angle(S.sum())
+    # 1e-5: single precision angles
+    assert np.allclose(np.exp(1j * (exact.phase[problem.tight] + mean)), S / np.abs(S), atol=1e-5)
+    assert np.allclose(exact.displacement, -exact.phase / np.linalg.norm(h), rtol=1e-6)
+    z, y, x = np.gradient(exact.displacement, *problem.model.voxel)
+    direct = (h[0] * x + h[1] * y + h[2] * z) / np.linalg.norm(h)
+    # central differences of a phase that does not wrap: single precision angles of 1e-7 rad over 76 nm and |h| = 3e10/m
+    assert np.abs(exact.strain - direct)[core].max() < 1e-7 / (76e-9 * 3e10) < 1e-3 * np.abs(direct[core]).max()
+    assert not exact.strain[~problem.tight].any() and not exact.phase[~problem.tight].any()
+
+
+@pytest.mark.parametrize("bound", [0.6, 1.0])
+def test_amplitude_stays_below_its_bound(problem, bound):
+    seen = []
+    result = run(
+        problem, amplitude_bound=bound, learning_rate=0.5, callback=lambda e, S, h: seen.append(np.abs(S).max())
+    )
+    # division and product round once each in single precision
+    assert max(seen) <= bound * (1 + 3e-7) and max(seen) > 0.99 * bound and result.amplitude.max() <= bound * (1 + 3e-7)
+
+
+def test_without_a_bound_the_amplitude_may_grow(problem):
+    result = run(problem, amplitude_bound=None, learning_rate=0.5)
+    assert result.amplitude.max() > 1.2
+
+
+def test_an_unknown_intensity_scale_does_not_matter(problem):
+    result = run(problem, epochs=3)
+    data = (3.6 * problem.data.astype(np.float64)).astype(np.float32)
+    scaled = reconstruct(problem.model, data, support=problem.tight, epochs=3, shrink_wrap_every=2, **QUIET)
+    # Adam's steps do not know the scale of the loss; rounding of the data (6e-8) grows over 15 steps
+    assert np.abs(scaled.S - result.S).max() < 2e-3
+    assert scaled.scale == pytest.approx(3.6 * result.scale, rel=1e-3)
+    assert scaled.misfit == pytest.approx(result.misfit, rel=1e-2)
+
+
+def same(a, b):
+    return (
+        a.S.tobytes() == b.S.tobytes()
+        and np.array_equal(a.support, b.support)
+        and all(np.array_equal(a.history[k], b.history[k]) for k in a.history)
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", [(0, 0.2), (4, 0.05)]], ids=["cosine", "plateau", "list"])
+def test_a_resumed_run_ends_in_the_same_bits(problem, tmp_path, schedule):
+    path = tmp_path / "run.h5"
+    options = {"epochs": 9, "schedule": schedule, "patience": 2, "learning_rate": 0.4, "checkpoint": path}
+    whole = run(problem, **options | {"checkpoint": None})
+    stopped = run(problem, **options, checkpoint_every=5, callback=lambda epoch, S, history: epoch == 7)
+    assert stopped.epochs == 7 and checkpoint_shape(path) == problem.model.shape
+    with h5py.File(path) as file:
+        assert file.attrs["epoch"] == 5  # the last one written; two epochs are done again
+    # support and start are those of the checkpoint, whatever is given
+    resumed = run(problem, **options, support=None, resume=True)
+    assert same(resumed, whole) and resumed.epochs == 9 and resumed.misfit == whole.misfit
+
+
+def test_seed_and_threads(problem):
+    first = run(problem, learning_rate=0.3)
+    assert same(first, run(problem, learning_rate=0.3))
+    assert same(first, run(problem, learning_rate=0.3, model=make_model(threads=2)))
+    assert not same(first, run(problem, learning_rate=0.3, seed=1))
+
+
+def test_a_mask_hides_bad_pixels(problem):
+    data = problem.data.copy()
+    mask = np.ones(data.shape[1:], bool)
+    mask[3:5, 7] = False
+    data[:, ~mask] = np.nan
+    masked = reconstruct(problem.model, data, mask, support=problem.tight, epochs=3, **QUIET)
+    assert np.isfinite(masked.S).all() and np.isfinite(masked.misfit)
+    with pytest.raises(ValueError, match="data: "):
+        reconstruct(problem.model, data, support=problem.tight, epochs=3, **QUIET)
+
+
+def test_schedules(problem):
+    def rates(schedule, epochs=8, **more):
+        return run(problem, schedule=schedule, learning_rate=0.2, epochs=epochs, **more).history["learning_rate"]
+
+    assert np.array_equal(rates("constant"), np.full(8, 0.2))
+    cosine = rates("cosine")
+    assert cosine[0] == 0.2 and cosine[4] == pytest.approx(0.2 * 0.505) and (np.diff(cosine) < 0).all()
+    assert np.array_equal(rates([(2, 0.1), (5, 0.05)]), [0.2] * 2 + [0.1] * 3 + [0.05] * 3)
+    # at this rate the loss soon stops to fall; then the rate halves every second epoch at the soonest, down to 1/32
+    plateau = rates([(0, 0.2)]), rates("plateau", 40, patience=1)
+    steps = plateau[1][1:] / plateau[1][:-1]
+    assert set(steps) == {1.0, 0.5} and plateau[1][-1] >= 0.2 / 32
+
+
+def test_the_support_shrinks_and_the_crystal_stays_in_the_middle(problem):
+    model = problem.model
+    wide = box_support(model.shape, model.voxel, [0.95 * n * v for n, v in zip(model.shape, model.voxel, strict=True)])
+    start = np.roll(np.where(problem.tight, problem.truth, 0), 2, axis=2)
+    result = reconstruct(model, problem.data, None, start, wide, epochs=30, learning_rate=0.05, **QUIET)
+    sizes = result.history["support"]
+    # a shrunk support has a blurred edge: a voxel around the crystal, half the box of the start
+    assert sizes[0] == wide.sum() and sizes[-1] < 0.5 * sizes[0] and sizes[-1] >= 0.9 * problem.tight.sum()
+    middle = ndimage.center_of_mass(result.amplitude)
+    wanted = ndimage.center_of_mass(np.abs(problem.truth))
+    assert np.abs(np.subtract(middle, np.array(model.shape) // 2)).max() < 1, (middle, wanted)
+
+
+def test_progress_is_lines_in_a_log(problem, capsys):
+    run(problem, epochs=2, progress=True)
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("reconstruct: epoch 2/2 loss=") and err.count("\n") == 1 and "misfit=" in err
+    run(problem, epochs=2, progress="trial")
+    assert capsys.readouterr().err.startswith("trial: epoch 2/2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs: expected .* >= 1, got 0"),
+        ({"epochs": 2.5}, TypeError, "epochs: expected an integer"),
+        ({"batches": 0}, ValueError, "batches: "),
+        ({"learning_rate": 0}, ValueError, "learning_rate: expected .* > 0, got 0"),
+        ({"schedule": "linear"}, ValueError, "schedule: expected .*'cosine'"),
+        ({"schedule": [(0, -1)]}, ValueError, r"schedule: expected 'cosine'.* pairs, got \[\(0, -1\)\]"),
+        ({"schedule": 3}, TypeError, "schedule: expected 'cosine'.* pairs, got 3"),
+        ({"amplitude_bound": -1}, ValueError, "amplitude_bound: "),
+        ({"shrink_wrap_every": -1}, ValueError, "shrink_wrap_every: "),
+        ({"seed": -1}, ValueError, "seed: "),
+        ({"resume": True}, ValueError, "resume: expected a checkpoint path"),
+        ({"support": np.zeros((SIZE,) * 3, bool)}, ValueError, "support: expected at least one voxel inside, got none"),
+        ({"support": np.ones((SIZE, SIZE, 3), bool)}, ValueError, r"support: expected shape \(nz, ny, nx\)"),
+        ({"start": np.ones((SIZE, SIZE, 3))}, ValueError, r"start: expected shape \(nz, ny, nx\)"),
+        ({"start": np.full((SIZE,) * 3, np.nan)}, ValueError, "start: expected finite values"),
+    ],
+)
+def test_bad_arguments_are_named(problem, changes, error, message):
+    with pytest.raises(error, match=message):
+        run(problem, **changes)
+
+
+def test_bad_checkpoints_are_named(problem, tmp_path):
+    path = tmp_path / "run.h5"
+    run(problem, epochs=1, checkpoint=path)
+    with pytest.raises(ValueError, match="seed: expected 0, that of the checkpoint .*, got 3"):
+        run(problem, checkpoint=path, resume=True, seed=3)
+    with pytest.raises(ValueError, match="checkpoint: expected shape .* and dtype complex64, got"):
+        run(problem, checkpoint=path, resume=True, model=make_model(size=18), support=None)
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(ValueError, match="checkpoint: expected a checkpoint of pendel.reconstruct, got"):
+        run(problem, checkpoint=path, resume=True)
+    with h5py.File(path, "w") as file:
+        file["S"] = np.zeros(3)
+    with pytest.raises(ValueError, match="checkpoint: expected .* no checkpoint in it"):
+        checkpoint_shape(path)
+
+
+def test_a_run_that_blows_up_says_so(problem):
+    class Broken(Model):
+        def evaluate(self, *args, **kwargs):
+            return super().evaluate(*args, **kwargs)._replace(loss=np.nan)
+
+    broken = make_model()
+    broken.__class__ = Broken
+    with pytest.raises(RuntimeError, match="the loss became nan in epoch 1; try a smaller learning_rate"):
+        run(problem, model=broken)
