@@ -14,10 +14,9 @@ import pathlib
 import time
 
 import numpy as np
-from scipy import ndimage, stats
-
 import pendel
 from pendel import config, kinematic, start
+from scipy import ndimage, stats
 
 
 def photon_floor(D, good, total):
@@ -35,7 +34,11 @@ def describe(S):
     inside = amplitude > 0.5 * np.quantile(amplitude[amplitude > 0.3], 0.7)
     core = ndimage.binary_erosion(inside, iterations=3)
     phase = np.angle(S[core] * np.conj(S[core].sum()))
-    return {"phase_std": phase.std(), "amplitude_cv": amplitude[core].std() / amplitude[core].mean(), "voxels": inside.sum()}
+    return {
+        "phase_std": phase.std(),
+        "amplitude_cv": amplitude[core].std() / amplitude[core].mean(),
+        "voxels": inside.sum(),
+    }
 
 
 def main():

@@ -1,6 +1,6 @@
 """Forward + adjoint, ns per point-step per core, beside the closed-form PyTorch autograd version on the same work.
 
-    python bench/speed.py [--size 128] [--frames 64] [--rows 8] [--repeat 5] [--json FILE]
+    python bench/speed.py [--size 128] [--frames 64] [--rows 16] [--repeat 5] [--json FILE]
 
 One thread each, runs interleaved, medians; the two gradients are compared before anything is timed.
 """
@@ -12,9 +12,8 @@ import time
 
 import numpy as np
 import peers
-import torch
-
 import pendel
+import torch
 from pendel.operator import TakagiTaupin
 
 
@@ -61,7 +60,8 @@ def compare(transport, size, rows, frames, repeat):
     ns = 1e9 / points
     return {
         "transport": transport, "shape": list(op.shape), "frames": frames, "row_length": op.row_length,
-        "pendel_ns": statistics.median(ours) * ns, "torch_ns": statistics.median(theirs) * ns, "torch_rows_per_chunk": chunk,
+        "pendel_ns": statistics.median(ours) * ns, "torch_ns": statistics.median(theirs) * ns,
+        "torch_rows_per_chunk": chunk,
         "ratio": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), "gradient_difference": difference,
     }  # fmt: skip
 
@@ -70,12 +70,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"pendel {pendel.__version__} ({pendel.info()['cpu instruction set']}), torch {torch.__version__}, one core each")
+    print(f"pendel {pendel.__version__} ({pendel.info()['cpu instruction set']}), torch {torch.__version__}, one core")
     print("transport  nx=nz  rows frames | pendel ns  torch ns  ratio | gradients differ by")
     results = []
     for size in args.size:

@@ -44,8 +44,8 @@ void forward(const py::dict& p, const py::array& dq, const py::object& S, const 
 void adjoint(const py::dict& p, const py::array& dq, const py::object& S, const py::object& s_0,
              const py::object& incident, const py::object& support, const py::object& E_h, const py::object& E_0,
              const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
-             const py::object& adj_incident, const py::object& adj_dq, const py::object& entrance_E_0,
-             const py::object& entrance_G, bool single) {
+             const py::object& adj_incident, const py::object& adj_dq, const py::object& drift,
+             const py::object& entrance_E_0, const py::object& entrance_G, bool single) {
   pendel::Args a = plan(p);
   a.frames = dq.shape(0);
   a.dq = static_cast<const double*>(dq.data());
@@ -54,6 +54,7 @@ void adjoint(const py::dict& p, const py::array& dq, const py::object& S, const 
   a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0)), a.adj_E_h = input(adj_E_h);
   a.adj_S = output(adj_S), a.adj_s_0 = output(adj_s_0), a.adj_incident = output(adj_incident);
   a.adj_dq = static_cast<double*>(output(adj_dq));
+  a.drift = static_cast<double*>(output(drift));
   a.entrance_E_0 = output(entrance_E_0), a.entrance_G = output(entrance_G);
   py::gil_scoped_release release;
   pendel::adjoint_cpu(a, single);
@@ -70,5 +71,6 @@ PYBIND11_MODULE(_core, m) {
         py::arg("E_h"), py::arg("E_0"), py::arg("single"));
   m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
         py::arg("support"), py::arg("E_h"), py::arg("E_0"), py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0"),
-        py::arg("adj_incident"), py::arg("adj_dq"), py::arg("entrance_E_0"), py::arg("entrance_G"), py::arg("single"));
+        py::arg("adj_incident"), py::arg("adj_dq"), py::arg("drift"), py::arg("entrance_E_0"), py::arg("entrance_G"),
+        py::arg("single"));
 }

@@ -32,6 +32,7 @@ struct Args {
   void* adj_s_0;                // (nz, ny, nx) real, or null
   void* adj_incident;           // (ny, row) complex, or null
   double* adj_dq;               // (ny, frames, 3), or null: one part per row, the caller adds the rows
+  double* drift;                // (ny) how far the reversed sweep ends from G = 0, over |E_0|; or null
   void* entrance_E_0;           // (frames, ny, row) complex state recovered at the entrance, or null
   void* entrance_G;             // (frames, ny, nx) complex, or null
 };

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <exception>
+#include <system_error>
 #include <thread>
 
 #include "sweep_etd2rk.h"
@@ -27,7 +28,10 @@ void over_rows(const Args& a, Work work) {
     }
   };
   std::vector<std::thread> threads;
-  for (long i = 1; i < std::min<long>(a.threads, a.ny); ++i) threads.emplace_back(body);
+  try {
+    for (long i = 1; i < std::min<long>(a.threads, a.ny); ++i) threads.emplace_back(body);
+  } catch (const std::system_error&) {  // no more threads to be had: the ones there are do all rows
+  }
   body();
   for (auto& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
@@ -67,6 +71,7 @@ void adjoint(const Args& a) {
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
       T* adj_incident = a.adj_incident ? static_cast<T*>(a.adj_incident) + 2 * y * a.row : nullptr;
+      if (a.drift) a.drift[y] = 0;
       if (adj_incident) std::fill(adj_incident, adj_incident + 2 * a.row, T(0));
       for (long g = 0; g < tables.groups; ++g) {
         load_frames<T, W>(a.E_h, a, g, y, a.nx, r.G.data());
@@ -96,6 +101,7 @@ void adjoint(const Args& a) {
           adj_incident[2 * p] += lane_sum<T, W>(r.adj_E_0[p].re);
           adj_incident[2 * p + 1] += lane_sum<T, W>(r.adj_E_0[p].im);
         }
+        if (a.drift) a.drift[y] = std::max(a.drift[y], r.drift());
         if (a.entrance_E_0) store_frames<T, W>(a.entrance_E_0, a, g, y, a.row, r.E_0.data());
         if (a.entrance_G) store_frames<T, W>(a.entrance_G, a, g, y, a.nx, r.G.data());
       }

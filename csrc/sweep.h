@@ -150,6 +150,14 @@ struct Row {
     std::fill(G.begin(), G.end(), Cx<V>{zero, zero});
   }
 
+  // |G| / |E_0| over the row where the reversed sweep has ended: 0 but for rounding, which absorption amplifies.
+  double drift() const {
+    double lost = 0, there = 0;
+    for (const Cx<V>& g : G) lost += lane_sum<T, W>(norm(g));
+    for (const Cx<V>& e : E_0) there += lane_sum<T, W>(norm(e));
+    return std::sqrt(lost / there);
+  }
+
   // Writes adj_S and adj_s_0 of the row from the sums over all angles (once per voxel).
   void finish_gradient() {
     T* dS = static_cast<T*>(a.adj_S);

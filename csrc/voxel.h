@@ -120,6 +120,7 @@ PENDEL_HD void voxel_adj(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors
   const Cx<R> unit{one, zero}, e = unit + f.exp_1, ch = unit + f.ch_1;
   const Cx<R> trace = X00 + Xhh, odd = X00 - Xhh;
   const Cx<R> through_N = omega * odd + v.b * conj(S) * X0h + v.c * S * Xh0;
+  // adj_u, adj_mu, adj_N and adj_bc are coefficients, dL = Re(adj_u du): conjugates of the convention's adjoints.
   // Reverse (2): M = e^mu (cosh(x) I + sinh(x)/x N);  dcosh/du = sinh(x)/(2x),  d(sinh(x)/x)/du = q
   const Cx<R> adj_u = e * (scale(f.shc * trace, T(0.5)) + f.q * through_N);
   const Cx<R> adj_mu = e * (ch * trace + f.shc * through_N);

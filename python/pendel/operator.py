@@ -10,6 +10,8 @@ from . import _checks, _core
 
 SCHEMES = ("strang", "etd2rk")
 TRANSPORTS = ("auto", "shift", "fourier")
+MOST_PIXELS = 1000  # E_0 may move per layer: more is a mistake of units, and rows would grow with it
+LOST = 1e-2  # relative error of the reversed sweep above which its gradient is refused
 JOIN = 16  # pixels over which the two edge values of an incident field are joined (transport fourier)
 
 
@@ -114,6 +116,10 @@ class TakagiTaupin:
         nz, _, nx = self.shape
         dz, _, dx = self.voxel
         self.pixels_per_layer = dz * math.tan(self.two_theta) / dx
+        if self.pixels_per_layer > MOST_PIXELS:
+            raise ValueError(
+                f"voxel: expected dz tan(two_theta) / dx <= {MOST_PIXELS} pixels, got {self.pixels_per_layer:g}"
+            )
         whole = round(self.pixels_per_layer)
         fits = whole >= 1 and abs(self.pixels_per_layer - whole) <= 1e-6
         _checks.choice("transport", transport, TRANSPORTS)
@@ -182,7 +188,7 @@ class TakagiTaupin:
             interpolation's own error (1e-6 for gold at 24 nm); with shift they are the same.
         return_E_0, return_state : bool
             Also return E_0 (frames, ny, nx) on the plane of the last voxel centres, after that layer; or a `State`
-            that saves `adjoint` its own forward sweep.
+            that saves `adjoint` its own forward sweep (E_h is part of it and then read-only).
 
         Returns
         -------
@@ -202,6 +208,7 @@ class TakagiTaupin:
         if return_E_0:
             extra.append(np.ascontiguousarray(E_0[:, :, :nx]))  # pixel x is at place x, for shift at the last layer
         if return_state:
+            E_h.flags.writeable = False  # the state shares it
             extra.append(State(E_h, E_0))
         return (E_h, *extra) if extra else E_h
 
@@ -224,6 +231,9 @@ class TakagiTaupin:
         -------
         Adjoint
             S, s_0, incident, dq; see there. Derivation: csrc/README.md.
+
+        Raises TypeError or ValueError naming the argument, RuntimeError where absorption has cost the reversal its
+        digits.
         """
         S, dq, s_0 = self._inputs(S, dq, s_0)
         nz, ny, nx = self.shape
@@ -236,20 +246,29 @@ class TakagiTaupin:
         row_length = self._row_length(incident is None)
         if not isinstance(state, State):
             raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
-        if state.E_0_row.shape != (len(dq), ny, row_length) or state.E_h.shape != (len(dq), ny, nx):
-            raise ValueError(
-                f"state: expected that of forward with the same arguments, E_0_row {(len(dq), ny, row_length)}, "
-                f"got {state.E_0_row.shape}"
-            )
+        for field, length in (("E_h", nx), ("E_0_row", row_length)):
+            array = getattr(state, field)
+            if array.dtype != self.dtype or array.shape != (len(dq), ny, length) or not array.flags.c_contiguous:
+                raise ValueError(
+                    f"state: expected that of forward with the same arguments, {field} {self.dtype} of shape "
+                    f"{(len(dq), ny, length)}, got {array.dtype} of shape {array.shape}"
+                )
         row = None if incident is None or self.scheme == "strang" else self.incident_row(incident)
         adj_S = np.empty(self.shape, self.dtype)
         adj_s_0 = None if s_0 is None else np.empty(self.shape, self._real)
         adj_row = np.empty((ny, row_length), self.dtype)
         adj_dq = np.empty((ny, len(dq), 3))
-        arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, None, None)
+        drift = np.zeros(ny) if self.scheme == "strang" else None
+        arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, drift, None, None)
         _core.adjoint(
             self._plan | {"row_length": row_length}, dq, S, s_0, row, support, *arrays, self.dtype == np.complex64
         )
+        if drift is not None and not drift.max() <= LOST:
+            raise RuntimeError(
+                f"adjoint: expected the reversed sweep to end within {LOST:g} of the entrance state, got "
+                f"{drift.max():.2g}; absorption this strong needs dtype='complex128' or scheme='etd2rk' (or S is far "
+                "above 1)"
+            )
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
 
     def _inputs(self, S, dq, s_0):
@@ -298,7 +317,8 @@ class TakagiTaupin:
         nz, ny, nx = self.shape
         E_h, state = self.forward(S, dq, s_0, return_state=True)
         E_0, G = np.empty_like(state.E_0_row), np.empty_like(E_h)
-        arrays = (E_h, state.E_0_row, np.zeros_like(E_h), np.empty(self.shape, self.dtype), None, None, None, E_0, G)
+        arrays = (E_h, state.E_0_row, np.zeros_like(E_h), np.empty(self.shape, self.dtype))
+        arrays += (None, None, None, None, E_0, G)
         _core.adjoint(self._plan, dq, S, s_0, None, None, *arrays, self.dtype == np.complex64)
         error = np.sum(np.abs(E_0.astype(complex) - 1) ** 2) + np.sum(np.abs(G.astype(complex)) ** 2)
         return float(np.sqrt(error / E_0.size))
@@ -314,6 +334,9 @@ def estimate_memory(op, n_frames):
     gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
     tables = (n_frames + lanes) * (nz + nx) * complex_bytes
     per_thread = nz * nx * (16 + 8) * real_bytes + 2 * lanes * (nx + op.row_length) * complex_bytes
+    if op.scheme == "etd2rk":  # kept and repeated states, and a dozen rows
+        states = 2 * math.ceil(math.sqrt(nz)) + 12
+        per_thread += states * lanes * (nx + op.row_length) * complex_bytes
     return int(fields + gradient + tables + min(op.threads, ny) * per_thread)
 
 
