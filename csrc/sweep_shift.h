@@ -14,7 +14,7 @@ namespace PENDEL_ISA {
 template <class T, int W>
 struct Shift {
   typedef Pack<T, W> V;
-  static constexpr int strip_forward = sizeof(V) == 64 ? 4 : 2, strip_adjoint = sizeof(V) == 64 ? 2 : 1;
+  static constexpr int strip_forward = sizeof(V) == 64 ? 4 : 2, strip_adjoint = sizeof(V) == 64 ? 3 : 1;
 
   static long place(const Args& a, long z, long x) { return x + a.shift * (a.nz - 1 - z); }
 

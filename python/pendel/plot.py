@@ -81,8 +81,9 @@ def result_figure(stored):
         if values is None:
             _absent(axes, title)
         else:
-            shown = _core(solid) if values is stored.strain else solid
-            _show_map(figure, axes, np.asarray(values) * factor, shown, window, ("x", "z"), unit)
+            core, values = _core(solid), np.asarray(values) * factor
+            shown = core if title.startswith("strain") else solid
+            _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
             axes.set_title(f"{title}, slice xz", **_STYLE)
     curves = {"measured": stored.rocking_measured, "modelled": stored.rocking_modelled}
     _rocking(figure.add_subplot(grid[1, 3]), stored.rocking_angles, curves)
