@@ -102,15 +102,26 @@ PENDEL_HD void transpose(Pack<T, W> (&v)[K]) {
   }
 }
 
-template <class T, int W, int D>
-PENDEL_HD Pack<T, W> merge(Pack<T, W> a, Pack<T, W> b) {
-  Indices<T, W> first, second;
+// Two packs into one that holds half as many partial sums of each, lanes arranged so that each step is one shuffle of
+// the machine: inside 128-bit blocks (runs of G lanes of a and b in turn), and of whole blocks.
+template <class T, int W, int G>
+PENDEL_HD Pack<T, W> merge_runs(Pack<T, W> a, Pack<T, W> b) {
+  constexpr int block = 16 / sizeof(T);
+  Indices<T, W> first;
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) {
-    first[i] = (i & D) ? W + (i & ~D) : i;
-    second[i] = (i & D) ? W + i : (i | D);
+    const int in = i % block, run = in / G;
+    first[i] = (run % 2 ? W : 0) + i - in + run / 2 * G + in % G;
   }
-  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
+  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, first + block / 2);
+}
+template <class T, int W>
+PENDEL_HD Pack<T, W> merge_blocks(Pack<T, W> a, Pack<T, W> b) {
+  constexpr int block = 16 / sizeof(T);
+  Indices<T, W> even;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) even[i] = i / block * 2 * block + i % block;
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + block);
 }
 
 template <class T, int N>
@@ -123,26 +134,36 @@ PENDEL_HD void add_to(T* sums, Pack<T, N> v) {
 
 template <class T, int W>
 PENDEL_HD void add_lane_sums(T* sums, const Pack<T, W> (&X)[SUMS]) {
-  static_assert(W == 2 || W == 4 || W == 8 || W == 16, "lanes");
-  Pack<T, W> a[4];
+  static_assert(W * sizeof(T) == 16 || W * sizeof(T) == 32 || W * sizeof(T) == 64, "128, 256 or 512 bits");
+  constexpr int blocks = W * sizeof(T) / 16;
+  constexpr int whole = sizeof(T) == 4 ? 2 : 4;  // packs left when every block holds sums of different X
+  Pack<T, W> v[4];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) a[i] = merge<T, W, 1>(X[2 * i], X[2 * i + 1]);
-  if constexpr (W == 2) {
-    for (int i = 0; i < 4; ++i) add_to<T, W>(sums + 2 * i, a[i]);
-  } else {
-    const Pack<T, W> b0 = merge<T, W, 2>(a[0], a[1]), b1 = merge<T, W, 2>(a[2], a[3]);
-    if constexpr (W == 4) {
-      add_to<T, W>(sums, b0);
-      add_to<T, W>(sums + 4, b1);
-    } else {
-      const Pack<T, W> c = merge<T, W, 4>(b0, b1);
-      if constexpr (W == 8) {
-        add_to<T, W>(sums, c);
-      } else {
-        Pack<T, 8> half[2];
-        __builtin_memcpy(half, &c, sizeof c);
-        add_to<T, 8>(sums, half[0] + half[1]);
-      }
+  for (int i = 0; i < 4; ++i) v[i] = merge_runs<T, W, 1>(X[2 * i], X[2 * i + 1]);
+  if constexpr (sizeof(T) == 4) {
+    v[0] = merge_runs<T, W, 2>(v[0], v[1]);
+    v[1] = merge_runs<T, W, 2>(v[2], v[3]);
+  }
+  if constexpr (blocks == 1) {
+#pragma GCC unroll 4
+    for (int i = 0; i < whole; ++i) add_to<T, W>(sums + i * W, v[i]);
+    return;
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < whole / 2; ++i) v[i] = merge_blocks<T, W>(v[2 * i], v[2 * i + 1]);
+  if constexpr (blocks == 2) {
+#pragma GCC unroll 2
+    for (int i = 0; i < whole / 2; ++i) add_to<T, W>(sums + i * W, v[i]);
+    return;
+  }
+  if constexpr (blocks == 4) {
+    v[0] = merge_blocks<T, W>(v[0], v[whole / 2 - 1]);
+    if constexpr (W == SUMS) {
+      add_to<T, W>(sums, v[0]);
+    } else {  // both halves hold the eight sums
+      Pack<T, SUMS> half;
+      __builtin_memcpy(&half, &v[0], sizeof half);
+      add_to<T, SUMS>(sums, half);
     }
   }
 }
