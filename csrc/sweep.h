@@ -29,6 +29,7 @@ struct Tables {
   long groups;
   Medium<T> medium;
   Medium<double> exact;
+  Powers<T> powers;
   std::vector<Cx<V>> phase_G;  // (groups, nz) exp(-i D dz k)
   std::vector<Cx<V>> ramp_x;   // (groups, nx) exp(i dq_x x)
   RowFft<T, W> fft;
@@ -39,6 +40,7 @@ struct Tables {
       : a(args), groups((args.frames + W - 1) / W), fft(args.shift ? long(COLUMN) : args.row) {
     exact = {{a.m.re, a.m.im}, {a.w.re, a.w.im}, {a.b.re, a.b.im}, {a.c.re, a.c.im}};
     medium = {cast<T>(exact.m), cast<T>(exact.w), cast<T>(exact.b), cast<T>(exact.c)};
+    powers = Powers<T>::of(exact.m);
     phase_G.resize(groups * a.nz);
     ramp_x.resize(groups * a.nx);
     for (long f = 0; f < groups * W; ++f) {
@@ -66,26 +68,31 @@ struct Tables {
   }
 };
 
-// Copies lanes to and from frames: array is (frames, ny, length) complex, the row y of frames group * W ...
+// Copies lanes to and from frames: array is (frames, ny, length) complex, the row y of frames group * W ... In pieces
+// that stay in the first-level cache while every lane passes over them.
+enum { PIECE = 64 };
 template <class T, int W>
 void store_frames(void* array, const Args& a, long group, long y, long length, const Cx<Pack<T, W>>* row) {
-  for (int l = 0; l < W && group * W + l < a.frames; ++l) {
-    T* out = static_cast<T*>(array) + 2 * ((group * W + l) * a.ny + y) * length;
-    const T* in = reinterpret_cast<const T*>(row) + l;
-    for (long x = 0; x < length; ++x) out[2 * x] = in[2 * W * x], out[2 * x + 1] = in[2 * W * x + W];
-  }
+  for (long first = 0; first < length; first += PIECE)
+    for (int l = 0; l < W && group * W + l < a.frames; ++l) {
+      T* out = static_cast<T*>(array) + 2 * ((group * W + l) * a.ny + y) * length;
+      const T* in = reinterpret_cast<const T*>(row) + l;
+      for (long x = first; x < std::min(first + PIECE, length); ++x)
+        out[2 * x] = in[2 * W * x], out[2 * x + 1] = in[2 * W * x + W];
+    }
 }
 template <class T, int W>
 void load_frames(const void* array, const Args& a, long group, long y, long length, Cx<Pack<T, W>>* row) {
-  for (int l = 0; l < W; ++l) {
-    T* out = reinterpret_cast<T*>(row) + l;
-    const bool present = group * W + l < a.frames;
-    const T* in = static_cast<const T*>(array) + (present ? 2 * ((group * W + l) * a.ny + y) * length : 0);
-    for (long x = 0; x < length; ++x) {
-      out[2 * W * x] = present ? in[2 * x] : T(0);
-      out[2 * W * x + W] = present ? in[2 * x + 1] : T(0);
+  for (long first = 0; first < length; first += PIECE)
+    for (int l = 0; l < W; ++l) {
+      T* out = reinterpret_cast<T*>(row) + l;
+      const bool present = group * W + l < a.frames;
+      const T* in = static_cast<const T*>(array) + (present ? 2 * ((group * W + l) * a.ny + y) * length : 0);
+      for (long x = first; x < std::min(first + PIECE, length); ++x) {
+        out[2 * W * x] = present ? in[2 * x] : T(0);
+        out[2 * W * x + W] = present ? in[2 * x + 1] : T(0);
+      }
     }
-  }
 }
 
 // One y row: which voxels matter, their matrices, the fields of the current pack, the gradient sums.
@@ -204,7 +211,7 @@ struct Row {
     }
     Cx<V> mu, u;
     exponents(t.medium, S_x, s_0_x, mu, omega, u);
-    f = factors_series<T>(mu, u);
+    f = factors_series<T>(t.powers, s_0_x, u);
     const auto outside = (norm(u) >= T(Series<T>::u_norm)) | (norm(mu) >= T(Series<T>::mu_norm));
     bool any = false;
     for (int l = 0; l < W; ++l) any |= outside[l] != 0;

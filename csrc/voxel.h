@@ -39,19 +39,32 @@ struct Series {
   static constexpr double u_norm = 0.01, mu_norm = 0.0625;
 };
 
-template <class T, class R>
-PENDEL_HD Factors<R> factors_series(Cx<R> mu, Cx<R> u) {
-  const R zero = mu.re - mu.re, one = zero + T(1);
-  const Cx<R> unit{one, zero};
-  Factors<R> f{unit, unit, unit, unit, unit};
-#pragma GCC unroll 16
-  for (int k = Series<T>::mu_terms; k >= 2; --k) {
-    const T r = T(1.0 / k);
-    f.exp_1 = unit + scale(mu * f.exp_1, r);
-    f.inverse_exp_1 = unit - scale(mu * f.inverse_exp_1, r);
+// Coefficients m^k / k! of exp(m s_0) as a polynomial in the real s_0.
+template <class T>
+struct Powers {
+  Cx<T> over_factorial[Series<T>::mu_terms + 1];
+  static Powers of(Cx<double> m) {
+    Powers p;
+    Cx<double> term{1, 0};
+    for (int k = 1; k <= Series<T>::mu_terms; ++k) {
+      term = scale(term * m, 1.0 / k);
+      p.over_factorial[k] = cast<T>(term);
+    }
+    return p;
   }
-  f.exp_1 = mu * f.exp_1;
-  f.inverse_exp_1 = scale(mu * f.inverse_exp_1, T(-1));
+};
+
+template <class T, class R>
+PENDEL_HD Factors<R> factors_series(const Powers<T>& powers, R s_0, Cx<R> u) {
+  const R zero = s_0 - s_0, one = zero + T(1);
+  const Cx<R> unit{one, zero};
+  Factors<R> f{{zero, zero}, {zero, zero}, unit, unit, unit};
+#pragma GCC unroll 16
+  for (int k = Series<T>::mu_terms; k >= 1; --k) {
+    const Cx<T> c = powers.over_factorial[k];
+    f.exp_1 = {s_0 * (c.re + f.exp_1.re), s_0 * (c.im + f.exp_1.im)};
+    f.inverse_exp_1 = {-s_0 * (c.re + f.inverse_exp_1.re), -s_0 * (c.im + f.inverse_exp_1.im)};
+  }
 #pragma GCC unroll 16
   for (int k = Series<T>::u_terms; k >= 1; --k) {
     f.shc = unit + scale(u * f.shc, T(1.0 / (2 * k * (2 * k + 1.0))));
@@ -75,8 +88,8 @@ PENDEL_HD Cx<double> exp_minus_1(Cx<double> z) {
 
 // The closed formulas, any size of mu and u (the difference in q cancels only where the series is used instead).
 inline Factors<double> factors_exact(Cx<double> mu, Cx<double> u) {
-  if (in_series_range(mu, u)) return factors_series<double>(mu, u);
-  Factors<double> f = factors_series<double>(mu, u);
+  Factors<double> f = factors_series<double>(Powers<double>::of(mu), 1.0, u);
+  if (in_series_range(mu, u)) return f;
   f.exp_1 = exp_minus_1(mu);
   f.inverse_exp_1 = exp_minus_1({-mu.re, -mu.im});
   if (norm(u) < Series<double>::u_norm) return f;
