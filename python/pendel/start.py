@@ -1,7 +1,7 @@
 """A start for the dynamical reconstruction: kinematic phasing, brought to the model grid, with the twin decided.
 
 Kinematic data cannot tell a crystal from its conjugate twin conj(S(-r)); dynamical data can. And where the data are
-noisy the phases found kinematically may lie in a worse valley than none at all. So four candidates, each twin with its
+noisy the phases found kinematically may be a worse start than flat ones. So four candidates, each twin with its
 phases and with flat ones in the same support, get a few epochs of the dynamical reconstruction; the best one is kept.
 """
 
