@@ -79,9 +79,10 @@ class TakagiTaupin:
         the last voxel centres, E_h on a row that reaches further to -x than the crystal, so that nothing is lost.
 
     Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (places
-    of an E_0 row inside, for a plane wave), ``exit_shape`` ((ny, columns) of E_h) and ``exit_slice`` (those of them
-    that are the crystal's, the last nx). Source: Takagi-Taupin equations as in csrc/README.md, equations (1)-(6), (10);
-    Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
+    of an E_0 row inside, for a plane wave), ``exit_shape`` ((ny, columns) of E_h), ``exit_slice`` (the columns that are
+    the crystal's, the last nx) and ``exit_reach`` (how many of the last columns straight paths from the box reach;
+    beyond are only ripples of the interpolation). Source: Takagi-Taupin equations as in csrc/README.md, equations
+    (1)-(6), (10); Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
     """
 
     def __init__(
@@ -107,10 +108,10 @@ class TakagiTaupin:
         self.two_theta = _checks.number("two_theta", two_theta)
         self.orientation = _checks.choice("orientation", orientation, tuple(ORIENTATIONS))
         if not 0 < self.two_theta < ORIENTATIONS[self.orientation]:
-            wants = "0 < two_theta < pi/2 (up to 178 deg with orientation='symmetric')"
-            if self.orientation == "symmetric":
-                wants = "0 < two_theta < 178 deg"
-            raise ValueError(f"two_theta: expected an angle in rad, {wants}, got {two_theta!r}")
+            wants, hint = "0 < two_theta < 178 deg", ""
+            if self.orientation == "k_h":
+                wants, hint = "0 < two_theta < pi/2", "; orientation='symmetric' goes up to 178 deg"
+            raise ValueError(f"two_theta: expected an angle in rad, {wants}, got {two_theta!r}{hint}")
         self.chi_0 = _checks.complex_number("chi_0", chi_0)
         if self.chi_0.imag < 0:
             raise ValueError(
@@ -155,6 +156,7 @@ class TakagiTaupin:
         self.row_length = self._row_length(plane_wave=True)
         self.exit_shape = (self.shape[1], self.row_length if symmetric else nx)
         self.exit_slice = slice(self.exit_shape[1] - nx, self.exit_shape[1])
+        self.exit_reach = nx + self._travel if symmetric else nx
 
         k = 2 * math.pi / self.wavelength
         K_0 = k / (2 * math.cos(angle))

@@ -344,7 +344,7 @@ def constant_strain_gradient(z, D, B, *, wavelength, two_theta, chi_0, chi_h, ch
 
 
 def darwin_half_space(X, D, *, wavelength, two_theta, chi_0, chi_h, chi_hbar=None, polarization_factor=1.0):
-    """G on the face of a half space in symmetric Bragg orientation, X (n,), m, behind the edge of the beam; D = k_h.dq/k.
+    """G on the face of a half space in symmetric Bragg orientation, X (n,), m, behind the beam's edge; D = k_h.dq/k.
 
     i sqrt(chi_h / chi_hbar) int_0^{kappa X} J_1(u)/u exp(i eta u) du along the straight path in the complex plane.
     """

@@ -70,8 +70,8 @@ def _march(S, dq, voxel, two_theta, row_length, s_0, incident, transport, physic
         E_0[..., box], G[..., box] = np.moveaxis(np.einsum("yxij,nyxj->nyxi", M[layer], fields), -1, 0)
     ramp, x, y = _exit_ramp(dq, S.shape, row_length, voxel)
     return SimpleNamespace(
-        S=S, s_0=s_0, dq=dq, factors=factors, move=move, box=box, phase=phase, M=M, before=before, E_h=ramp * G, E_0=E_0,
-        ramp=ramp, x=x, y=y,
+        S=S, s_0=s_0, dq=dq, factors=factors, move=move, box=box, phase=phase, M=M, before=before,
+        E_h=ramp * G, E_0=E_0, ramp=ramp, x=x, y=y,
     )  # fmt: skip
 
 
@@ -87,9 +87,7 @@ def forward(
     return (run.E_h, run.E_0) if return_E_0 else run.E_h
 
 
-def adjoint(
-    S, dq, adj_E_h, *, voxel, two_theta, row_length, s_0=None, incident=None, transport="fourier", **physics
-):
+def adjoint(S, dq, adj_E_h, *, voxel, two_theta, row_length, s_0=None, incident=None, transport="fourier", **physics):
     """Adjoint of `forward` by stored fields: a namespace of S, s_0 (None when s_0 was None), incident (row), dq.
 
     dL = Re sum conj(adj_X) dX. The derivative of the exponential is the corner block of exp [[V^H, A], [0, V^H]].
