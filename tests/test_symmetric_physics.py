@@ -303,7 +303,7 @@ def test_kinematic_frames_are_cuts_through_the_transform_of_the_crystal(degrees)
 
 
 @pytest.mark.parametrize("transport", ["shift", "fourier"])
-@pytest.mark.parametrize("degrees, nz", [(40, 30), (150, 16)])
+@pytest.mark.parametrize("degrees, nz", [(40, 30), (150, 9)])
 def test_model_gradient_is_the_derivative_of_the_loss(rng, transport, degrees, nz):
     exp = scan(degrees, detector_shape=(20, 22), centre=(2.2, 10.3, 10.8), pixel_size=440e-6)
     voxel, shape = exp.suggest_voxel(transport=transport), (nz, 8, 9)
@@ -313,7 +313,8 @@ def test_model_gradient_is_the_derivative_of_the_loss(rng, transport, degrees, n
     S = rng.uniform(0.5, 1, shape) * np.exp(1j * rng.uniform(-1, 1, shape))
     data = 1e5 * model.intensities(np.exp(1j * rng.uniform(-1, 1, shape)))
     direction = rng.normal(size=shape) + 1j * rng.normal(size=shape)
-    assert transport == "shift" or model.far_field.shape[1] < model.operators[0][1].exit_shape[1]
+    cut = model.far_field.shape[1] < model.operators[0][1].exit_shape[1]
+    assert cut == ((transport, degrees) == ("fourier", 40))  # also where the far field takes a part of the row
     _, adj_S = model.loss_and_adjoint(S, data, scale=None)
     d = [
         (model.loss_and_adjoint(S + h * direction, data, scale=None)[0]
