@@ -22,10 +22,10 @@ pendel::Args plan(const py::dict& p) {
   for (int i = 0; i < 4; ++i) *fields[i] = {medium[i].real(), medium[i].imag()};
   a.nz = shape[0], a.ny = shape[1], a.nx = shape[2];
   a.dz = voxel[0], a.dy = voxel[1], a.dx = voxel[2];
-  a.row = py::cast<long>(p["row_length"]);
+  a.row = py::cast<long>(p["row_length"]), a.exit = py::cast<long>(p["exit_length"]);
   a.scheme = py::cast<bool>(p["etd2rk"]) ? pendel::ETD2RK : pendel::STRANG;
   a.shift = py::cast<int>(p["shift"]);
-  a.pixels = py::cast<double>(p["pixels"]);
+  a.pixels = py::cast<double>(p["pixels"]), a.tan_h = py::cast<double>(p["tan_h"]);
   a.threads = py::cast<int>(p["threads"]);
   return a;
 }

@@ -15,8 +15,10 @@ struct Args {
   long frames, nz, ny, nx;      // frames = rocking angles
   long row;                     // length of the E_0 row the sweep works on (Python: TakagiTaupin.row_length)
   Scheme scheme;                // ETD2RK: transport fourier only
+  long exit;                    // length of an E_h row: nx; `row` where E_h moves too, the crystal at its end
   int shift;                    // whole pixels E_0 moves per layer (transport shift), 0 for transport fourier
-  double pixels;                // pixels E_0 moves per layer, dz tan(2theta) / dx
+  double pixels;                // pixels E_0 moves per layer, dz tan(its angle to z) / dx
+  double tan_h;                 // 0: z along k_h; tan(theta_B): z along k_0 + k_h, E_h moves against E_0
   double dz, dy, dx;            // voxel [m]
   Complex m, w, b, c;           // Medium of voxel.h
   int threads;                  // >= 1
@@ -25,16 +27,16 @@ struct Args {
   const void* s_0;              // (nz, ny, nx) real, or null: |S|
   const void* incident;         // (ny, row) complex E_0 at the entrance, or null: 1
   const std::uint8_t* support;  // (nz, ny, nx) voxels whose gradient is wanted, or null: all
-  void* E_h;                    // (frames, ny, nx) complex: forward writes, adjoint reads
+  void* E_h;                    // (frames, ny, exit) complex: forward writes, adjoint reads
   void* E_0;                    // (frames, ny, row) complex at the exit: forward writes unless null, adjoint reads
-  const void* adj_E_h;          // (frames, ny, nx) complex
+  const void* adj_E_h;          // (frames, ny, exit) complex
   void* adj_S;                  // (nz, ny, nx) complex, with the path through s_0 = |S| where s_0 is null
   void* adj_s_0;                // (nz, ny, nx) real, or null
   void* adj_incident;           // (ny, row) complex, or null
   double* adj_dq;               // (ny, frames, 3), or null: one part per row, the caller adds the rows
   double* drift;                // (ny) how far the reversed sweep ends from G = 0, over |E_0|; or null
   void* entrance_E_0;           // (frames, ny, row) complex state recovered at the entrance, or null
-  void* entrance_G;             // (frames, ny, nx) complex, or null
+  void* entrance_G;             // (frames, ny, exit) complex, or null
 };
 
 // Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower

@@ -8,6 +8,7 @@
 //   (5) G <- exp(-i D dz) G,  D = dq_z                                between layers, half of it after the last
 //   (6) E_h = exp(i (dq_x x + dq_y y)) G                              at the exit
 //
+// with z along k_h; with z along k_0 + k_h both waves move (sweep_symmetric.h).
 // Vacuum (S = s_0 = 0) is skipped: there (3) is the identity, and the phases (5) of a gap are taken at once.
 #pragma once
 #include <algorithm>
@@ -31,7 +32,7 @@ struct Tables {
   Medium<double> exact;
   Powers<T> powers;
   std::vector<Cx<V>> phase_G;  // (groups, nz) exp(-i D dz k)
-  std::vector<Cx<V>> ramp_x;   // (groups, nx) exp(i dq_x x)
+  std::vector<Cx<V>> ramp_x;   // (groups, exit) exp(i dq_x x)
   RowFft<T, W> fft;
   std::vector<Cx<T>> phase_E_0;  // (row) one layer of (4)
   std::vector<Cx<T>> etd[3];     // (row) exp(L), phi_1(L), phi_2(L) of sweep_etd2rk.h
@@ -42,23 +43,26 @@ struct Tables {
     medium = {cast<T>(exact.m), cast<T>(exact.w), cast<T>(exact.b), cast<T>(exact.c)};
     powers = Powers<T>::of(exact.m);
     phase_G.resize(groups * a.nz);
-    ramp_x.resize(groups * a.nx);
+    ramp_x.resize(groups * a.exit);
     for (long f = 0; f < groups * W; ++f) {
       const double* q = a.dq + 3 * std::min(f, a.frames - 1);
-      for (long k = 0; k < a.nz; ++k) put(phase_G[f / W * a.nz + k], f % W, -q[2] * a.dz * k);
-      for (long x = 0; x < a.nx; ++x) put(ramp_x[f / W * a.nx + x], f % W, q[0] * a.dx * (x - a.nx / 2));
+      for (long k = 0; k < a.nz; ++k) put(phase_G[f / W * a.nz + k], f % W, -detuning(q) * a.dz * k);
+      for (long x = 0; x < a.exit; ++x) put(ramp_x[f / W * a.exit + x], f % W, q[0] * a.dx * (x - origin()));
     }
     if (a.scheme == ETD2RK)
       fft.etd(a.pixels, etd);
     else if (!a.shift)
       fft.phases(a.pixels, phase_E_0);
   }
+  double detuning(const double* q) const { return q[2] - a.tan_h * q[0]; }  // D = k_h.dq / k_hz
+  long origin() const { return a.exit - a.nx + a.nx / 2; }                  // where x = 0 in a row of E_h
+  double half() const { return a.tan_h > 0 ? 0 : 0.5; }                     // layers of (5) after the last
   // exp(i (dq_y y - D dz / 2)) of each lane: (6) and the last half of (5).
   Cx<V> exit_phase(long group, long y) const {
     Cx<V> p;
     for (int l = 0; l < W; ++l) {
       const double* q = a.dq + 3 * std::min(group * W + l, a.frames - 1);
-      put(p, l, q[1] * a.dy * (y - a.ny / 2) - 0.5 * q[2] * a.dz);
+      put(p, l, q[1] * a.dy * (y - a.ny / 2) - half() * detuning(q) * a.dz);
     }
     return p;
   }
@@ -109,7 +113,7 @@ struct Row {
   std::vector<Pack<T, W>> matrix_store;                // aligned storage of matrices
   T* matrices = nullptr;                               // (voxel, reals)
   std::vector<T> sums;                                 // (voxel, SUMS)
-  std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (nx)
+  std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (exit)
   std::vector<long> at;                                // layer at which G of a column stands
   std::vector<Cx<T>> phase_gap;                        // (row) several layers of (4)
 
@@ -117,8 +121,8 @@ struct Row {
       : t(tables),
         a(tables.a),
         reals(adjoint ? MATRIX_AND_INVERSE : MATRIX),
-        sx(a.shift ? a.nz | 1 : 1),
-        sz(a.shift ? 1 : a.nx),
+        sx(by_columns() ? a.nz | 1 : 1),
+        sz(by_columns() ? 1 : a.nx),
         x_first(a.nz),
         x_last(a.nz),
         z_first(a.nx),
@@ -126,12 +130,13 @@ struct Row {
         matrix_store(((a.nz | 1) * a.nx * reals + W - 1) / W),
         sums(adjoint ? (a.nz | 1) * a.nx * SUMS : 0),
         E_0(a.row),
-        G(a.nx),
+        G(a.exit),
         adj_E_0(adjoint ? a.row : 0),
-        adj_G(adjoint ? a.nx : 0),
-        at(a.nx) {
+        adj_G(adjoint ? a.exit : 0),
+        at(a.exit) {
     matrices = reinterpret_cast<T*>(matrix_store.data());
   }
+  bool by_columns() const { return a.shift && a.tan_h == 0; }  // sweep_shift.h
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }
   const T* s_0(long z) const { return a.s_0 ? static_cast<const T*>(a.s_0) + (z * a.ny + y) * a.nx : nullptr; }
   const std::uint8_t* support(long z) const { return a.support ? a.support + (z * a.ny + y) * a.nx : nullptr; }
@@ -142,7 +147,7 @@ struct Row {
     y = y_;
     find_spans();
     if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));
-    const long margin = 4 * a.shift;  // strips of columns reach beyond the box (sweep_shift.h)
+    const long margin = by_columns() ? 4 * a.shift : 0;  // strips of columns reach beyond the box (sweep_shift.h)
     const long first = std::max(0l, x_lo - margin), last = std::min(a.nx, x_hi + margin);
     for (long z = z_lo; z < z_hi; ++z)
       for (long x = first; x < last; x += W) make_matrices(z, x, std::min<long>(W, last - x));

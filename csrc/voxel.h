@@ -4,7 +4,7 @@
 //   (2) M = exp(dz V) = e^mu (cosh(x) I + sinh(x)/x N),  x^2 = u
 //
 // with the per-layer constants (dimensionless) m = i dz (K_0 + K_H) chi_0 / 2, w = i dz (K_0 - K_H) chi_0 / 2,
-// b = i dz K_0 C chi_hbar, c = i dz K_H C chi_h, K_0 = k / (2 cos 2theta), K_H = k / 2. cosh(x) and sinh(x)/x are
+// b = i dz K_0 C chi_hbar, c = i dz K_H C chi_h, K = k / (2 cosine of the wave's angle to z). cosh(x) and sinh(x)/x are
 // entire functions of u: a short series where it reaches full precision, the exact formula elsewhere; no branch of the
 // square root is ever chosen. Nothing here depends on the rocking angle. Diagonals are kept as M - 1, so that a voxel
 // that hardly scatters loses no digits. Assumes Im chi_0 >= 0 absorbs, fields exp(+ik.r).

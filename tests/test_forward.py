@@ -232,10 +232,11 @@ rng = np.random.default_rng(1)
 S, seed = rng.uniform(0.2, 1, (6, 2, 11)) * np.exp(1j * rng.normal(size=(6, 2, 11))), rng.normal(size=(5, 2, 11)) + 0j
 results = []
 for dtype in ("complex128", "complex64"):
-    for pixels in (1, 0.83):
+    for pixels, orientation in ((1, "k_h"), (0.83, "k_h"), (1, "symmetric"), (0.83, "symmetric")):
         voxel, chi = (pixels * 8e-9, 8e-9, 8e-9), (-1e-3 + 1e-4j, 1e-3)
-        op = pendel.TakagiTaupin((6, 2, 11), voxel, 1.55e-10, np.pi / 4, *chi, dtype=dtype)
-        adj = op.adjoint(S, 1e7 * rng.normal(size=(5, 3)), seed)
+        angle = {"k_h": np.pi / 4, "symmetric": np.pi / 2}[orientation]
+        op = pendel.TakagiTaupin((6, 2, 11), voxel, 1.55e-10, angle, *chi, dtype=dtype, orientation=orientation)
+        adj = op.adjoint(S, 1e7 * rng.normal(size=(5, 3)), np.resize(seed, (5, *op.exit_shape)))
         results += [adj.S.ravel(), adj.incident.ravel(), adj.dq.ravel() * 1e7]
 np.save(sys.argv[1], np.concatenate(results).astype(complex))
 print(pendel.info()["cpu instruction set"])

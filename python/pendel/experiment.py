@@ -1,11 +1,16 @@
 """Geometry of a Bragg rocking scan: from beam, detector arm and rocking axis to the model frame of the operator.
 
-Lab frame: z along the beam, y up, x = y x z. Model frame: z along k_h, x along the part of k_0 perpendicular to z
-(k_0x > 0), y = z x x, normal to the scattering plane. SI units and radians throughout.
+Lab frame: z along the beam, y up, x = y x z. Model frame: z along k_h (orientation "symmetric": along k_0 + k_h), x
+along the part of k_0 perpendicular to z (k_0x > 0), y = z x x, normal to the scattering plane in both. SI units and
+radians throughout.
 
 (1) k_0 = k z_lab,   k_h = k R z_lab,   h = k_h - k_0,   R = product of the arm's rotations, outermost first
 (2) dq_j = (R_axis(angle_j - angle_centre) - 1) h,   full rotation, model frame
 (3) Q = 2 pi q - dq,   2 pi q = (2 pi p / (lambda distance)) (c e_col + r e_row),   c, r counted from the pixel k_h hits
+
+e_col and e_row are perpendicular to k_h. On the exit plane, z = const, a wave of this q has the frequencies (q_x, q_y),
+but q_x / gamma_h along x', the plane's x as seen along k_h, gamma_h = cos(k_h, z): a pixel dx of the exit plane is
+gamma_h dx on the detector's axes. Nothing else changes with the orientation (csrc/README.md, section 9).
 
 Assumptions: one detector pixel pitch p in both directions, detector plane perpendicular to k_h, flat Ewald sphere.
 """
@@ -18,6 +23,7 @@ from scipy.constants import h as PLANCK
 
 from . import _checks
 from .farfield import far_shape_for
+from .operator import ORIENTATIONS
 
 _POLARIZATIONS = ("horizontal", "vertical", "unpolarized")
 
@@ -59,21 +65,22 @@ class Experiment:
         them extrapolated) and the pixel k_h hits. Default: n//2 of each. The geometry cannot know the frame of the
         rocking maximum; give it when the data are at hand.
     beam_polarization : "horizontal", "vertical", "unpolarized", or the lab (x, y) components of a Jones vector.
+    orientation : "k_h" or "symmetric", the model frame's z and the orientation of a `TakagiTaupin` in it.
 
     Attributes
     ----------
     wavelength, energy, k (rad/m), distance, pixel_size, detector_shape, n_frames, rocking_angles, centre
     k_0, k_h, h : (3,) lab, rad/m.  two_theta : rad.  d_spacing : 2 pi/|h|, m.
-    frame : (3, 3), rows = model x, y, z in lab components.
+    frame : (3, 3), rows = model x, y, z in lab components.  gamma_h : cos(k_h, z), 1 for orientation "k_h".
     dq : (n, 3) model frame, rad/m, equation (2).
-    roll : rad, from model x towards model y to the direction of growing column.
+    roll : rad, from model x (seen along k_h) towards model y to the direction of growing column.
     flip_rows : growing row is 90 deg clockwise (True) or anticlockwise of growing column, seen so that x to y is
         anticlockwise.
     pixel : (row, col) lambda distance/(N p), m: the real-space pixel of the N detector pixels.
     field_of_view : lambda distance/p, m.
     polarization : {"sigma": .., "pi": ..}, intensity fractions of the beam; sigma is along model y.
 
-    Raises TypeError or ValueError naming the parameter; 2theta must lie in (0, 90 deg).
+    Raises TypeError or ValueError naming the parameter; 2theta must lie in (0, 90 deg), "symmetric": (0, 178 deg).
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Experiment:
         rocking_angles,
         centre=None,
         beam_polarization="horizontal",
+        orientation="k_h",
     ):
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         if (wavelength is None) == (energy is None):
@@ -111,6 +119,7 @@ class Experiment:
             raise ValueError("rocking_angles: expected at least 1 angle, got 0")
         self.rocking_angles = angles.copy()
         self.n_frames = angles.size
+        self.orientation = _checks.choice("orientation", orientation, tuple(ORIENTATIONS))
         self._set_frame(arm, k_h, pixel_orientation)
         self._rocking_axis = _axis("rocking_axis", rocking_axis)
         self._set_centre(centre)
@@ -125,7 +134,7 @@ class Experiment:
             raise ValueError(f"pixel_size: expected equal row and column pitch, got {(row, col)}; bin the data to it")
         return row
 
-    def _set_frame(self, arm, k_h, orientation):
+    def _set_frame(self, arm, k_h, pixel_orientation):
         if (arm is None) == (k_h is None):
             raise ValueError(f"arm, k_h: expected exactly one, got {'none' if k_h is None else 'both'}")
         turn = self._arm_turn(arm) if k_h is None else self._direct_turn(k_h)
@@ -133,24 +142,32 @@ class Experiment:
         exit_beam = turn @ beam
         # atan2 keeps full precision at small 2theta, where arccos does not.
         self.two_theta = math.atan2(math.hypot(*exit_beam[:2]), exit_beam[2])
-        if not 1e-9 < self.two_theta < math.pi / 2 - 1e-9:
+        most = ORIENTATIONS[self.orientation]
+        if not 1e-9 < self.two_theta < most - 1e-9:
             degrees = math.degrees(self.two_theta)
-            raise ValueError(f"{'arm' if k_h is None else 'k_h'}: expected 0 < 2theta < 90 deg, got {degrees:.6g} deg")
-        x = beam - (beam @ exit_beam) * exit_beam
+            raise ValueError(
+                f"{'arm' if k_h is None else 'k_h'}: expected 0 < 2theta < {math.degrees(most):.6g} deg, got "
+                f"{degrees:.6g} deg" + ("; orientation='symmetric' goes up to 178 deg" * (self.orientation == "k_h"))
+            )
+        z = exit_beam if self.orientation == "k_h" else (beam + exit_beam) / np.linalg.norm(beam + exit_beam)
+        x = beam - (beam @ z) * z
         x /= np.linalg.norm(x)
-        self.frame = np.array([x, np.cross(exit_beam, x), exit_beam])
+        self.frame = np.array([x, np.cross(z, x), z])
+        self.gamma_h = 1.0 if self.orientation == "k_h" else math.cos(self.two_theta / 2)
         self.k_0, self.k_h = self.k * beam, self.k * exit_beam
         self.h = self.k_h - self.k_0
         self.d_spacing = self.wavelength / (2 * math.sin(self.two_theta / 2))
         try:
-            column, row = orientation
+            column, row = pixel_orientation
         except (TypeError, ValueError):
-            raise ValueError(f"pixel_orientation: expected 2 axes (column, row), got {orientation!r}") from None
+            raise ValueError(f"pixel_orientation: expected 2 axes (column, row), got {pixel_orientation!r}") from None
         column, row = (turn @ _axis("pixel_orientation", v) for v in (column, row))
         if max(abs(column @ row), abs(column @ exit_beam), abs(row @ exit_beam)) > 1e-9:
-            raise ValueError(f"pixel_orientation: expected perpendicular axes along +-x, +-y, got {orientation!r}")
+            raise ValueError(
+                f"pixel_orientation: expected perpendicular axes along +-x, +-y, got {pixel_orientation!r}"
+            )
         self.e_col, self.e_row = (self.frame @ v for v in (column, row))
-        self.roll = math.atan2(self.e_col[1], self.e_col[0])
+        self.roll = math.atan2(self.e_col[1], self.e_col[0] / self.gamma_h)
         self.flip_rows = bool(np.cross(self.e_col, self.e_row)[2] < 0)
 
     @staticmethod
@@ -229,7 +246,8 @@ class Experiment:
         dy = field_of_view/N with the N of ``far_shape()``, or a larger one where ``resolution`` (m) asks dy <= it.
         dx = dy, and dz = dy, for ``transport="fourier"``. For "shift" dz = m dx/tan(2theta) with the whole m >= 1
         that brings dz closest to dy; where one pixel of dx = dy makes dz > 1.5 dy (small 2theta), x is sampled finer
-        by the smallest whole factor that makes dz <= 1.5 dy.
+        by the smallest whole factor that makes dz <= 1.5 dy. Orientation "symmetric": tan(theta), and dx = dy/gamma_h,
+        finer by the smallest whole factor that makes it <= 1.5 dy.
         """
         _checks.choice("transport", transport, ("shift", "fourier"))
         size = self.far_shape()
@@ -238,16 +256,17 @@ class Experiment:
             if wanted > size:
                 size = far_shape_for((math.ceil(wanted - 1e-9),) * 2, 0.0)
         dy = self.field_of_view / size
+        t = math.tan(self.two_theta if self.orientation == "k_h" else self.two_theta / 2)
+        wide = 1 / self.gamma_h  # in units of dy
+        finer = max(1, math.ceil(wide / (1.5 if transport == "fourier" else 1.5 * min(t, 1)) - 1e-9))
+        dx = dy * wide / finer
         if transport == "fourier":
-            return dy, dy, dy
-        t = math.tan(self.two_theta)
-        finer = 1 if t > 1 else max(1, math.ceil(1 / (1.5 * t) - 1e-9))
-        dx = dy / finer
-        pixels = max(1, round(t * finer))
+            return dy, dy, dx
+        pixels = max(1, round(t * finer / wide))
         return pixels * dx / t, dy, dx
 
     def detector_q(self):
-        """Model-frame (q_x, q_y) of every pixel, cycles/m: (rows, cols, 2), equation (3). k_h is at 0."""
+        """Frequencies (q_x, q_y) on the exit plane, cycles/m, of every pixel: (rows, cols, 2), equation (3). k_h: 0."""
         row, col = (np.arange(n) - c for n, c in zip(self.detector_shape, self.centre[1:], strict=True))
         return (col[:, None] * self.e_col[:2] + row[:, None, None] * self.e_row[:2]) / self.field_of_view
 

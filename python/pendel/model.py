@@ -78,10 +78,10 @@ class Model:
 
     Parameters
     ----------
-    experiment : Experiment.  crystal : Crystal.
-    shape : (nz, ny, nx) voxels.
-    voxel : (dz, dy, dx) m; dy and dx must be a whole fraction of ``experiment.field_of_view`` (relative 1e-6), as
-        those of ``experiment.suggest_voxel()`` are. A UserWarning tells where detector pixels lie beyond their band.
+    experiment : Experiment; its ``orientation`` is the operator's.  crystal : Crystal.
+    shape : (nz, ny, nx) voxels. The light of the whole box must leave it within the field of view.
+    voxel : (dz, dy, dx) m; dy and dx gamma_h must be a whole fraction of ``experiment.field_of_view`` (relative 1e-6),
+        as those of ``experiment.suggest_voxel()`` are. A UserWarning tells where detector pixels lie beyond their band.
     polarization : {"sigma": w, "pi": w}, intensity fractions >= 0 that sum to 1; None: ``experiment.polarization``.
         A state of weight 0 is skipped, each other one costs a solve.
     coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
@@ -132,6 +132,7 @@ class Model:
                     dtype=dtype,
                     device=device,
                     threads=threads,
+                    orientation=experiment.orientation,
                 ),
             )
             for state, weight in self.polarization.items()
@@ -141,9 +142,18 @@ class Model:
         self.dtype, self.transport, self.scheme, self.threads = np.dtype(op.dtype), op.transport, scheme, op.threads
         self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
         self.n_frames = experiment.n_frames
+        far_shape, columns = self._far_shape(), op.exit_shape[1]
+        self._seen = slice(0, columns)  # columns of E_h that go to the far field
+        if op.orientation == "symmetric":
+            if op.exit_reach > far_shape[1]:
+                raise ValueError(
+                    f"shape: expected a box whose light leaves within the field of view of {far_shape[1]} columns, got "
+                    f"{self.shape}, which needs nx + (nz - 1) dz tan(theta) / dx = {op.exit_reach}"
+                )
+            self._seen = slice(max(columns - far_shape[1], 0), columns)
         self.far_field = FarField(
-            self.shape[1:],
-            self._far_shape(),
+            (self.shape[1], columns - self._seen.start),
+            far_shape,
             experiment.detector_shape,
             experiment.roll,
             experiment.flip_rows,
@@ -153,8 +163,8 @@ class Model:
         )
 
     def _far_shape(self):
-        view, sizes = self.experiment.field_of_view, []
-        for name, step in zip(("dy", "dx"), self.voxel[1:], strict=True):
+        sizes, views = [], (self.experiment.field_of_view, self.experiment.field_of_view / self.experiment.gamma_h)
+        for name, step, view in zip(("dy", "dx"), self.voxel[1:], views, strict=True):
             size = round(view / step)
             if size < 1 or abs(size * step / view - 1) > 1e-6:
                 wanted = view / max(size, 1)
@@ -280,7 +290,7 @@ class Model:
 
     def _spectra(self, fields, chunk):
         """Far fields F_p of a chunk of exit fields, and the intensities D."""
-        spectra = [self.far_field.forward_chunk(E_h[chunk]) for E_h in fields]
+        spectra = [self.far_field.forward_chunk(E_h[chunk][..., self._seen]) for E_h in fields]
         D = None
         for (weight, _), F in zip(self.operators, spectra, strict=True):
             power = np.square(F.real)
@@ -304,7 +314,8 @@ class Model:
         if adj_fields is not None:
             for (fraction, _), F, adj_E_h in zip(self.operators, spectra, adj_fields, strict=True):
                 F *= adj_D * self._real.type(2 * fraction)
-                adj_E_h[chunk] = self.far_field.adjoint_chunk(F)
+                adj_E_h[chunk][..., self._seen] = self.far_field.adjoint_chunk(F)
+                adj_E_h[chunk][..., : self._seen.start] = 0
         return np.array([weight * sums, sums, loss.frame_sums(np.square(root, out=root))])
 
     def _frames(self, frames):
@@ -320,8 +331,8 @@ class Model:
 
     def _blocks(self, count):
         """Slices of ``range(count)`` of equal length whose arrays stay within BLOCK_BYTES."""
-        _, ny, nx = self.shape
-        exit_pixels = ny * (2 * nx + max(op.row_length for _, op in self.operators))
+        ny, columns = self.operators[0][1].exit_shape
+        exit_pixels = ny * (2 * columns + max(op.row_length for _, op in self.operators))
         pixels = max(self.far_field.far_shape) * max(self.experiment.detector_shape)
         size = len(self.operators) * (exit_pixels + pixels) * self.dtype.itemsize + 2 * pixels * self._real.itemsize
         parts = -(-count // max(1, BLOCK_BYTES // size))

@@ -10,6 +10,7 @@ from . import _checks, _core
 
 SCHEMES = ("strang", "etd2rk")
 TRANSPORTS = ("auto", "shift", "fourier")
+ORIENTATIONS = {"k_h": math.pi / 2, "symmetric": math.radians(178)}  # and their largest 2 theta
 MOST_PIXELS = 1000  # E_0 may move per layer: more is a mistake of units, and rows would grow with it
 LOST = 1e-2  # relative error of the reversed sweep above which its gradient is refused
 JOIN = 16  # pixels over which the two edge values of an incident field are joined (transport fourier)
@@ -46,7 +47,7 @@ def available_threads():
 
 
 class TakagiTaupin:
-    """Two-beam Takagi-Taupin equations on an orthogonal grid with z along k_h, and their exact discrete adjoint.
+    """Two-beam Takagi-Taupin equations on an orthogonal grid with z along k_h, or along k_0 + k_h, and their adjoint.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class TakagiTaupin:
     voxel : (dz, dy, dx)
         Voxel size [m].
     wavelength, two_theta : float
-        [m]; scattering angle [rad], 0 < 2 theta < pi/2.
+        [m]; scattering angle [rad], 0 < 2 theta < pi/2, or 178 deg with orientation "symmetric".
     chi_0, chi_h, chi_hbar : complex
         Fourier components of the susceptibility for fields exp(+ik.r), Im chi_0 >= 0. ``chi_hbar=None``: chi_h
         (centrosymmetric; not its conjugate). ``chi_hbar=0, chi_0=0`` is the kinematic (first-order) model exactly.
@@ -63,17 +64,25 @@ class TakagiTaupin:
         C, multiplies chi_h and chi_hbar, once. Leave it at 1 for tabulated values that contain C.
     scheme : "strang" | "etd2rk"
         Symmetric splitting of exact transport and the exact pointwise 2x2 exponential; or the paper's exponential Heun
-        (transport fourier; slower, its adjoint repeats steps instead of reversing them). Both second order in dz.
+        (transport fourier, orientation k_h; slower, its adjoint repeats steps instead of reversing them). Both second
+        order in dz.
     transport : "auto" | "shift" | "fourier"
         How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6, or a row FFT.
+        Orientation "symmetric": both waves, dz tan(theta) / dx.
     dtype : "complex64" | "complex128"
     device : "cpu"
     threads : int or None
         None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
+    orientation : "k_h" | "symmetric"
+        z along k_h: E_h keeps its column and is taken on the plane perpendicular to k_h behind the last layer. Or z
+        along k_0 + k_h: E_0 moves by +tan(theta) dz per layer, E_h by -tan(theta) dz; both are taken on the plane of
+        the last voxel centres, E_h on a row that reaches further to -x than the crystal, so that nothing is lost.
 
     Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (places
-    of an E_0 row inside, for a plane wave). Source: Takagi-Taupin equations as in
-    csrc/README.md, equations (1)-(6); Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
+    of an E_0 row inside, for a plane wave), ``exit_shape`` ((ny, columns) of E_h), ``exit_slice`` (the columns that are
+    the crystal's, the last nx) and ``exit_reach`` (how many of the last columns straight paths from the box reach;
+    beyond are only ripples of the interpolation). Source: Takagi-Taupin equations as in csrc/README.md, equations
+    (1)-(6), (10); Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
     """
 
     def __init__(
@@ -91,13 +100,18 @@ class TakagiTaupin:
         dtype="complex64",
         device="cpu",
         threads=None,
+        orientation="k_h",
     ):
         self.shape = _checks.sizes("shape", shape, 3)
         self.voxel = _checks.lengths("voxel", voxel, 3)
         self.wavelength = _checks.number("wavelength", wavelength, above=0)
         self.two_theta = _checks.number("two_theta", two_theta)
-        if not 0 < self.two_theta < math.pi / 2:
-            raise ValueError(f"two_theta: expected an angle in rad, 0 < two_theta < pi/2, got {two_theta!r}")
+        self.orientation = _checks.choice("orientation", orientation, tuple(ORIENTATIONS))
+        if not 0 < self.two_theta < ORIENTATIONS[self.orientation]:
+            wants, hint = "0 < two_theta < 178 deg", ""
+            if self.orientation == "k_h":
+                wants, hint = "0 < two_theta < pi/2", "; orientation='symmetric' goes up to 178 deg"
+            raise ValueError(f"two_theta: expected an angle in rad, {wants}, got {two_theta!r}{hint}")
         self.chi_0 = _checks.complex_number("chi_0", chi_0)
         if self.chi_0.imag < 0:
             raise ValueError(
@@ -115,23 +129,24 @@ class TakagiTaupin:
 
         nz, _, nx = self.shape
         dz, _, dx = self.voxel
-        self.pixels_per_layer = dz * math.tan(self.two_theta) / dx
+        symmetric = self.orientation == "symmetric"
+        angle, tan = (self.two_theta / 2, "tan(two_theta / 2)") if symmetric else (self.two_theta, "tan(two_theta)")
+        self.pixels_per_layer = dz * math.tan(angle) / dx
         if self.pixels_per_layer > MOST_PIXELS:
-            raise ValueError(
-                f"voxel: expected dz tan(two_theta) / dx <= {MOST_PIXELS} pixels, got {self.pixels_per_layer:g}"
-            )
+            raise ValueError(f"voxel: expected dz {tan} / dx <= {MOST_PIXELS} pixels, got {self.pixels_per_layer:g}")
         whole = round(self.pixels_per_layer)
         fits = whole >= 1 and abs(self.pixels_per_layer - whole) <= 1e-6
         _checks.choice("transport", transport, TRANSPORTS)
         if self.scheme == "etd2rk":  # its phi functions are Fourier multipliers
+            if symmetric:
+                raise ValueError("scheme: expected 'strang' with orientation 'symmetric', got 'etd2rk'")
             if transport == "shift":
                 raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
             fits = False
         if transport == "shift" and not fits:
             raise ValueError(
                 "transport: expected 'fourier' or 'auto', got 'shift', which needs a whole number >= 1 of pixels"
-                f" dz tan(two_theta) / dx, here {self.pixels_per_layer:.8g}; dz = {dx / math.tan(self.two_theta):.8g} m"
-                " would give 1"
+                f" dz {tan} / dx, here {self.pixels_per_layer:.8g}; dz = {dx / math.tan(angle):.8g} m would give 1"
             )
         self.transport = "shift" if fits and transport != "fourier" else "fourier"
         self.shift = whole if self.transport == "shift" else 0
@@ -139,9 +154,13 @@ class TakagiTaupin:
         # periodic: what left on the right must not come back before the last layer.
         self._travel = math.ceil(self.pixels_per_layer * (nz - 1) - 1e-9)
         self.row_length = self._row_length(plane_wave=True)
+        self.exit_shape = (self.shape[1], self.row_length if symmetric else nx)
+        self.exit_slice = slice(self.exit_shape[1] - nx, self.exit_shape[1])
+        self.exit_reach = nx + self._travel if symmetric else nx
 
         k = 2 * math.pi / self.wavelength
-        K_0, K_h = k / (2 * math.cos(self.two_theta)), k / 2
+        K_0 = k / (2 * math.cos(angle))
+        K_h = K_0 if symmetric else k / 2
         C = self.polarization_factor
         self._plan = {
             "shape": self.shape,
@@ -153,6 +172,8 @@ class TakagiTaupin:
                 1j * dz * K_h * C * self.chi_h,
             ),
             "row_length": self.row_length,
+            "exit_length": self.exit_shape[1],
+            "tan_h": math.tan(angle) if symmetric else 0.0,
             "shift": self.shift,
             "etd2rk": self.scheme == "etd2rk",
             "pixels": self.pixels_per_layer,
@@ -163,12 +184,14 @@ class TakagiTaupin:
         need = self.shape[2] + self._travel
         if self.shift:
             return need
-        return _core.fourier_row_length(need + (0 if plane_wave else JOIN))
+        # Where E_h moves too its row is an output: one length for every incident field, and room for its ripples.
+        return _core.fourier_row_length(need + (0 if plane_wave and self.orientation == "k_h" else JOIN))
 
     def __repr__(self):
         return (
             f"TakagiTaupin(shape={self.shape}, voxel={self.voxel}, two_theta={self.two_theta:.6g}, "
-            f"transport={self.transport!r}, dtype={self.dtype.name!r}, threads={self.threads})"
+            f"orientation={self.orientation!r}, transport={self.transport!r}, dtype={self.dtype.name!r}, "
+            f"threads={self.threads})"
         )
 
     def forward(self, S, dq, s_0=None, incident=None, *, return_E_0=False, return_state=False):
@@ -192,7 +215,8 @@ class TakagiTaupin:
 
         Returns
         -------
-        E_h : complex (frames, ny, nx), exit ramp exp(i (dq_x x + dq_y y)) included, exp(i dq_z z_out) left out.
+        E_h : complex (frames, *exit_shape), exit ramp exp(i (dq_x x + dq_y y)) included, exp(i dq_z z_out) left out.
+            exit_shape is (ny, nx) unless the orientation is "symmetric".
 
         Raises TypeError (kind, dtype) or ValueError (shape, NaN) naming the argument.
         """
@@ -200,13 +224,15 @@ class TakagiTaupin:
         row = None if incident is None else self.incident_row(incident)
         nz, ny, nx = self.shape
         plan = self._plan | {"row_length": self._row_length(incident is None)}
-        E_h = np.empty((len(dq), ny, nx), self.dtype)
+        E_h = np.empty((len(dq), *self.exit_shape), self.dtype)
         keep = return_E_0 or return_state
         E_0 = np.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
         _core.forward(plan, dq, S, s_0, row, E_h, E_0, self.dtype == np.complex64)
         extra = []
         if return_E_0:
-            extra.append(np.ascontiguousarray(E_0[:, :, :nx]))  # pixel x is at place x, for shift at the last layer
+            # pixel x is at place x, for shift at the last layer; where E_h is wider, both rows begin left of the box
+            box = self.exit_slice if not self.shift else slice(0, nx)
+            extra.append(np.ascontiguousarray(E_0[:, :, box]))
         if return_state:
             E_h.flags.writeable = False  # the state shares it
             extra.append(State(E_h, E_0))
@@ -219,7 +245,7 @@ class TakagiTaupin:
         ----------
         S, dq, s_0, incident
             As given to `forward`.
-        adj_E_h : complex (frames, ny, nx)
+        adj_E_h : complex (frames, *exit_shape)
             dL/dRe(E_h) + i dL/dIm(E_h).
         state : State, optional
             From ``forward(..., return_state=True)`` with the same arguments (only its shape can be checked: a state of
@@ -237,8 +263,8 @@ class TakagiTaupin:
         """
         S, dq, s_0 = self._inputs(S, dq, s_0)
         nz, ny, nx = self.shape
-        axes = "(frames, ny, nx)"
-        adj_E_h = _checks.array("adj_E_h", adj_E_h, (len(dq), ny, nx), self.dtype, axes=axes)
+        axes = "(frames, ny, nx)" if self.orientation == "k_h" else "(frames, *exit_shape)"
+        adj_E_h = _checks.array("adj_E_h", adj_E_h, (len(dq), *self.exit_shape), self.dtype, axes=axes)
         if support is not None:
             support = _checks.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
         if state is None:
@@ -246,7 +272,7 @@ class TakagiTaupin:
         row_length = self._row_length(incident is None)
         if not isinstance(state, State):
             raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
-        for field, length in (("E_h", nx), ("E_0_row", row_length)):
+        for field, length in (("E_h", self.exit_shape[1]), ("E_0_row", row_length)):
             array = getattr(state, field)
             if array.dtype != self.dtype or array.shape != (len(dq), ny, length) or not array.flags.c_contiguous:
                 raise ValueError(
@@ -284,14 +310,16 @@ class TakagiTaupin:
         """Weights of the left and the right edge value on the row's places outside the box, and those places."""
         nx = self.shape[2]
         count = row_length - nx
+        first = slice(0, count), slice(count, None)
         if self.shift:
-            return slice(0, count), np.ones(count), np.zeros(count), slice(count, None)
-        # Places nx.. lie right of the box and, periodically, left of it: what flows in must be the left edge value;
-        # a raised cosine joins the two edges without a jump that would ring.
+            return first[0], np.ones(count), np.zeros(count), first[1]
+        # The places outside lie right of the box and, periodically, left of it: what flows in must be the left edge
+        # value; a raised cosine joins the two edges without a jump that would ring.
         left = np.ones(count)
         join = max(count - self._travel - 1, 0)
         left[:join] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(join) + 1) / (join + 1))
-        return slice(nx, None), left, 1 - left, slice(0, nx)
+        outside, box = first if self.orientation == "symmetric" else (slice(nx, None), slice(0, nx))
+        return outside, left, 1 - left, box
 
     def incident_row(self, incident):
         """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
@@ -330,10 +358,11 @@ def estimate_memory(op, n_frames):
     nz, ny, nx = op.shape
     complex_bytes, real_bytes = op.dtype.itemsize, op._real.itemsize
     lanes = _core.cpu_lanes(op.dtype == np.complex64)
-    fields = n_frames * ny * (2 * nx + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
+    width = op.exit_shape[1]
+    fields = n_frames * ny * (2 * width + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
     gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
-    tables = (n_frames + lanes) * (nz + nx) * complex_bytes
-    per_thread = nz * nx * (16 + 8) * real_bytes + 2 * lanes * (nx + op.row_length) * complex_bytes
+    tables = (n_frames + lanes) * (nz + width) * complex_bytes
+    per_thread = nz * nx * (16 + 8) * real_bytes + 2 * lanes * (width + op.row_length) * complex_bytes
     if op.scheme == "etd2rk":  # kept and repeated states, and a dozen rows
         states = 2 * math.ceil(math.sqrt(nz)) + 12
         per_thread += states * lanes * (nx + op.row_length) * complex_bytes

@@ -25,11 +25,15 @@ BLANES_MOAN_A = np.array([*_A, 1 - 2 * _A.sum(), *_A[::-1]])
 BLANES_MOAN_B = np.array([*_B, 0.5 - _B.sum(), 0.5 - _B.sum(), *_B[::-1]])
 
 
-def coefficients(wavelength, two_theta, chi_0, chi_h, chi_hbar=None, polarization_factor=1.0):
-    """Factors of equations (1) and (2), 1/m: a = .a s_0, b = .b conj(S), c = .c S, d = .d s_0; also .k, .K_0, .K_h."""
+def coefficients(wavelength, two_theta, chi_0, chi_h, chi_hbar=None, polarization_factor=1.0, orientation="k_h"):
+    """Factors of equations (1) and (2), 1/m: a = .a s_0, b = .b conj(S), c = .c S, d = .d s_0; also .k, .K_0, .K_h.
+
+    K = k / (2 cosine of the wave's angle to z). orientation : "k_h", or "symmetric", z along k_0 + k_h.
+    """
     chi_hbar = chi_h if chi_hbar is None else chi_hbar
     k = 2 * np.pi / wavelength
-    K_0, K_h = k / (2 * np.cos(two_theta)), k / 2
+    cosines = {"k_h": (np.cos(two_theta), 1.0), "symmetric": (np.cos(two_theta / 2),) * 2}[orientation]
+    K_0, K_h = (k / (2 * gamma) for gamma in cosines)
     C = polarization_factor
     return SimpleNamespace(
         k=k, K_0=K_0, K_h=K_h, a=1j * K_0 * chi_0, b=1j * K_0 * C * chi_hbar, c=1j * K_h * C * chi_h, d=1j * K_h * chi_0
@@ -276,9 +280,10 @@ def blanes_moan(
     return ramp * G
 
 
-def laue_slab(z, D, *, wavelength, two_theta, chi_0, chi_h, chi_hbar=None, polarization_factor=1.0):
-    """(E_0, G) of a perfect slab of thickness z, m, at detuning D, rad/m, plane wave, entrance face normal to k_h."""
-    f = coefficients(wavelength, two_theta, chi_0, chi_h, chi_hbar, polarization_factor)
+def laue_slab(z, D, *, chi_0, orientation="k_h", **physics):
+    """(E_0, G) of a perfect slab of thickness z, m, at detuning D = k_h.dq / k_hz, rad/m, plane wave, entrance face
+    normal to z; physics as in `coefficients`."""
+    f = coefficients(chi_0=chi_0, orientation=orientation, **physics)
     D = np.asarray(D, float)
     sigma, delta = (f.K_0 * chi_0 + f.K_h * chi_0 - D) / 2, (f.K_0 * chi_0 - f.K_h * chi_0 + D) / 2
     Om = np.sqrt(delta * delta - f.b * f.c)
@@ -339,7 +344,7 @@ def constant_strain_gradient(z, D, B, *, wavelength, two_theta, chi_0, chi_h, ch
 
 
 def darwin_half_space(X, D, *, wavelength, two_theta, chi_0, chi_h, chi_hbar=None, polarization_factor=1.0):
-    """G on the face of a half space in symmetric Bragg orientation, X (n,), m, behind the edge of the beam.
+    """G on the face of a half space in symmetric Bragg orientation, X (n,), m, behind the beam's edge; D = k_h.dq/k.
 
     i sqrt(chi_h / chi_hbar) int_0^{kappa X} J_1(u)/u exp(i eta u) du along the straight path in the complex plane.
     """
