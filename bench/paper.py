@@ -9,8 +9,8 @@ A: the gold cube, rocking curves and their shift, errors without noise and with 
 welded iridate block. C: gold cubes of 0.1 to 2 extinction lengths. `paper_cases.py` says what they are. Data come from
 the model that reconstructs them: this shows what is recovered where the model holds.
 
-Every finished row is printed and written to FOLDER/results.json, pictures go beside it; Ctrl-C keeps what is there,
-and ``--resume`` goes on behind it.
+Every finished row is printed and written to FOLDER/results.json, the objects (on the model grid, laid over the truth)
+and pictures beside it; Ctrl-C keeps what is there, and ``--resume`` goes on behind it.
 """
 
 import argparse
@@ -159,13 +159,15 @@ class Results:
 
 
 def study(case, photons, seed, results, args, **key):
-    """Simulate, reconstruct by all methods, measure, record: {method: S laid over the truth}; None: done before."""
+    """Simulate, reconstruct by all methods, measure, record: {method: S laid over the truth}."""
     key = {"photons": photons, "seed": seed} | key
+    label = "-".join(f"{v:g}" if isinstance(v, float) else str(v) for v in key.values())
+    stored = results.folder / f"objects-{label}.npz"
     if results.done(**key):
-        return None
+        with np.load(stored) as file:
+            return {method: file[method] for method in METHODS}
     total = None if photons == "none" else float(photons)
     data, _ = simulate.counts(case.model.intensities(case.S), seed=seed, total=total)
-    label = "-".join(f"{v:g}" if isinstance(v, float) else str(v) for v in key.values())
     checkpoint = results.folder / f"checkpoint-{label}.h5"
     recipe = {"kinematic": kinematic.PAPER_RECIPE | args.kinematic, "steps": args.steps}
     found = reconstructions(case, data, seed, args.size, recipe, checkpoint, args.resume, args.progress)
@@ -173,6 +175,7 @@ def study(case, photons, seed, results, args, **key):
     for method, (S, misfit, seconds) in found.items():
         numbers, laid[method] = measure(case, S, method)
         rows.append(key | {"method": method, "misfit": misfit, "seconds": seconds} | numbers)
+    np.savez(stored, **{method: S.astype(np.complex64) for method, S in laid.items()})
     results.add(rows)
     checkpoint.unlink(missing_ok=True)
     title = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in key.items())
@@ -190,9 +193,9 @@ def study_seeds(case, photons, results, args, draw):
     objects = {method: [] for method in METHODS}
     for seed in args.seeds:
         laid = study(case, photons, seed, results, args)
-        for method, S in (laid or {}).items():
+        for method, S in laid.items():
             objects[method].append(S)
-        if laid and seed == args.seeds[0]:
+        if seed == args.seeds[0]:
             draw(laid, photons)
     for method, several in objects.items():
         if len(several) > 1:
@@ -225,6 +228,7 @@ def run_a(args, results):
     def draw(laid, photons):
         title = f"{case.name}, {'no noise' if photons == 'none' else photons + ' photons'}"
         pictures.methods(results.folder / f"methods-{photons}.png", case, laid, strain, title)
+        pictures.correlation(results.folder / f"fsc-{photons}.png", case, laid, resolution.fsc, title)
 
     for photons in args.photons:
         study_seeds(case, photons, results, args, draw)
@@ -239,6 +243,7 @@ def run_b(args, results):
         for method, S in ({"truth": case.S} | laid).items():
             name = f"nine-{method.replace('/', '-')}-{photons}.png"
             pictures.nine(results.folder / name, case, S, strain, f"{case.name}: {method}")
+        pictures.correlation(results.folder / f"fsc-{photons}.png", case, laid, resolution.fsc, case.name)
 
     for photons in args.photons:
         study_seeds(case, photons, results, args, draw)

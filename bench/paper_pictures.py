@@ -11,7 +11,7 @@ _GREY = "0.88"
 
 def rocking(path, case, strained, shifts, angles, perfect):
     """Rocking curves of the strained cube, and of the unstrained one about its peak with the measured shifts."""
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     across = np.rad2deg(case.model.experiment.rocking_angles)
     top = strained["kinematic"].max()
@@ -26,8 +26,9 @@ def rocking(path, case, strained, shifts, angles, perfect):
     right.axvline(form, color="0.4", linestyle=":", label=f"closed form: {form:+.2f} mdeg")
     right.set(xlim=(-15, 15), xlabel="rocking angle (mdeg)", title="the same without strain; shift of the centroid")
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=9)
         axes.grid(alpha=0.25)
+    left.legend(frameon=False, fontsize=9)
+    right.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     plot.save(figure, path)
 
 
@@ -50,9 +51,25 @@ def methods(path, case, laid, strain, title):
                 continue
             text = f"{name}: {label}"
             if kind == "error":
-                text += f", rms {np.sqrt(np.mean(maps[kind][inside] ** 2)):.3g}"
+                text = f"{name}: error, rms {np.sqrt(np.mean(maps[kind][inside] ** 2)):.3g} rad"
             cut.show(figure, axes, maps, kind, limits[kind], unit, text)
     plot.save(figure, path, dpi=90)
+
+
+def correlation(path, case, laid, fsc, title):
+    """Fourier shell correlation of every method with the truth."""
+    figure = Figure(figsize=(6.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for name, S in laid.items():
+        curve = fsc(S, case.S, case.model.voxel)
+        where = "<" if curve.limited else ""
+        label = f"{name}: {where}{1e9 * curve.resolution:.1f} nm"
+        axes.plot(1e-6 * curve.q, curve.value, color=_COLOURS[name], label=label)
+    axes.plot(1e-6 * curve.q, curve.threshold, "k:")
+    axes.set(ylim=(0, 1.02), xlabel="q (1/µm)", ylabel="Fourier shell correlation with the truth", title=title)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    plot.save(figure, path)
 
 
 def nine(path, case, S, strain, title):
@@ -160,7 +177,7 @@ class _Cut:
         shown = axes.imshow(image, origin="lower", extent=(*self.edges[across], *self.edges[up]), vmax=limit, **style,
                             interpolation="nearest", aspect="equal")  # fmt: skip
         figure.colorbar(shown, ax=axes, shrink=0.85, pad=0.02).set_label(unit)
-        axes.set_title(text, fontsize=10)
+        axes.set_title(text, fontsize=9)
         axes.set_xlabel(f"{across} (µm)", fontsize=9)
         axes.set_ylabel(f"{up} (µm)", fontsize=9)
         axes.tick_params(labelsize=8)
