@@ -23,6 +23,7 @@ GOLD = pendel.Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j, name="Au",
 IRIDATE = pendel.Crystal(-2.4947e-5 + 9.6953e-7j, 1.3373e-5 - 8.4241e-7j, name="Sr2IrO4", hkl=(1, 1, 6))
 LATTICE = (5.49, 5.49, 25.80)  # angstrom, Sr2IrO4
 BLOCK = (1.5e-6, 1.5e-6, 1.2e-6)  # m, along a, b, c
+GOLD_RANGE, BLOCK_RANGE = 0.2, 0.15  # deg, to either side
 GOLD_PHASE = 2.0  # rad, highest bump of -h.u
 WELD_PHASE, WELD_RADIUS = 3.0, 0.15e-6  # rad at the corner; m over which it halves
 
@@ -57,6 +58,10 @@ class Case:
         counts = (experiment.n_frames, *experiment.detector_shape)
         return np.all([np.abs(p) < n / 2 for p, n in zip(place, counts, strict=True)], axis=0)
 
+    def seen(self, S):
+        """S within the measured band; the differences that make a strain would mostly show what lies beyond."""
+        return np.fft.ifftn(np.fft.fftn(S) * np.fft.ifftshift(self.measured_band))
+
 
 def gold_cube(size="half", edge=1e-6, strained=True, threads=None):
     """Au cube, (002) parallel to two faces, 8 keV, 2theta = 44.76 deg, rocking +-0.2 deg for an edge of 1 um.
@@ -71,7 +76,7 @@ def gold_cube(size="half", edge=1e-6, strained=True, threads=None):
         detector_shape=(n, n),
         arm=[("y+", np.deg2rad(44.76))],
         rocking_axis="y+",  # positive angles: the larger glancing angle
-        rocking_angles=np.deg2rad(np.linspace(-0.2, 0.2, n + 1)) * (1e-6 / edge),
+        rocking_angles=np.deg2rad(np.linspace(-GOLD_RANGE, GOLD_RANGE, n + 1)) * (1e-6 / edge),
     )
     h = experiment.frame @ experiment.h
     turn = phantom.orientation((0, 0, 1), h)
@@ -100,7 +105,7 @@ def welded_block(size="half", threads=None):
         detector_shape=(n, n),
         arm=[("y+", math.acos(math.cos(two_theta) / math.cos(gamma))), ("x-", gamma)],
         rocking_axis="y+",
-        rocking_angles=np.deg2rad(np.linspace(-0.15, 0.15, n + 1)),
+        rocking_angles=np.deg2rad(np.linspace(-BLOCK_RANGE, BLOCK_RANGE, n + 1)),
     )
     h = experiment.frame @ experiment.h
     normal = np.array(IRIDATE.hkl) / LATTICE  # of the lattice planes, in the axes of the block
@@ -116,7 +121,7 @@ def welded_block(size="half", threads=None):
 def _model(experiment, crystal, turn, edges, threads):
     voxel = experiment.suggest_voxel()
     extent = (np.abs(turn) @ np.array(edges))[::-1]
-    shape = [2 * math.ceil(1.2 * e / (2 * v)) for e, v in zip(extent, voxel, strict=True)]
+    shape = [2 * math.ceil(max(1.2 * e / v, e / v + 8) / 2) for e, v in zip(extent, voxel, strict=True)]
     most = [int(experiment.field_of_view / v * (1 + 1e-9)) // 2 * 2 for v in voxel[1:]]
     shape = (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
     return pendel.Model(experiment, crystal, shape, voxel, polarization={"sigma": 1.0}, threads=threads)

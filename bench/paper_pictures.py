@@ -1,4 +1,7 @@
-"""Pictures of `paper.py`. All maps of a figure share their scale; a constant phase is taken out."""
+"""Pictures of `paper.py`. The maps of one kind share their scale, that of the truth; a constant phase is taken out.
+
+Strains are those of the objects within the measured band, the truth's too.
+"""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -129,14 +132,13 @@ def _flat(S, inside):
 def _maps(S, truth, inside, strain, case):
     S = S * np.exp(-1j * np.angle(np.vdot(truth[inside], S[inside])))
     amplitude = np.abs(S)
-    # a kinematic amplitude is relative: all are shown over their median
-    found, defined = strain(S, case.model.voxel, case.h)
+    found, defined = strain(case.seen(S), case.model.voxel, case.h)
     # differences reach two voxels: the surface has a strain of its own only where the neighbours are inside
     core = defined & (case.body > 0.999)
     for axis in range(3):
         core &= (np.roll(case.body, 1, axis) > 0.5) & (np.roll(case.body, -1, axis) > 0.5)
     return {
-        "amplitude": amplitude / np.median(amplitude[inside]),
+        "amplitude": amplitude / np.median(amplitude[inside]),  # a kinematic one is relative
         "phase": np.where(inside, np.angle(S), np.nan),
         "strain": np.where(core, 1e4 * found, np.nan),
         "error": np.where(inside, np.angle(S * truth.conj()), np.nan),
@@ -146,7 +148,7 @@ def _maps(S, truth, inside, strain, case):
 def _limits(truth, inside):
     return {
         "amplitude": 1.5,
-        "phase": np.abs(truth["phase"][inside]).max(),
+        "phase": np.percentile(np.abs(truth["phase"][inside]), 99.5) or 1.0,
         "strain": np.nanpercentile(np.abs(truth["strain"]), 99.5) or 1.0,
     }
 

@@ -58,8 +58,8 @@ def test_weakly_diffracting_crystal_comes_out_flat(experiment, inverse, gold, fi
     phase = np.angle(bent[full] / bent[full].mean())
     assert phase.std() > 0.15 and np.ptp(np.abs(bent[full])) > 0.05  # there is something to correct
     flat = refraction.correct(bent, voxel, experiment, gold["chi_0"], support=body)
-    # chi_h chi_hbar is 1e-6 of gold's: 1e-8 rad of extinction are left; between pixels the engine's periodic row and the
-    # correction's zero-padded one have other sinc tails, 6e-5. Half the path or the wrong sign leave 0.1 rad or more.
+    # chi_h chi_hbar is 1e-6 of gold's: 1e-8 rad of extinction are left; between pixels the engine's periodic row and
+    # the correction's zero-padded one have other sinc tails, 6e-5. Half the path or the wrong sign leave 0.1 rad.
     assert np.abs(np.angle(flat[full])).max() < {1.0: 5e-6, 0.8: 3e-4}[finer]
     # sinc of what a layer turns and dims within itself, |dz K chi_0|^2/24 ~ 1e-3
     assert np.abs(np.abs(flat[full]) - 1).max() < 2e-3
