@@ -26,7 +26,7 @@ import paper_pictures as pictures
 import pendel
 from pendel import kinematic, phantom, refraction, resolution, simulate
 from pendel.compare import compare, strain
-from pendel.progress import Progress
+from pendel.start import phase
 
 # Of the dynamical reconstruction; the rate goes with the voxels, coarse ones bear larger steps.
 RECIPE = {"schedule": "cosine", "shrink_wrap_every": 10}
@@ -55,16 +55,7 @@ def reconstructions(case, data, seed, size, recipe, checkpoint=None, resume=Fals
     and the twin, which it cannot know, from the truth.
     """
     model, begun = case.model, time.perf_counter()
-    starts = recipe["starts"]
-    with Progress("HIO/ER", starts * recipe["kinematic"]["iterations"], "iteration", show=progress) as shown:
-        phased, chi = kinematic.phase_best(
-            data,
-            seeds=range(seed * starts, (seed + 1) * starts),
-            workers=model.threads,
-            progress=lambda i, _, error: shown(i, error=error),
-            **recipe["kinematic"],
-        )
-    print(f"HIO/ER: misfits of the starts {', '.join(f'{c**2:.2e}' for c in chi)}", flush=True)
+    phased = phase(data, seed=seed, threads=model.threads, progress=progress, **recipe["kinematic"])
     grid = phased, model.experiment, model.shape, model.voxel
     S_k = kinematic.to_model_grid(*grid, clip=False)
     if compare(S_k, case.S, model.voxel, ramp=True, twin=True).twin:
@@ -174,7 +165,7 @@ def study(case, photons, seed, results, args, **key):
     total = None if photons == "none" else float(photons)
     data, _ = simulate.counts(case.model.intensities(case.S), seed=seed, total=total)
     checkpoint = results.folder / f"checkpoint-{label}.h5"
-    recipe = {"kinematic": kinematic.PAPER_RECIPE | args.kinematic, "steps": args.steps, "starts": args.starts}
+    recipe = {"kinematic": kinematic.PAPER_RECIPE | args.kinematic, "steps": args.steps}
     found = reconstructions(case, data, seed, args.size, recipe, checkpoint, args.resume, args.progress)
     rows, laid = [], {}
     for method, (S, misfit, seconds) in found.items():
@@ -283,10 +274,9 @@ def main(arguments=None):
     parser.add_argument("--quiet", dest="progress", action="store_false")
     args = parser.parse_args(arguments)
     args.photons = args.photons or PHOTONS[args.study]
-    args.kinematic = {"iterations": args.iterations} if args.iterations else {}
+    args.kinematic = {"starts": args.starts} | ({"iterations": args.iterations} if args.iterations else {})
     folder = args.output or pathlib.Path(f"paper-{args.study}-{args.size}")
     settings = {"study": args.study, "size": args.size, "steps": args.steps, "rate": RATE, "frames": FRAMES}
-    settings["starts"] = args.starts
     settings |= {"recipe": RECIPE, "kinematic": json.loads(json.dumps(kinematic.PAPER_RECIPE | args.kinematic))}
     results = Results(folder, settings | {"version": pendel.__version__}, args.resume)
     begun = time.perf_counter()

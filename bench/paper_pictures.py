@@ -120,7 +120,7 @@ def sizes(path, rows, length, names):
 _KINDS = (
     ("amplitude", "|S|", ""),
     ("phase", "phase -h.u", "rad"),
-    ("strain", "strain along h", "$10^{-4}$"),
+    ("strain", "strain along h, in band", "$10^{-4}$"),
     ("error", "phase error", "rad"),
 )
 

@@ -28,7 +28,7 @@ def cases(bench):
 
 
 def call(bench, folder, study, *more):
-    few = ["--steps", "60", "--iterations", "150", "--starts", "1", "--threads", "2", "--quiet", "-o", str(folder)]
+    few = ["--steps", "60", "--iterations", "300", "--starts", "1", "--threads", "2", "--quiet", "-o", str(folder)]
     return bench.main([study, *few, *more])
 
 
