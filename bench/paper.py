@@ -32,6 +32,7 @@ from pendel.start import phase
 RECIPE = {"schedule": "cosine", "shrink_wrap_every": 10}
 RATE = 0.05 * 64  # over the number of pixels along an axis
 FRAMES, STEPS = 4, 4800  # frames per step, steps
+TRIAL_EPOCHS = 25  # of each candidate of the start
 PHOTONS = {"A": ["none", "1e6", "1e7", "1e8", "1e9"], "B": ["1e8"], "C": ["none"]}
 LENGTHS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0)  # of C, in extinction lengths
 METHODS = ("HIO/ER", "refraction-corrected", "dynamical")
@@ -65,7 +66,7 @@ def reconstructions(case, data, seed, size, recipe, checkpoint=None, resume=Fals
     corrected = refraction.correct(S_k, model.voxel, model.experiment, model.crystal.chi_0)
     found["refraction-corrected"] = corrected, phased.chi**2, seconds
     begun = time.perf_counter()
-    start = pendel.kinematic_start(model, data, phased=phased, seed=seed, progress=progress)
+    start = pendel.kinematic_start(model, data, phased=phased, trial_epochs=TRIAL_EPOCHS, seed=seed, progress=progress)
     batches = model.n_frames // FRAMES
     result = pendel.reconstruct(
         model,

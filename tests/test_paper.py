@@ -33,9 +33,10 @@ def call(bench, folder, study, *more):
 
 
 @pytest.fixture(autouse=True)
-def tiny(cases, monkeypatch):
+def tiny(bench, cases, monkeypatch):
     """24 pixels and frames; the range of angles goes along, or else the frames are too far apart for phasing."""
     monkeypatch.setitem(cases.PIXELS, "small", 24)
+    monkeypatch.setattr(bench, "TRIAL_EPOCHS", 2)
     monkeypatch.setattr(cases, "GOLD_RANGE", 0.2 * 24 / 64)
     monkeypatch.setattr(cases, "BLOCK_RANGE", 0.15 * 24 / 64)
 
