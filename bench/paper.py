@@ -26,7 +26,8 @@ import paper_pictures as pictures
 import pendel
 from pendel import kinematic, phantom, refraction, resolution, simulate
 from pendel.compare import compare, strain
-from pendel.start import phase
+from pendel.start import FLAT, phase
+from scipy import ndimage
 
 # Of the dynamical reconstruction; the rate goes with the voxels, coarse ones bear larger steps.
 RECIPE = {"schedule": "cosine", "shrink_wrap_every": 10}
@@ -65,23 +66,33 @@ def reconstructions(case, data, seed, size, recipe, checkpoint=None, resume=Fals
     found = {"HIO/ER": (S_k, phased.chi**2, seconds)}
     corrected = refraction.correct(S_k, model.voxel, model.experiment, model.crystal.chi_0)
     found["refraction-corrected"] = corrected, phased.chi**2, seconds
+
+    def dynamical(start, support):
+        batches = model.n_frames // FRAMES
+        return pendel.reconstruct(
+            model,
+            data,
+            start=start,
+            support=support,
+            seed=seed,
+            batches=batches,
+            epochs=max(1, recipe["steps"] // batches),
+            learning_rate=RATE / cases.PIXELS[size],
+            checkpoint=checkpoint,
+            resume=resume,
+            progress="dynamical" if progress else False,
+            **RECIPE,
+        )
+
     begun = time.perf_counter()
-    start = pendel.kinematic_start(model, data, phased=phased, trial_epochs=TRIAL_EPOCHS, seed=seed, progress=progress)
-    batches = model.n_frames // FRAMES
-    result = pendel.reconstruct(
-        model,
-        data,
-        start=start.S,
-        support=start.support,
-        seed=seed,
-        batches=batches,
-        epochs=max(1, recipe["steps"] // batches),
-        learning_rate=RATE / cases.PIXELS[size],
-        checkpoint=checkpoint,
-        resume=resume,
-        progress="dynamical" if progress else False,
-        **RECIPE,
-    )
+    if recipe["known_shape"]:
+        support = ndimage.binary_dilation(case.body > 0, iterations=2)
+        result = dynamical(np.where(support, FLAT, 0), support)
+    else:
+        start = pendel.kinematic_start(
+            model, data, phased=phased, trial_epochs=TRIAL_EPOCHS, seed=seed, progress=progress
+        )
+        result = dynamical(start.S, start.support)
     found["dynamical"] = result.S, result.misfit, time.perf_counter() - begun
     return found
 
@@ -167,6 +178,7 @@ def study(case, photons, seed, results, args, **key):
     data, _ = simulate.counts(case.model.intensities(case.S), seed=seed, total=total)
     checkpoint = results.folder / f"checkpoint-{label}.h5"
     recipe = {"kinematic": kinematic.PAPER_RECIPE | args.kinematic, "steps": args.steps}
+    recipe["known_shape"] = args.known_shape
     found = reconstructions(case, data, seed, args.size, recipe, checkpoint, args.resume, args.progress)
     rows, laid = [], {}
     for method, (S, misfit, seconds) in found.items():
@@ -269,6 +281,9 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=STEPS, help="of the dynamical reconstruction")
     parser.add_argument("--iterations", type=int, help="of HIO/ER, for a quick look; the paper's is 1800")
     parser.add_argument("--starts", type=int, default=5, help="phasings per seed, of which HIO/ER keeps the best")
+    parser.add_argument(
+        "--known-shape", action="store_true", help="start the dynamical reconstruction flat, in the shape and 2 voxels"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=pathlib.Path)
     parser.add_argument("--resume", action="store_true")
@@ -279,6 +294,7 @@ def main(arguments=None):
     folder = args.output or pathlib.Path(f"paper-{args.study}-{args.size}")
     settings = {"study": args.study, "size": args.size, "steps": args.steps, "rate": RATE, "frames": FRAMES}
     settings |= {"recipe": RECIPE, "kinematic": json.loads(json.dumps(kinematic.PAPER_RECIPE | args.kinematic))}
+    settings["known_shape"] = args.known_shape
     results = Results(folder, settings | {"version": pendel.__version__}, args.resume)
     begun = time.perf_counter()
     try:

@@ -181,7 +181,7 @@ def test_study_b_draws_nine_panels_of_every_object(bench, tmp_path, monkeypatch)
             nine(path, *more)
 
     monkeypatch.setattr(bench.pictures, "nine", first_only)
-    assert call(bench, tmp_path, "B", "--photons", "1e8") == 0
+    assert call(bench, tmp_path, "B", "--photons", "1e8", "--known-shape") == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert all(r["corner_truth_pm"] == rows[0]["corner_truth_pm"] for r in rows)
     objects = ("truth", "HIO-ER", "refraction-corrected", "dynamical")
