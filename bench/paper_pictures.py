@@ -52,9 +52,9 @@ def methods(path, case, laid, strain, title):
             if kind == "error" and name == "truth":
                 axes.axis("off")
                 continue
-            text = f"{name}: {label}"
+            text = f"{name}: {label}" if kind == "amplitude" else label
             if kind == "error":
-                text = f"{name}: error, rms {np.sqrt(np.mean(maps[kind][inside] ** 2)):.3g} rad"
+                text = f"error, rms {np.sqrt(np.mean(maps[kind][inside] ** 2)):.3g} rad"
             cut.show(figure, axes, maps, kind, limits[kind], unit, text)
     plot.save(figure, path, dpi=90)
 
