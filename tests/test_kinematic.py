@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pendel import kinematic, phantom
-from pendel.compare import compare
+from pendel.compare import compare, translate
 from pendel.experiment import Experiment
 
 SHAPE, VOXEL = (30, 30, 30), (8e-9, 8.5e-9, 8e-9)
@@ -114,6 +114,69 @@ def test_same_seed_same_result_for_any_number_of_workers(truth):
     assert not np.array_equal(a.object, kinematic.phase(data, iterations=24, seed=4).object)
 
 
+def test_blocks_are_gone_through_in_order(truth):
+    data = fourier_sums(truth, geometry())
+    common = {"iterations": 12, "period": 4, "final_er": 0, "shrink_every": 0, "seed": 3}
+    hio, er, both = (kinematic.phase(data, blocks=b, **common).error for b in (["hio"], ["er"], ["er", "hio"]))
+    assert np.array_equal(both[:5], er[:5]) and (np.diff(er) < 0).all()  # error reduction does what it says
+    assert both[5] != er[5] and hio[1] != er[1]
+    last = kinematic.phase(data, blocks=["er", "hio"], **common | {"final_er": 8}).error
+    assert np.array_equal(last, er)  # the end is error reduction whatever the block
+    assert np.array_equal(kinematic.phase(data, blocks=["er", "hio", "er"], **common).error[:9], both[:9])
+
+
+def test_recipe_of_the_paper_recovers_the_crystal(truth):
+    paper = kinematic.PAPER_RECIPE
+    assert (paper["iterations"], paper["beta"], paper["period"], paper["final_er"]) == (1800, 0.9, 50, 200)
+    experiment = geometry()
+    data = fourier_sums(truth, experiment)
+    result = kinematic.phase(data, **paper | {"iterations": 400, "final_er": 100})
+    S = kinematic.to_model_grid(result, experiment, SHAPE, VOXEL)
+    assert compare(S, truth, VOXEL, twin=True).phase_rmse < 0.06  # as above
+
+
+def test_best_of_several_seeds(truth):
+    data = fourier_sums(truth, geometry())
+    few, seen = {"iterations": 20, "shrink_every": 10}, []
+    best, chi = kinematic.phase_best(data, seeds=[4, 5], progress=lambda *x: seen.append(x[:2]), **few)
+    assert best.chi == chi.min() and best.seed == 4 + chi.argmin()
+    assert np.array_equal(best.object, kinematic.phase(data, seed=best.seed, **few).object)
+    assert seen[0] == (1, 40) and seen[-1] == (40, 40)
+
+
+def test_mean_of_the_best_seeds_undoes_what_the_data_leave_open(truth, monkeypatch, rng):
+    """Copies of one object, moved, turned in phase, twinned and noisy, are averaged to it with less noise."""
+    shape, inside = (44, 48, 50), np.zeros((44, 48, 50), bool)
+    inside[7:37, 9:39, 10:40] = np.abs(truth) > 0
+    clean = np.zeros(shape, complex)
+    clean[7:37, 9:39, 10:40] = truth
+    data = np.abs(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(clean), norm="ortho"))) ** 2
+
+    def changed(seed, size):
+        noisy = clean + inside * size * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+        moved = translate(noisy, [(0, 0, 0), (1, -2, 1), (0.5, 1.25, -1)][seed]) * np.exp(1j * seed)
+        support = translate(inside.astype(complex), [(0, 0, 0), (1, -2, 1), (0.5, 1.25, -1)][seed]).real > 0.5
+        if seed == 2:
+            moved, support = kinematic.twin(moved), kinematic.twin(support.astype(complex)).real > 0.5
+        chi = [0.1, 0.2, 0.15][seed]
+        return kinematic.KinematicResult(moved.astype(np.complex64), support, chi, np.zeros(3), seed)
+
+    def error(result):
+        core = np.abs(clean) > 0.5
+        a, b = result.object[core], clean[core]
+        return np.linalg.norm(a * np.exp(-1j * np.angle(np.vdot(b, a))) - b) / np.linalg.norm(b)
+
+    for size, seeds in ((0.0, 1e-2), (0.2, 0.19)):
+        monkeypatch.setattr(kinematic, "phase", lambda data, mask, seed, progress, size=size: changed(seed, size))
+        mean, chi = kinematic.phase_best(data, seeds=[0, 1, 2], average=3)
+        assert list(chi) == [0.1, 0.2, 0.15] and mean.seed == 0
+        assert error(mean) < seeds, error(mean)  # noise of 0.2 sqrt 2 = 0.28 in each, 0.16 in the mean of three
+        assert (mean.support ^ inside).sum() < 0.02 * inside.sum()
+        F = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(mean.object), norm="ortho"))
+        expected = np.linalg.norm(np.abs(F) - np.sqrt(data)) / np.linalg.norm(np.sqrt(data))
+        assert mean.chi == pytest.approx(expected, rel=1e-4)
+
+
 def test_known_object_is_mapped_by_its_lattice():
     """obj[n] = S(A n) sampled from a smooth S; the map back must return S: no phasing in between."""
     experiment = geometry((22.3, 23.6, 25.2))
@@ -153,6 +216,10 @@ def test_bad_arguments_are_named(truth):
         kinematic.phase(data, np.zeros((5, 6), bool))
     with pytest.raises(TypeError, match="seed: expected an integer"):
         kinematic.phase(data, seed=1.5)
+    with pytest.raises(ValueError, match=r"blocks\[1\]: expected one of 'hio', 'er', got 'raar'"):
+        kinematic.phase(data, blocks=("hio", "raar"))
+    with pytest.raises(ValueError, match="seeds: expected at least average = 2 of them, got 1"):
+        kinematic.phase_best(data, seeds=[0], average=2)
     obj = np.zeros((FRAMES, ROWS, COLS), complex)
     obj[15:30, 15:30, 15:30] = 1
     with pytest.raises(ValueError, match="shape: expected at least .* voxels to hold the object"):

@@ -99,3 +99,14 @@ def test_bad_arguments_are_named(problem, capsys):
         kinematic_start(tiny, data, iterations=50, progress=False)
     phase(data, iterations=3, threads=1)
     assert capsys.readouterr().err.startswith("kinematic phasing: iteration 3/3 error=")
+
+
+def test_the_best_of_several_phasings_is_kept(problem):
+    data = problem[2]
+    few = {"iterations": 30, "blocks": ("hio", "er"), "period": 10}
+    found = phase(data, seed=1, starts=3, threads=2, progress=False, **few)
+    each = [kinematic.phase(data, seed=seed, workers=2, **few) for seed in (3, 4, 5)]
+    best = min(each, key=lambda result: result.chi)
+    assert found.seed == best.seed and np.array_equal(found.object, best.object)
+    with pytest.raises(ValueError, match="starts: expected an integer >= 1, got 0"):
+        phase(data, starts=0)

@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"  # before the imports: modules read it
 
-from . import io, kinematic, phantom
+from . import io, kinematic, phantom, refraction, resolution
 from .compare import Comparison, compare
 from .experiment import Experiment
 from .model import Crystal, Model
@@ -30,5 +30,7 @@ __all__ = [
     "kinematic_start",
     "phantom",
     "reconstruct",
+    "refraction",
+    "resolution",
     "susceptibility",
 ]

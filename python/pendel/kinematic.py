@@ -18,6 +18,16 @@ from scipy import fft, ndimage
 from . import _checks
 from .support import shrink_wrap
 
+# Methods of Wu et al., arXiv 2506.15939: HIO and ER in turn every 50 iterations, ER at the end, 1800 in all.
+PAPER_RECIPE = {
+    "iterations": 1800,
+    "beta": 0.9,
+    "period": 50,
+    "blocks": ("hio", "er"),
+    "final_er": 200,
+    "shrink_every": 10,
+    "shrink_start": 100,
+}
 _SLAB = 8  # planes per chunk of an element-wise pass; fixed, so that sums do not depend on the number of workers
 
 
@@ -41,6 +51,7 @@ def phase(
     iterations=500,
     beta=0.9,
     period=50,
+    blocks=("hio", "hio", "er"),
     final_er=100,
     shrink_every=20,
     shrink_start=50,
@@ -59,7 +70,8 @@ def phase(
         values of bad pixels are not looked at.
     mask : bool of the same shape or (rows, cols), True = good. Other pixels, and those added by padding to
         FFT-friendly sizes, float.
-    iterations : in total. Blocks of ``period`` iterations go HIO, HIO, ER; the last ``final_er`` are ER.
+    iterations : in total. Blocks of ``period`` iterations go through ``blocks``, "hio" or "er" each, again and again;
+        the last ``final_er`` are ER. `PAPER_RECIPE` has those of Wu et al.
     beta : HIO's feedback.
     shrink_every : iterations between support updates (0: never), from ``shrink_start`` until final_er/2 before the end.
     threshold, sigma : the support is where |obj|, blurred by sigma voxels, exceeds threshold times its maximum; sigma
@@ -80,6 +92,9 @@ def phase(
     iterations = _checks.integer("iterations", iterations, at_least=1)
     final_er = min(_checks.integer("final_er", final_er, at_least=0), iterations)
     period = _checks.integer("period", period, at_least=1)
+    blocks = [_checks.choice(f"blocks[{i}]", b, ("hio", "er")) for i, b in enumerate(blocks)]
+    if not blocks:
+        raise ValueError("blocks: expected at least one of 'hio', 'er', got none")
     shrink_every = _checks.integer("shrink_every", shrink_every, at_least=0)
     shrink_start = _checks.integer("shrink_start", shrink_start, at_least=0)
     beta = np.float32(_checks.number("beta", beta, above=0, at_most=2))
@@ -135,7 +150,7 @@ def phase(
             if shrink_every and i and i % shrink_every == 0 and shrink_start <= i < iterations - final_er // 2:
                 blur = sigmas[0] + (sigmas[1] - sigmas[0]) * min(1.0, i / max(last_block, 1))
                 support = shrink_wrap(f, threshold, blur, periodic=True)
-            hybrid = i < last_block and (i // period) % 3 != 2
+            hybrid = i < last_block and blocks[i // period % len(blocks)] == "hio"
             slabs(to_support)
             g = f
             if progress is not None:
@@ -147,6 +162,68 @@ def phase(
 
     obj, support = _centre(g, support)
     return KinematicResult(object=obj, support=support, chi=chi, error=error, seed=seed)
+
+
+def phase_best(data, mask=None, *, seeds, average=1, progress=None, **recipe):
+    """Phase from several seeds and take the best, or the mean of the best few: (`KinematicResult`, all chi).
+
+    Parameters
+    ----------
+    data, mask, recipe : as in `phase`.  seeds : integers, one phasing each.
+    average : how many objects of smallest chi are averaged (complex, in the support they share by majority) after
+        each was laid over the best one by translation, constant phase and twin. Features that the data do not
+        determine differ between seeds and fade. 1: the best alone.
+    progress : called as progress(iteration, iterations, error) with the iterations of all seeds together.
+
+    chi : float64 (seeds,).  The result's ``error`` and ``seed`` are those of the best one.
+    """
+    seeds = [_checks.integer(f"seeds[{i}]", s, at_least=0) for i, s in enumerate(seeds)]
+    average = _checks.integer("average", average, at_least=1)
+    if not average <= len(seeds):
+        raise ValueError(f"seeds: expected at least average = {average} of them, got {len(seeds)}")
+    results = []
+    for i, seed in enumerate(seeds):
+
+        def report(iteration, iterations, error, i=i):
+            progress(i * iterations + iteration, len(seeds) * iterations, error)
+
+        results.append(phase(data, mask, seed=seed, progress=progress and report, **recipe))
+    chi = np.array([r.chi for r in results])
+    best, *others = (results[i] for i in np.argsort(chi, kind="stable")[:average])
+    if not others:
+        return best, chi
+    total, votes = best.object.astype(np.complex128), best.support.astype(int)
+    box = _common_box([best, *others])
+    for other in others:
+        obj, support = _laid_over(other, best, box)
+        total[box] += obj
+        votes[box] += support
+    support = 2 * votes > average
+    mean = np.where(support, total / average, 0).astype(np.complex64)
+    F = fft.fftn(fft.ifftshift(mean), norm="ortho")
+    root = fft.ifftshift(_pad(np.sqrt(np.where(_mask(mask, np.shape(data)), data, 0)), mean.shape))
+    good = fft.ifftshift(_pad(_mask(mask, np.shape(data)), mean.shape))
+    error = float(np.linalg.norm((np.abs(F) - root)[good]) / np.linalg.norm(root[good]))
+    return KinematicResult(mean, support, error, best.error, best.seed), chi
+
+
+def _common_box(results):
+    """Slices, symmetric about N//2, that hold all supports and three voxels more; a twin stays in it."""
+    slices = []
+    for axis, n in enumerate(results[0].support.shape):
+        used = [np.flatnonzero(r.support.any(axis=tuple({0, 1, 2} - {axis}))) for r in results]
+        reach = min(max(int(np.abs(u - n // 2).max()) for u in used) + 3, (n - 1) // 2)
+        slices.append(slice(n // 2 - reach, n // 2 + reach + 1))
+    return tuple(slices)
+
+
+def _laid_over(other, best, box):
+    """(object, support) of ``other`` in the box, moved, turned in phase and twinned to lie over ``best``."""
+    from .compare import compare, translate  # it imports this module
+
+    found = compare(other.object[box], best.object[box], (1.0, 1.0, 1.0), twin=True)
+    support = np.flip(other.support[box]) if found.twin else other.support[box]  # odd axes: no roll
+    return found.registered, np.abs(translate(support.astype(np.complex128), found.shift)) > 0.5
 
 
 def to_model_grid(result, experiment, shape, voxel, *, support=None, twin=False, order=3, normalise=True, clip=True):

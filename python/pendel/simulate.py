@@ -19,13 +19,20 @@ BUMPS = (
 _WIDTH = {"cube": 1.0, "sphere": 1.0, "truncated_octahedron": 1.15}  # between {100} facets, over size_nm
 
 
-def counts(intensities, photons=None, seed=0):
-    """Computed intensities as counts: (data, scale), data = scale * intensities, brightest pixel = ``photons``.
+def counts(intensities, photons=None, seed=0, *, total=None):
+    """Computed intensities as counts: (data, scale), data = scale * intensities.
 
-    With ``photons`` data are Poisson random numbers (int32) of generator ``seed``; None: no noise, float32, 1e6.
+    photons : expected in the brightest pixel, or total : in the whole scan; data are then Poisson random numbers
+        (int32) of generator ``seed``. Neither: no noise, float32, 1e6 in the brightest pixel.
     """
-    scale = (BRIGHTEST if photons is None else _checks.number("photons", photons, above=0)) / float(intensities.max())
-    if photons is None:
+    if photons is not None and total is not None:
+        raise ValueError("photons, total: expected at most one, got both")
+    if total is not None:
+        scale = _checks.number("total", total, above=0) / float(intensities.sum(dtype=np.float64))
+    else:
+        photons_at_peak = BRIGHTEST if photons is None else _checks.number("photons", photons, above=0)
+        scale = photons_at_peak / float(intensities.max())
+    if photons is None and total is None:
         return (intensities * scale).astype(np.float32), scale
     return np.random.default_rng(seed).poisson(intensities.astype(np.float64) * scale).astype(np.int32), scale
 

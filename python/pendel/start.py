@@ -79,14 +79,22 @@ def kinematic_start(
     return Start(*candidates[kind], phased.chi, kind, misfits)
 
 
-def phase(data, mask=None, *, iterations=500, seed=0, threads=None, progress=True):
-    """`pendel.kinematic.phase` with its progress shown on a terminal or in a log."""
-    with Progress("kinematic phasing", iterations, "iteration", show=bool(progress)) as shown:
+def phase(data, mask=None, *, iterations=500, seed=0, starts=1, threads=None, progress=True, **recipe):
+    """`pendel.kinematic.phase` with its progress shown on a terminal or in a log.
+
+    starts : phasings, of which the one of smallest misfit is kept (HIO can stagnate); their random phases have the
+        seeds starts * seed, starts * seed + 1, ...  recipe : further arguments, `kinematic.PAPER_RECIPE` for example.
+    """
+    starts = _checks.integer("starts", starts, at_least=1)
+    seed = _checks.integer("seed", seed, at_least=0)
+    seeds = range(starts * seed, starts * (seed + 1))
+    with Progress("kinematic phasing", starts * iterations, "iteration", show=bool(progress)) as shown:
 
         def report(iteration, _, error):
             shown(iteration, error=error)
 
-        return kinematic.phase(data, mask, iterations=iterations, seed=seed, workers=threads, progress=report)
+        recipe |= {"iterations": iterations, "workers": threads, "progress": report}
+        return kinematic.phase_best(data, mask, seeds=seeds, **recipe)[0]
 
 
 def box_for(phased, experiment, voxel, margin=1.35):
