@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 from pendel import Crystal, Experiment, Model, phantom, reconstruct
+from pendel.checkpoint import checkpoint_shape
 from pendel.compare import compare
 from pendel.experiment import rotation
-from pendel.reconstruct import checkpoint_shape
 from pendel.support import box_support
 from scipy import ndimage
 

@@ -5,6 +5,7 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 """
 
 import difflib
+import inspect
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,6 +190,28 @@ class Config:
             return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"model.{error}") from None
+
+    def recipe_arguments(self):
+        """Keywords of `pendel.reconstruct`, or of `pendel.lbfgs` with method "lbfgs", checkpoint files left out.
+
+        ConfigError names a key that contradicts another, or that L-BFGS does not take.
+        """
+        recipe = vars(self.recipe).copy()
+        method, _ = recipe.pop("method"), recipe.pop("checkpoint")
+        if recipe["background"] and recipe["likelihood"] != "poisson":
+            raise ConfigError(
+                f"recipe.background: expected 0 with recipe.likelihood = {recipe['likelihood']!r}, got "
+                f"{recipe['background']:g}"
+            )
+        if method == "lbfgs":
+            from .lbfgs import lbfgs
+
+            recipe["iterations"] = recipe.pop("epochs")
+            for key in sorted(set(recipe) - set(inspect.signature(lbfgs).parameters)):
+                del recipe[key]
+                if f"recipe.{key}" in self.given:
+                    raise ConfigError(f"recipe.{key}: expected no value with recipe.method = 'lbfgs', got one")
+        return recipe
 
     def voxel(self, experiment):
         """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto"."""
