@@ -4,8 +4,6 @@ import numpy as np
 
 from . import _checks, loss
 
-RADIUS = 2  # of an island of held-out pixels, in pixels and frames
-
 
 class Pixels:
     """Measured frames, a few at a time, with ``mask`` (True = good) and ``free`` (True = held out), bool or None."""
@@ -36,34 +34,27 @@ def _of(mask, indices):
 
 
 def free_pixels(shape, fraction, mask=None, seed=0):
-    """Pixels to hold out of a fit, bool ``shape`` = (frames, rows, cols): islands, about ``fraction`` of the good ones.
+    """Pixels to hold out of a fit, bool ``shape`` = (frames, rows, cols): single ones, about ``fraction`` of the good.
 
-    A pattern is sampled finer than its speckles, so that a single missing pixel could be guessed from its neighbours.
-    Held out are therefore balls of radius 2 in pixels and frames, 33 of them each, at random places. The innermost
-    twentieth of each axis about n//2 is left alone: the Bragg peak's centre carries too much of the fit.
+    Photon noise is independent from pixel to pixel, so a single pixel judges what the fit made of its neighbours'; and
+    the pattern is sampled finer than its speckles, so the true crystal can meet it. An island as large as a speckle
+    would take with it what no other pixel measures, and be missed by every crystal. The innermost twentieth of each
+    axis about n//2 is left alone: the fit hangs on the Bragg peak's centre.
 
     fraction : number > 0 and < 1.  mask : bool, True = good, as in `Model`.  seed : same seed, same pixels.
-    Raises ValueError where there are no such pixels.
+    Raises ValueError where no pixel is left on one of both sides.
     """
     shape = _checks.sizes("shape", shape, 3)
-    fraction = _checks.number("fraction", fraction, above=0, below=1)
-    seed = _checks.integer("seed", seed, at_least=0)
-    good = np.ones(shape, bool) if mask is None else np.broadcast_to(loss.check_mask("mask", mask, shape), shape)
-    axes = [np.arange(-RADIUS, RADIUS + 1)] * 3
-    ball = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    ball = ball[(ball**2).sum(axis=1) <= RADIUS**2]
-    # a pixel is missed by k balls of V pixels, thrown at N places, with probability (1 - V/N)^k
-    count = round(np.log1p(-fraction) / np.log1p(-min(len(ball) / good.size, 0.5)))
+    fraction = _checks.number("free_fraction", fraction, above=0, below=1)
+    mask = loss.check_mask("mask", mask, shape)
     # a stream of its own: the groups of frames keep theirs
-    places = np.random.default_rng([seed, 1]).integers(0, shape, size=(max(count, 1), 3))
-    places = (places[:, None] + ball).reshape(-1, 3)
-    places = places[((places >= 0) & (places < shape)).all(axis=1)]
-    free = np.zeros(shape, bool)
-    free[tuple(places.T)] = True
+    rng = np.random.default_rng([_checks.integer("seed", seed, at_least=0), 1])
+    free = rng.random(shape, np.float32) < fraction
     free[tuple(slice(n // 2 - n // 40, n // 2 + n // 40 + 1) for n in shape)] = False
+    good = np.broadcast_to(True if mask is None else mask, shape)
     free &= good
     if not free.any() or not (good & ~free).any():
         raise ValueError(
-            f"fraction: expected one that leaves good pixels on both sides, got {fraction:g} of {good.sum()}"
+            f"free_fraction: expected one that leaves good pixels on both sides, got {fraction:g} of {good.sum()}"
         )
     return free

@@ -101,8 +101,8 @@ def reconstruct(
     refine_intensities, intensity_spread : refine each frame's incident intensity; expected relative rms.
         Both: `pendel.refine`, with priors that take data for counts.
     refine_after : first epoch of refinement; None: after a quarter of the epochs. An early S fits no angle.
-    free_fraction : part of the good pixels to hold out of the fit, in small islands (`pendel.pixels.free_pixels`,
-        seeded by ``seed``). How well they are met tells a better crystal from a better fit to noise.
+    free_fraction : part of the good pixels to hold out of the fit, some 0.05 (`pendel.pixels.free_pixels`). How well
+        they are met tells a better crystal from a better fit to noise: rank runs of one seed by free_misfit.
     seed : of the random groups and of the held-out pixels.
     checkpoint : path of an HDF5 file written every `checkpoint_every` epochs; with ``resume=True`` a run goes on from
         it to the same bits as an uninterrupted one.

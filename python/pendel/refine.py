@@ -15,8 +15,9 @@ group with what its evaluation gave, so they cost no sweep.
 What the frames cannot tell is fixed after every epoch. A common offset is a phase ramp of S (a lattice tilt), and a
 stretch of all angles is a length of the crystal along dq: mean and slope of the offsets are 0. A common flux is the
 scale, and one that changes slowly over the rocking curve is a crystal with softer or harder faces, to which the
-reconstruction would drift: the parabola through log(flux) is 0, so that only what changes from frame to frame is
-refined. Both fits weight a frame with data/(data + prior), the share its counts have in (3) and (4).
+reconstruction would drift: the polynomial of degree 4 through log(flux), about one period over the scan, is 0, so that
+only what changes from frame to frame is refined. Both weight a frame with data/(data + prior), the share its counts
+have in (3) and (4).
 """
 
 import numpy as np
@@ -25,6 +26,7 @@ from . import _checks
 from .loss import frame_sums, frame_weights
 
 STEP = 0.1  # largest change of an angle at a time, in steps of the scan
+SLOW = 4  # degree of the changes of flux over a scan that are left to the crystal
 
 
 def dq_at(experiment, offsets):
@@ -90,8 +92,8 @@ class Flux:
     """Steps (4). ``spread``: expected relative rms of the incident intensity; further arguments as in `Angles`."""
 
     def __init__(self, experiment, pixels, likelihood, spread):
-        if experiment.n_frames < 4:
-            raise ValueError(f"refine_intensities: expected at least 4 frames, got {experiment.n_frames}")
+        if experiment.n_frames < 2 * SLOW:
+            raise ValueError(f"refine_intensities: expected at least {2 * SLOW} frames, got {experiment.n_frames}")
         self.angles, self.likelihood, self.pixels, self.inverse = (
             experiment.rocking_angles,
             likelihood,
@@ -115,8 +117,8 @@ class Flux:
         flux[frames] = (np.maximum(X, 0) + self.inverse) / (N + self.inverse)
 
     def fix(self, flux):
-        """Parabola of log(flux) to 0 and mean to 1, in place."""
-        flux /= np.exp(_smooth(self.angles, np.log(flux), 2, self.share))
+        """Slow changes of log(flux) to 0 and mean to 1, in place."""
+        flux /= np.exp(_smooth(self.angles, np.log(flux), SLOW, self.share))
         flux /= flux.mean()
 
 
