@@ -241,10 +241,16 @@ def test_the_recipe_has_every_argument_of_the_programs_it_is_given_to():
     "text, message",
     [
         ("background = 0.2", "recipe.background: expected 0 with recipe.likelihood = 'amplitude', got 0.2"),
-        ("method = 'lbfgs'\nbatches = 3", "recipe.batches: expected no value with recipe.method = 'lbfgs', got one"),
-        ("method = 'lbfgs'\nrefine_angles = true", "recipe.refine_angles: expected no value with recipe.method"),
+        ("method = 'lbfgs'\nphase_only_epochs = 3", "recipe.phase_only_epochs: expected none with recipe.method"),
+        ("method = 'lbfgs'\nrefine_angles = true", "recipe.refine_angles: expected none with recipe.method = 'lbfgs'"),
     ],
 )
 def test_contradictions_in_the_recipe_name_the_key(text, message):
     with pytest.raises(config.ConfigError, match=message):
         config.loads("[recipe]\n" + text).recipe_arguments()
+
+
+def test_keys_without_a_use_are_told():
+    made = config.loads("[recipe]\nmethod = 'lbfgs'\nbatches = 3\nseed = 4\nshrink_wrap_every = 5")
+    with pytest.warns(UserWarning, match="^recipe.batches, recipe.shrink_wrap_every: not used by recipe.method"):
+        assert made.recipe_arguments()["seed"] == 4

@@ -125,10 +125,11 @@ def _reconstruct(args):
 
     made = config.load(args.config, args.set)
     path = _output(args, made)
-    recipe, checkpoint = made.recipe_arguments(), made.recipe.checkpoint
+    checkpoint = made.recipe.checkpoint
     if made.recipe.method == "lbfgs" and (args.resume or checkpoint):
         what = "--resume" if args.resume else "recipe.checkpoint"
         raise config.ConfigError(f"{what}: expected recipe.method = 'adam', got 'lbfgs', which keeps no checkpoint")
+    recipe = made.recipe_arguments()
     checkpoint = made.folder / checkpoint if checkpoint else path.with_name(f"{path.stem}.checkpoint.h5")
     _writable("recipe.checkpoint", checkpoint)
     if not args.data and not made.path("data.path").exists():

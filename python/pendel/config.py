@@ -7,6 +7,7 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 import difflib
 import inspect
 import math
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -194,7 +195,7 @@ class Config:
     def recipe_arguments(self):
         """Keywords of `pendel.reconstruct`, or of `pendel.lbfgs` with method "lbfgs", checkpoint files left out.
 
-        ConfigError names a key that contradicts another, or that L-BFGS does not take.
+        ConfigError names a key that contradicts another, a UserWarning those that L-BFGS has no use for.
         """
         recipe = vars(self.recipe).copy()
         method, _ = recipe.pop("method"), recipe.pop("checkpoint")
@@ -207,10 +208,14 @@ class Config:
             from .lbfgs import lbfgs
 
             recipe["iterations"] = recipe.pop("epochs")
-            for key in sorted(set(recipe) - set(inspect.signature(lbfgs).parameters)):
-                del recipe[key]
-                if f"recipe.{key}" in self.given:
-                    raise ConfigError(f"recipe.{key}: expected no value with recipe.method = 'lbfgs', got one")
+            unused = [key for key in recipe if key not in inspect.signature(lbfgs).parameters]
+            for key in ("phase_only_epochs", "refine_angles", "refine_intensities"):
+                if recipe[key]:
+                    raise ConfigError(f"recipe.{key}: expected none with recipe.method = 'lbfgs', got {recipe[key]!r}")
+            given = [f"recipe.{key}" for key in unused if f"recipe.{key}" in self.given]
+            if given:
+                warnings.warn(f"{', '.join(given)}: not used by recipe.method = 'lbfgs'", stacklevel=2)
+            recipe = {key: value for key, value in recipe.items() if key not in unused}
         return recipe
 
     def voxel(self, experiment):
