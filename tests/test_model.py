@@ -9,7 +9,6 @@ from pendel.experiment import Experiment
 from pendel.loss import amplitude_loss, poisson_loss
 from pendel.model import Crystal, Model
 from pendel.operator import TakagiTaupin
-from pendel.pixels import free_pixels
 
 KEV = 1.602176634e-16
 # About ten times the susceptibilities of gold at 9 keV, so that a crystal of some 10 voxels scatters dynamically.
@@ -245,35 +244,6 @@ def test_held_out_pixels_are_not_seen_and_are_counted(crystal_function, measured
         model.evaluate(S, data, mask, free=free, **options)
 
 
-def test_choice_of_held_out_pixels(rng):
-    shape = (40, 60, 80)
-    mask = rng.uniform(size=shape[1:]) > 0.1
-    free = free_pixels(shape, 0.06, mask, seed=3)
-    # 1e4 of 173e3 pixels: a standard deviation of 1 %
-    assert free.sum() / mask.sum() / len(free) == pytest.approx(0.06, rel=0.04)
-    assert not free[:, ~mask].any() and not free[19:22, 29:32, 38:43].any()
-    assert np.array_equal(free, free_pixels(shape, 0.06, mask, seed=3))
-    assert not np.array_equal(free, free_pixels(shape, 0.06, mask, seed=4))
-    # no islands: a neighbour is no likelier than any other
-    assert (free[1:] & free[:-1]).mean() == pytest.approx((0.06**2) * mask.mean(), rel=0.2)
-    with pytest.raises(ValueError, match="free_fraction: expected a finite number > 0 and < 1, got 1"):
-        free_pixels(shape, 1)
-    with pytest.raises(ValueError, match="free_fraction: expected one that leaves good pixels on both sides"):
-        free_pixels(shape, 0.1, np.zeros(shape, bool))
-
-
-@pytest.mark.parametrize("scale", (1e5, None))
-def test_poisson_blocks_change_memory_and_not_the_result(crystal_function, measured, monkeypatch, scale):
-    data, mask = measured
-    model, options = model_of(), {"likelihood": "poisson", "background": 1.5}
-    whole = model.evaluate(crystal_function, data, mask, scale=scale, **options)
-    monkeypatch.setattr(pendel.model, "BLOCK_BYTES", 1)
-    parts = model.evaluate(crystal_function, data, mask, scale=scale, **options)
-    for a, b in zip(whole, parts, strict=True):
-        if a is not None:
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11 * np.abs(a).max())
-
-
 def test_data_without_counts_and_dark_model_pixels(measured):
     model = model_of()
     data, mask = measured
@@ -302,14 +272,15 @@ def test_scale_misfit_and_numerators(crystal_function, measured):
     assert model.evaluate(crystal_function, 123 * D, scale=None).scale == pytest.approx(123, rel=1e-12)
 
 
+@pytest.mark.parametrize("options", ({}, {"likelihood": "poisson", "background": 1.5}), ids=("amplitude", "poisson"))
 @pytest.mark.parametrize("scale", (1e5, None))
-def test_blocks_change_memory_and_not_the_result(crystal_function, measured, monkeypatch, scale):
+def test_blocks_change_memory_and_not_the_result(crystal_function, measured, monkeypatch, scale, options):
     data, mask = measured
     model = model_of()
-    whole = model.evaluate(crystal_function, data, mask, scale=scale)
+    whole = model.evaluate(crystal_function, data, mask, scale=scale, **options)
     monkeypatch.setattr(pendel.model, "BLOCK_BYTES", 1)
     assert len(model._blocks(FRAMES)) == FRAMES
-    parts = model.evaluate(crystal_function, data, mask, scale=scale)
+    parts = model.evaluate(crystal_function, data, mask, scale=scale, **options)
     for a, b in zip(whole, parts, strict=True):
         if a is not None:
             # Only the order of the sums over frames differs.
