@@ -147,6 +147,40 @@ def test_a_result_can_be_the_start(folder, tmp_path, refused):
     assert "start.path: expected shape (8, 8, 8), got" in refused(*command, "--set", "model.shape=[8, 8, 8]")
 
 
+def test_recipes_of_every_kind(folder, tmp_path, refused, capsys):
+    result = tmp_path / "r.cxi"
+    command = ["reconstruct", folder / "run.toml", "--data", folder / "data.cxi", "-o", result, "--quiet"]
+    command += ["--set", 'start.kind="file"', "--set", f'start.path="{folder / "result.cxi"}"']
+    command = [str(c) for c in (*command, "--set", "output.pictures=false", "--set", "recipe.epochs=4")]
+
+    def run(*overrides):
+        capsys.readouterr()
+        assert main([*command, *(word for override in overrides for word in ("--set", override))]) == 0
+        return io.read_result(result), capsys.readouterr().out
+
+    stored, out = run(
+        'recipe.likelihood="poisson"', "recipe.background=0.1", 'recipe.s_0="free"', "recipe.atv_weight=1e-3",
+        "recipe.free_fraction=0.05", "recipe.refine_angles=true", "recipe.refine_intensities=true",
+        "recipe.phase_only_epochs=1", "recipe.refine_after=1", "recipe.learning_rate=0.01",
+    )  # fmt: skip
+    extra = stored.metadata
+    assert extra["s_0"].shape == stored.S.shape and extra["flux"].shape == extra["angle_offsets"].shape == (24,)
+    assert extra["background"] == 0.1 and f"held-out pixels: relative misfit {extra['free_misfit']:.4e}" in out
+    assert stored.loss["free_misfit"].shape == (4,)
+    # the modelled curve has flux, offsets and background in it
+    assert np.allclose(stored.rocking_modelled, stored.rocking_measured, atol=0.05 * stored.rocking_measured.max())
+    plain, _ = run('recipe.method="lbfgs"')
+    assert len(plain.loss["loss"]) == 4 and (np.diff(plain.loss["loss"]) < 0).all()
+    assert not {"s_0", "flux", "free_misfit", "background"} & set(plain.metadata)
+    lines = [
+        refused(*command, "--set", 'recipe.method="lbfgs"', "--resume"),
+        refused(*command, "--set", 'recipe.method="lbfgs"', "--set", 'recipe.checkpoint="x.h5"'),
+        refused(*command, "--set", "recipe.background=3"),
+    ]
+    texts = "--resume: expected recipe.method", "recipe.checkpoint: expected recipe.method", "recipe.background: "
+    assert all(text in line for text, line in zip(texts, lines, strict=True))
+
+
 def test_noise_and_shapes_of_simulate(folder, tmp_path):
     def simulated(*overrides):
         path = tmp_path / "data.cxi"

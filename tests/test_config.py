@@ -1,10 +1,11 @@
 """Configuration files: defaults, overrides, builders, and every refusal by its message."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pendel import config, io
+from pendel import config, io, lbfgs, reconstruct
 
 TEXT = """
 [experiment]
@@ -74,6 +75,15 @@ def test_values_are_typed_and_overrides_win():
         ("[recipe]\nschedule = [[5, 0.1], [2, 0.1]]", "recipe.schedule: expected growing epochs"),
         ("[recipe]\nschedule = 'linear'", "recipe.schedule: expected 'cosine', 'plateau', 'constant' or a list of"),
         ("[recipe]\nschedule = [[2.5, 0.1]]", "recipe.schedule: expected 'cosine', 'plateau', 'constant' or a list of"),
+        ("[recipe]\nfree_fraction = 1", "recipe.free_fraction: expected a number >= 0 and < 1, got 1"),
+        ("[recipe]\nfree_fraction = 'a'", "recipe.free_fraction: expected a number >= 0 and < 1, got 'a'"),
+        ("[recipe]\namplitude_bound = 0", "amplitude_bound: expected a number > 0, or false for none, got 0"),
+        ("[recipe]\namplitude_bound = true", "amplitude_bound: expected a number > 0, or false for none, got True"),
+        ("[recipe]\nlikelihood = 'gauss'", "recipe.likelihood: expected one of 'amplitude', 'poisson', got 'gauss'"),
+        ("[recipe]\ns_0 = 1", "recipe.s_0: expected one of 'tied', 'support', 'free', got 1"),
+        ("[recipe]\nmethod = 'cg'", "recipe.method: expected one of 'adam', 'lbfgs', got 'cg'"),
+        ("[recipe]\natv_p = 0.5", "recipe.atv_p: expected a number >= 1, got 0.5"),
+        ("[recipe]\nrefine_angles = 1", "recipe.refine_angles: expected true or false, got 1"),
         ("[recipe]\nepochs = 0", "recipe.epochs: expected an integer >= 1, got 0"),
         ("[start]\ntrial_epochs = -1", "start.trial_epochs: expected an integer >= 0, got -1"),
         ("[data]\nformat = 'tiff'", "data.format: expected one of 'auto', 'cxi', '34idc', got 'tiff'"),
@@ -210,3 +220,37 @@ def test_the_config_of_the_measured_scan_is_valid():
     crystal = made.crystal()
     assert crystal.chi_0.imag > 0 and crystal.chi_0.real < crystal.chi_h.real < 0  # |f0(111)| < Z
     assert made.data.format == "34idc"
+
+
+def test_the_recipe_has_every_argument_of_the_programs_it_is_given_to():
+    own = {"model", "data", "mask", "start", "support", "checkpoint", "resume", "progress", "callback"}
+    made = config.loads("[recipe]\namplitude_bound = false\nbackground = 0.2\nlikelihood = 'poisson'")
+    arguments = made.recipe_arguments()
+    assert set(arguments) == set(inspect.signature(reconstruct).parameters) - own
+    assert arguments["amplitude_bound"] is None and arguments["background"] == 0.2
+    # but for epochs, and how often to write a checkpoint, the defaults are those of the function
+    for name, parameter in inspect.signature(reconstruct).parameters.items():
+        if name not in {*own, "epochs", "checkpoint_every"}:
+            assert getattr(config.loads("").recipe, name) == parameter.default, name
+    arguments = config.loads("[recipe]\nmethod = 'lbfgs'\nepochs = 7").recipe_arguments()
+    assert set(arguments) == set(inspect.signature(lbfgs).parameters) - own - {"memory", "angle_offsets", "flux"}
+    assert arguments["iterations"] == 7
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("background = 0.2", "recipe.background: expected 0 with recipe.likelihood = 'amplitude', got 0.2"),
+        ("method = 'lbfgs'\nphase_only_epochs = 3", "recipe.phase_only_epochs: expected none with recipe.method"),
+        ("method = 'lbfgs'\nrefine_angles = true", "recipe.refine_angles: expected none with recipe.method = 'lbfgs'"),
+    ],
+)
+def test_contradictions_in_the_recipe_name_the_key(text, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.loads("[recipe]\n" + text).recipe_arguments()
+
+
+def test_keys_without_a_use_are_told():
+    made = config.loads("[recipe]\nmethod = 'lbfgs'\nbatches = 3\nseed = 4\nshrink_wrap_every = 5")
+    with pytest.warns(UserWarning, match="^recipe.batches, recipe.shrink_wrap_every: not used by recipe.method"):
+        assert made.recipe_arguments()["seed"] == 4

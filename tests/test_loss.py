@@ -1,4 +1,4 @@
-"""Amplitude loss: its definition, gradient, guard at D = 0, masks and the closed-form scale."""
+"""Amplitude and Poisson loss: definition, gradient, guard at D = 0, masks and the best scale."""
 
 import numpy as np
 import pytest
@@ -115,3 +115,85 @@ def test_bad_arguments(case, changes, error, message):
     arguments = {"D": case[0], "data": case[1], "mask": case[2]} | changes
     with pytest.raises(error, match=message):
         loss.amplitude_loss(**arguments)
+
+
+def poisson_by_hand(D, data, mask, scale, background):
+    total = 0.0
+    for d, i, good in zip(D, data, mask, strict=True):
+        rate, i = scale * d[good] + background, i[good].astype(float)
+        total += np.mean(rate - i + i * np.log(np.maximum(i, 1e-300) / rate))
+    return total / len(D)
+
+
+@pytest.mark.parametrize("background", (0.0, 0.8))
+def test_poisson_loss_is_its_definition_and_perfect_data_give_zero(case, background):
+    D, data, mask = case
+    value, _ = loss.poisson_loss(D, data, mask, 4.2, background)
+    assert value == pytest.approx(poisson_by_hand(D, data, mask, 4.2, background), rel=1e-13)
+    value, adj_D = loss.poisson_loss(D, 4.2 * D + background, None, 4.2, background)
+    assert 0 <= value < 1e-15 and np.abs(adj_D).max() < 1e-15  # rounding of numbers up to 20
+    # near the fit it is twice the amplitude loss: 1 + O(1/sqrt I)
+    big = np.round(1e6 * D), 1e6 * D
+    assert loss.poisson_loss(*big)[0] == pytest.approx(2 * loss.amplitude_loss(*big)[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("background", (0.0, 0.8))
+@pytest.mark.parametrize("scale", (4.2, None))
+def test_poisson_gradient_is_the_derivative(case, scale, background, rng):
+    D, data, mask = case
+    value, adj_D = loss.poisson_loss(D, data, mask, scale, background)
+    direction = rng.normal(size=D.shape)
+
+    def change(h):
+        return loss.poisson_loss(D + h * direction, data, mask, scale, background)[0] - value
+
+    slope, h = np.sum(adj_D * direction), 1e-4
+    central = (8 * (change(h / 2) - change(-h / 2)) - (change(h) - change(-h))) / (6 * h)
+    assert central == pytest.approx(slope, rel=1e-7)
+    assert not adj_D[~mask].any()
+    left = [abs(change(h) - h * slope) for h in (1e-2, 1e-3)]
+    assert np.log10(left[0] / left[1]) == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("background", (0.0, 0.8, 3.0))
+def test_best_poisson_scale_is_the_minimum(case, background):
+    D, data, mask = case
+    best = loss.poisson_loss(D, data, mask, None, background)[0]
+    scales = np.linspace(2, 6, 4001)
+    values = [loss.poisson_loss(D, data, mask, s, background)[0] for s in scales[::40]]
+    assert best <= min(values) and min(values) - best < 1e-3
+    single = loss.poisson_loss(D.astype(np.float32), data, mask, None, background)[0]
+    assert single == pytest.approx(best, rel=1e-5)
+    assert loss.poisson_loss(D, 7 * D + background, None, None, background)[0] < 1e-15
+    if background:
+        with pytest.raises(ValueError, match="background: expected less than the measured counts, got 50"):
+            loss.poisson_loss(D, data, mask, None, 50.0)
+
+
+def test_poisson_loss_where_nothing_is_expected():
+    D, data = np.zeros((1, 2, 2)), np.zeros((1, 2, 2))
+    D[0, 0], data[0, :, 0] = 1.0, 3.0
+    value, adj_D = loss.poisson_loss(D, data)
+    assert value == np.inf and np.isfinite(adj_D).all()
+    np.testing.assert_allclose(adj_D, [[[(1 - 3) / 4, 1 / 4], [0, 1 / 4]]])
+    value, adj_D = loss.poisson_loss(D, data, background=0.5)
+    assert np.isfinite(value)
+    np.testing.assert_allclose(adj_D, [[[(1 - 2) / 4, 1 / 4], [(1 - 6) / 4, 1 / 4]]])
+
+
+def test_poisson_single_precision_is_close_to_double(case):
+    D, data, mask = case
+    value, adj_D = loss.poisson_loss(D.astype(np.float32), data, mask, 4.2, 0.3)
+    expected, adj_expected = loss.poisson_loss(D, data, mask, 4.2, 0.3)
+    # rounding of D and sqrt I, 6e-8, over terms smaller than the counts by some ten
+    assert value == pytest.approx(expected, rel=2e-6) and adj_D.dtype == np.float32
+    assert np.linalg.norm(adj_D - adj_expected) < 2e-6 * np.linalg.norm(adj_expected)
+
+
+def test_a_likelihood_is_known_and_only_poisson_has_a_background():
+    with pytest.raises(ValueError, match="likelihood: expected one of 'amplitude', 'poisson', got 'gauss'"):
+        loss.Likelihood("gauss")
+    with pytest.raises(ValueError, match="background: expected 0 with likelihood='amplitude', got 0.5"):
+        loss.Likelihood("amplitude", 0.5)
+    with pytest.raises(ValueError, match="background: expected a finite number >= 0, got -1"):
+        loss.Likelihood("poisson", -1)

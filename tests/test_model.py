@@ -6,7 +6,7 @@ import numpy as np
 import pendel.model
 import pytest
 from pendel.experiment import Experiment
-from pendel.loss import amplitude_loss
+from pendel.loss import amplitude_loss, poisson_loss
 from pendel.model import Crystal, Model
 from pendel.operator import TakagiTaupin
 
@@ -140,6 +140,110 @@ def test_gradients_of_s_0_and_dq(crystal_function, measured, rng):
     assert derivative(loss_at, direction, 1.0) == pytest.approx(np.sum(result.adj_dq * direction), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", (1e5, None))
+@pytest.mark.parametrize("background", (0.0, 2.0))
+def test_poisson_gradients(crystal_function, measured, rng, scale, background):
+    data, mask = measured
+    model, frames = model_of(), [5, 0, 3]
+    data = data + rng.poisson(background, data.shape)
+    options = {"likelihood": "poisson", "background": background, "flux": rng.uniform(0.8, 1.2, FRAMES)}
+    S, s_0 = crystal_function + 0.5 * (crystal_function == 0), rng.uniform(0.2, 1, model.shape)
+    result = model.evaluate(S, data, mask, frames, scale, s_0, **options)
+    D = model.intensities(S, frames, s_0, flux=options["flux"])
+    expected, adj_D = poisson_loss(D, data[frames], mask[frames], scale, background)
+    assert result.loss == pytest.approx(expected, rel=1e-12)
+    direction = rng.normal(size=S.shape) + 1j * rng.normal(size=S.shape)
+    slope = derivative(lambda d: model.evaluate(S + d, data, mask, frames, scale, s_0, **options).loss, direction, 1e-5)
+    # pixels close to D = 0 bend this loss more than the amplitude loss, hence the smaller step; rounding 1e-16/1e-5
+    # of a loss of some hundred times its slope
+    assert slope == pytest.approx(np.sum(np.conj(result.adj_S) * direction).real, rel=1e-7)
+    # the loss depends less on s_0: a larger step against rounding
+    direction = rng.normal(size=S.shape)
+    slope = derivative(lambda d: model.evaluate(S, data, mask, frames, scale, s_0 + d, **options).loss, direction, 1e-4)
+    assert slope == pytest.approx(np.sum(result.adj_s_0 * direction), rel=1e-7)
+
+
+def test_gradient_of_s_0_is_the_derivative(crystal_function, measured, rng):
+    data, mask = measured
+    model = model_of()
+    s_0 = rng.uniform(0.2, 1, model.shape)
+    result = model.evaluate(crystal_function, data, mask, None, None, s_0)
+    direction = rng.normal(size=s_0.shape)
+    slope = derivative(
+        lambda d: model.evaluate(crystal_function, data, mask, None, None, s_0 + d).loss, direction, 1e-3
+    )
+    assert slope == pytest.approx(np.sum(result.adj_s_0 * direction), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", ("amplitude", "poisson"))
+def test_flux_multiplies_the_frames(crystal_function, measured, rng, name):
+    data, mask = measured
+    model, flux = model_of(), rng.uniform(0.8, 1.2, FRAMES)
+    D = model.intensities(crystal_function)
+    np.testing.assert_allclose(
+        model.intensities(crystal_function, [4, 1], flux=flux), flux[[4, 1], None, None] * D[[4, 1]], rtol=1e-14
+    )
+    options = {"likelihood": name, "flux": flux}
+    loss_of = {"amplitude": amplitude_loss, "poisson": poisson_loss}[name]
+    S = crystal_function + 0.5 * (crystal_function == 0)
+    result = model.evaluate(S, data, mask, scale=None, **options)
+    expected = loss_of(flux[:, None, None] * model.intensities(S), data, mask, None)[0]
+    assert result.loss == pytest.approx(expected, rel=1e-12)
+    direction = rng.normal(size=S.shape) + 1j * rng.normal(size=S.shape)
+    slope = derivative(lambda d: model.evaluate(S + d, data, mask, scale=None, **options).loss, direction, 1e-5)
+    assert slope == pytest.approx(np.sum(np.conj(result.adj_S) * direction).real, rel=1e-7)
+    # the sums give every frame's own best scale: with it no frame's loss falls any further
+    power = 2 if name == "amplitude" else 1
+    own = (result.sums[0] / result.sums[1]) ** power
+    single = model.evaluate(S, data, mask, [3], own[3], **options).loss
+    assert single < min(model.evaluate(S, data, mask, [3], own[3] * f, **options).loss for f in (0.999, 1.001))
+    with pytest.raises(ValueError, match="flux: expected relative intensities > 0, got 0"):
+        model.intensities(S, flux=np.arange(FRAMES))
+    with pytest.raises(ValueError, match=r"flux: expected shape \(n_frames,\) = \(7,\), got \(3,\)"):
+        model.intensities(S, flux=np.ones(3))
+
+
+def test_dq_replaces_that_of_the_experiment(crystal_function, measured):
+    data, mask = measured
+    model, other = model_of(), model_of(experiment=scan(rocking_angles=np.deg2rad(0.052) * np.arange(FRAMES)))
+    dq = other.experiment.dq
+    expected = other.evaluate(crystal_function, data, mask, [5, 2], None)
+    result = model.evaluate(crystal_function, data, mask, [5, 2], None, dq=dq)
+    assert result.loss == expected.loss and np.array_equal(result.adj_S, expected.adj_S)
+    assert np.array_equal(model.intensities(crystal_function, dq=dq), other.intensities(crystal_function))
+    with pytest.raises(ValueError, match="dq: expected shape"):
+        model.evaluate(crystal_function, data, mask, dq=dq[:3])
+
+
+@pytest.mark.parametrize("name", ("amplitude", "poisson"))
+@pytest.mark.parametrize("shape", ("all", "frame"))
+def test_held_out_pixels_are_not_seen_and_are_counted(crystal_function, measured, rng, monkeypatch, name, shape):
+    data, mask = measured
+    model = model_of()
+    free = rng.uniform(size=data.shape if shape == "all" else data.shape[1:]) > 0.9
+    S, options = crystal_function, {"likelihood": name}
+    for scale in (1e5, None):
+        seen = model.evaluate(S, data, mask & ~free, scale=scale, **options)
+        result = model.evaluate(S, data, mask, scale=scale, free=free, **options)
+        assert seen.free is None and result.loss == seen.loss and np.array_equal(result.adj_S, seen.adj_S)
+        spoiled = np.where(mask & free, 7.0, data)
+        assert np.array_equal(model.evaluate(S, spoiled, mask, scale=scale, free=free, **options).adj_S, seen.adj_S)
+        # by hand: the held-out pixels alone
+        out = mask & free
+        D = result.scale * model.intensities(S)[out]
+        counts = data[out]
+        terms = (np.sqrt(D) - np.sqrt(counts)) ** 2
+        llk = terms if name == "amplitude" else D - counts + counts * np.log(np.maximum(counts, 1e-300) / D)
+        np.testing.assert_allclose(result.free, [terms.sum(), counts.sum(), llk.sum(), out.sum()], rtol=1e-10)
+    monkeypatch.setattr(pendel.model, "BLOCK_BYTES", 1)
+    parts = model.evaluate(S, data, mask, scale=None, free=free, **options)
+    np.testing.assert_allclose(parts.free, result.free, rtol=1e-10)
+    np.testing.assert_allclose(parts.sums, result.sums, rtol=1e-10)
+    data[tuple(np.argwhere(out)[0])] = np.nan
+    with pytest.raises(ValueError, match="data: expected finite intensities >= 0 on good pixels, got 1 others"):
+        model.evaluate(S, data, mask, free=free, **options)
+
+
 def test_data_without_counts_and_dark_model_pixels(measured):
     model = model_of()
     data, mask = measured
@@ -168,14 +272,15 @@ def test_scale_misfit_and_numerators(crystal_function, measured):
     assert model.evaluate(crystal_function, 123 * D, scale=None).scale == pytest.approx(123, rel=1e-12)
 
 
+@pytest.mark.parametrize("options", ({}, {"likelihood": "poisson", "background": 1.5}), ids=("amplitude", "poisson"))
 @pytest.mark.parametrize("scale", (1e5, None))
-def test_blocks_change_memory_and_not_the_result(crystal_function, measured, monkeypatch, scale):
+def test_blocks_change_memory_and_not_the_result(crystal_function, measured, monkeypatch, scale, options):
     data, mask = measured
     model = model_of()
-    whole = model.evaluate(crystal_function, data, mask, scale=scale)
+    whole = model.evaluate(crystal_function, data, mask, scale=scale, **options)
     monkeypatch.setattr(pendel.model, "BLOCK_BYTES", 1)
     assert len(model._blocks(FRAMES)) == FRAMES
-    parts = model.evaluate(crystal_function, data, mask, scale=scale)
+    parts = model.evaluate(crystal_function, data, mask, scale=scale, **options)
     for a, b in zip(whole, parts, strict=True):
         if a is not None:
             # Only the order of the sums over frames differs.

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 from pendel import Crystal, Experiment, Model, phantom, reconstruct
+from pendel.checkpoint import SETTINGS, checkpoint_shape
 from pendel.compare import compare
 from pendel.experiment import rotation
-from pendel.reconstruct import checkpoint_shape
 from pendel.support import box_support
 from scipy import ndimage
 
@@ -127,7 +127,9 @@ def same(a, b):
     return (
         a.S.tobytes() == b.S.tobytes()
         and np.array_equal(a.support, b.support)
+        and a.history.keys() == b.history.keys()
         and all(np.array_equal(a.history[k], b.history[k]) for k in a.history)
+        and all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("s_0", "angle_offsets", "flux", "free_misfit"))
     )
 
 
@@ -143,6 +145,42 @@ def test_a_resumed_run_ends_in_the_same_bits(problem, tmp_path, schedule):
     # support and start are those of the checkpoint, whatever is given
     resumed = run(problem, **options, support=None, resume=True)
     assert same(resumed, whole) and resumed.epochs == 9 and resumed.misfit == whole.misfit
+
+
+@pytest.mark.parametrize("epoch", [3, 7], ids=["phase only", "refining"])
+def test_a_resumed_run_keeps_all_that_it_had(problem, tmp_path, epoch):
+    path = tmp_path / "run.h5"
+    options = {
+        "epochs": 10, "batches": 4, "learning_rate": 0.3, "likelihood": "poisson", "background": 0.5, "s_0": "free",
+        "phase_only_epochs": 4, "atv_weight": 0.01, "free_fraction": 0.1, "refine_angles": True,
+        "refine_intensities": True, "refine_after": 5, "recentre_every": 3,
+    }  # fmt: skip
+    whole = run(problem, **options)
+    assert np.abs(whole.angle_offsets).max() > 0 and np.abs(whole.flux - 1).max() > 0 and (whole.s_0 != 0).any()
+    run(problem, **options, checkpoint=path, checkpoint_every=epoch, callback=lambda e, S, history: e == epoch)
+    resumed = run(problem, **options, support=None, checkpoint=path, resume=True)
+    assert same(resumed, whole) and resumed.misfit == whole.misfit and resumed.free_loss == whole.free_loss
+    assert same(whole, run(problem, **options, model=make_model(threads=2)))
+    for name, value, text in (
+        ("s_0", "tied", "'free'"),
+        ("free_fraction", 0.2, "0.1"),
+        ("likelihood", "amplitude", "'poisson'"),
+        ("refine_angles", False, "True"),
+        ("refine_intensities", False, "True"),
+    ):
+        changed = options | {name: value} | ({"background": 0.0} if value == "amplitude" else {})
+        with pytest.raises(ValueError, match=f"{name}: expected {text}, that of the checkpoint .*, got {value!r}"):
+            run(problem, **changed, checkpoint=path, resume=True)
+
+
+def test_a_checkpoint_without_settings_is_one_of_the_plain_recipe(problem, tmp_path):
+    path = tmp_path / "run.h5"
+    whole = run(problem, epochs=4)
+    run(problem, epochs=4, checkpoint=path, checkpoint_every=2, callback=lambda e, S, history: e == 2)
+    with h5py.File(path, "a") as file:
+        for name in SETTINGS:
+            del file.attrs[name]
+    assert same(whole, run(problem, epochs=4, checkpoint=path, resume=True))
 
 
 def test_seed_and_threads(problem):

@@ -3,11 +3,14 @@
 __version__ = "0.1.0"  # before the imports: modules read it
 
 from . import io, kinematic, phantom, refraction, resolution
+from .atv import atv
 from .compare import Comparison, compare
 from .experiment import Experiment
+from .lbfgs import lbfgs
 from .model import Crystal, Model
 from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
-from .reconstruct import Result, reconstruct
+from .reconstruct import reconstruct
+from .result import Result
 from .start import Start, kinematic_start
 from .susceptibility import Susceptibility, susceptibility
 
@@ -21,6 +24,7 @@ __all__ = [
     "Start",
     "Susceptibility",
     "TakagiTaupin",
+    "atv",
     "compare",
     "cuda_available",
     "estimate_memory",
@@ -28,6 +32,7 @@ __all__ = [
     "io",
     "kinematic",
     "kinematic_start",
+    "lbfgs",
     "phantom",
     "reconstruct",
     "refraction",

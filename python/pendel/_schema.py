@@ -126,6 +126,18 @@ def _pair(value):
     return _integer(0)(epoch), _number(above=0)(rate)
 
 
+def _fraction(value):
+    try:
+        checked = _number(least=0)(value)
+    except ValueError:
+        checked = 1.0
+    return checked if checked < 1 else _fail("a number >= 0 and < 1", value)
+
+
+def _bound(value):
+    return None if value is False else _either("a number > 0, or false for none", _number(above=0))(value)
+
+
 _positive = _number(above=0)
 _voxel = _either("'auto', a number or [dz, dy, dx]", _choice("auto"), _positive, _list(_positive, 3))
 _beam = _either(
@@ -191,15 +203,31 @@ SCHEMA = {
         "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box for kind = "flat"
     },
     "recipe": {
-        "epochs": (_integer(1), 300),
+        "epochs": (_integer(1), 300),  # iterations of lbfgs
         "batches": (_integer(1), 5),
+        "method": (_choice("adam", "lbfgs"), "adam"),
         "learning_rate": (_positive, 0.15),
         "schedule": (_schedule, "cosine"),  # "cosine", "plateau", "constant" or [[epoch, rate], ...]
-        "amplitude_bound": (_positive, 1.0),
+        "patience": (_integer(1), 15),  # epochs, of "plateau"
+        "likelihood": (_choice("amplitude", "poisson"), "amplitude"),
+        "background": (_number(least=0), 0.0),  # counts per pixel, with "poisson"
+        "s_0": (_choice("tied", "support", "free"), "tied"),
+        "amplitude_bound": (_bound, 1.0),  # false: none
+        "optimise": (_choice("S", "phase"), "S"),
+        "phase_only_epochs": (_integer(0), 0),
+        "atv_weight": (_number(least=0), 0.0),  # of the mean measured intensity
+        "atv_p": (_number(least=1), 2.0),
+        "atv_q": (_positive, 1.0),
         "shrink_wrap_every": (_integer(0), 10),  # epochs; 0: never
         "shrink_wrap_threshold": (_number(above=0, most=1), 0.15),
         "shrink_wrap_sigma": (_number(least=0), 1.0),  # voxels
         "recentre_every": (_integer(0), None),  # epochs; 0: never; default: as shrink_wrap_every
+        "refine_angles": (_boolean, False),
+        "angle_spread": (_positive, 0.3),  # expected rms, steps of the scan
+        "refine_intensities": (_boolean, False),
+        "intensity_spread": (_positive, 0.1),  # expected relative rms
+        "refine_after": (_integer(0), None),  # epochs; default: a quarter of them
+        "free_fraction": (_fraction, 0.0),  # of the good pixels, held out of the fit
         "seed": (_integer(0), 0),
         "checkpoint": (_text, None),  # HDF5 file for --resume
         "checkpoint_every": (_integer(1), 50),  # epochs

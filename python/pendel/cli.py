@@ -121,12 +121,15 @@ def _simulate(args):
 
 
 def _reconstruct(args):
-    from . import reconstruct, store
+    from . import lbfgs, reconstruct, store
 
     made = config.load(args.config, args.set)
     path = _output(args, made)
-    recipe = vars(made.recipe).copy()
-    checkpoint = recipe.pop("checkpoint")
+    checkpoint = made.recipe.checkpoint
+    if made.recipe.method == "lbfgs" and (args.resume or checkpoint):
+        what = "--resume" if args.resume else "recipe.checkpoint"
+        raise config.ConfigError(f"{what}: expected recipe.method = 'adam', got 'lbfgs', which keeps no checkpoint")
+    recipe = made.recipe_arguments()
     checkpoint = made.folder / checkpoint if checkpoint else path.with_name(f"{path.stem}.checkpoint.h5")
     _writable("recipe.checkpoint", checkpoint)
     if not args.data and not made.path("data.path").exists():
@@ -141,18 +144,14 @@ def _reconstruct(args):
     if args.resume and not resumed:
         _say(f"no checkpoint {checkpoint}: from the beginning")
     model, start, support, origin = _begin(made, args, experiment, scan, checkpoint if resumed else None)
-    result = reconstruct(
-        model,
-        scan.data,
-        scan.mask,
-        start,
-        support,
-        checkpoint=checkpoint,
-        resume=resumed,
-        progress=not args.quiet,
-        **recipe,
-    )
+    given = model, scan.data, scan.mask, start, support
+    if made.recipe.method == "lbfgs":
+        result = lbfgs(*given, progress=not args.quiet, **recipe)
+    else:
+        result = reconstruct(*given, checkpoint=checkpoint, resume=resumed, progress=not args.quiet, **recipe)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
+    if result.free_misfit is not None:
+        _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
     name = scan.name or made.crystal_keys.name
     store.save_result(path, model, scan.data, scan.mask, result, name=name, config=made.text, extra={"start": origin})
     written = [path]
@@ -165,7 +164,7 @@ def _reconstruct(args):
 def _begin(made, args, experiment, scan, checkpoint):
     """(model, start, support, record of the start) for [start], or for the grid of a checkpoint."""
     from . import io
-    from .reconstruct import checkpoint_shape
+    from .checkpoint import checkpoint_shape
     from .start import box_for, kinematic_start, phase
     from .support import box_support
 

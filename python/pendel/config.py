@@ -5,7 +5,9 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 """
 
 import difflib
+import inspect
 import math
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,6 +191,32 @@ class Config:
             return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"model.{error}") from None
+
+    def recipe_arguments(self):
+        """Keywords of `pendel.reconstruct`, or of `pendel.lbfgs` with method "lbfgs", checkpoint files left out.
+
+        ConfigError names a key that contradicts another, a UserWarning those that L-BFGS has no use for.
+        """
+        recipe = vars(self.recipe).copy()
+        method, _ = recipe.pop("method"), recipe.pop("checkpoint")
+        if recipe["background"] and recipe["likelihood"] != "poisson":
+            raise ConfigError(
+                f"recipe.background: expected 0 with recipe.likelihood = {recipe['likelihood']!r}, got "
+                f"{recipe['background']:g}"
+            )
+        if method == "lbfgs":
+            from .lbfgs import lbfgs
+
+            recipe["iterations"] = recipe.pop("epochs")
+            unused = [key for key in recipe if key not in inspect.signature(lbfgs).parameters]
+            for key in ("phase_only_epochs", "refine_angles", "refine_intensities"):
+                if recipe[key]:
+                    raise ConfigError(f"recipe.{key}: expected none with recipe.method = 'lbfgs', got {recipe[key]!r}")
+            given = [f"recipe.{key}" for key in unused if f"recipe.{key}" in self.given]
+            if given:
+                warnings.warn(f"{', '.join(given)}: not used by recipe.method = 'lbfgs'", stacklevel=2)
+            recipe = {key: value for key, value in recipe.items() if key not in unused}
+        return recipe
 
     def voxel(self, experiment):
         """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto"."""

@@ -1,11 +1,18 @@
-"""Amplitude loss between computed and measured intensities, its gradient, and the intensity scale.
+"""Loss between computed and measured intensities, amplitude or Poisson, its gradient, and the intensity scale.
 
 (1) loss = (1/L) sum_j (1/M_j) sum_good (sqrt(scale D) - sqrt I)^2         L frames, M_j good pixels of frame j
 (2) adj_D = (1/(L M_j)) sqrt(scale) (sqrt(scale D) - sqrt I)/sqrt D        0 on bad pixels and where D = 0
 (3) sqrt(best scale) = sum_j (1/M_j) sum_good sqrt(D I) / sum_j (1/M_j) sum_good D, the minimum of (1)
 
-Least squares of amplitudes: the variance-stabilised Poisson likelihood, Godard et al., Opt. Express 20, 25914 (2012).
-At the best scale the loss does not depend on the scale to first order, so that (2) is its whole gradient there.
+(4) loss = (1/L) sum_j (1/M_j) sum_good (lambda - I + I log(I/lambda)),    lambda = scale D + background
+(5) adj_D = (1/(L M_j)) scale (1 - I/lambda)                               0 on bad pixels and where lambda = 0 < I
+(6) sum_j (1/M_j) sum_good D (1 - I/lambda) = 0, the minimum of (4); best scale = sum_j (1/M_j) sum_good I / the same
+    sum of D without background
+
+(4) is the negative Poisson log-likelihood of counts I, less that of a perfect fit; (1) is its variance-stabilised form,
+half of it near the fit, Godard et al., Opt. Express 20, 25914 (2012). (4) is infinite where a pixel has counts, and the
+model no intensity: a background > 0, in counts per pixel, says what else may have made them. (1) needs none.
+At the best scale the loss does not depend on the scale to first order, so that (2), (5) are its whole gradient there.
 Pixels are handled in the dtype of D, sums over pixels in float64, frame by frame: results do not depend on how frames
 are grouped.
 """
@@ -13,8 +20,11 @@ are grouped.
 import math
 
 import numpy as np
+from scipy.special import kl_div
 
 from . import _checks
+
+LIKELIHOODS = ("amplitude", "poisson")
 
 
 def root_intensity(data, good, dtype):
@@ -64,6 +74,78 @@ def residual(D, root, good, weight, scale):
     r[amplitude == 0] = 0
     r *= (root_scale * weight).astype(D.dtype)[:, None, None]
     return sums, r
+
+
+def poisson_residual(D, root, good, weight, scale, background):
+    """Terms of (4) and (5), like `residual`: (n,) float64 sums over good pixels, unweighted, and adj_D like D."""
+    expected = D * D.dtype.type(scale)
+    expected += D.dtype.type(background)
+    counts = np.square(root)
+    terms = kl_div(counts, expected)
+    # Where nothing is expected and nothing was counted I/lambda is 0/0: the limit along D is 0.
+    ratio = np.divide(counts, expected, out=np.zeros_like(expected), where=expected > 0)
+    adj_D = np.subtract(1, ratio, out=ratio)
+    adj_D[(expected == 0) & (counts > 0)] = 0
+    if good is not None:
+        terms *= good
+        adj_D *= good
+    adj_D *= (scale * weight).astype(D.dtype)[:, None, None]
+    return frame_sums(terms), adj_D
+
+
+class Likelihood:
+    """The likelihood of a fit: ``name`` "amplitude" or "poisson", ``background`` counts per pixel, "poisson" only.
+
+    ``nats``: the negative log-likelihood of a pixel over its term in the loss.
+    """
+
+    def __init__(self, name="amplitude", background=0.0):
+        self.name = _checks.choice("likelihood", name, LIKELIHOODS)
+        self.background = _checks.number("background", background, at_least=0)
+        if self.background and name != "poisson":
+            raise ValueError(f"background: expected 0 with likelihood={name!r}, got {background}")
+        self.nats = 2.0 if name == "amplitude" else 1.0
+
+    def sums(self, D, root, good):
+        """(n,) sums over good pixels, the two sides of (3), or of the last part of (6): I and D."""
+        if self.name == "amplitude":
+            return scale_sums(D, root, good)
+        return frame_sums(np.square(root)), frame_sums(D if good is None else D * good)
+
+    def scale(self, measured, computed, chunks=()):
+        """The best scale from the weighted `sums` of all frames. ``chunks``: (D, root, good, weight) of all of them,
+        needed for "poisson" with a background, where it is found by Newton's method.
+        """
+        if self.name == "amplitude":
+            return scale_from_sums(measured, computed)
+        scale = scale_from_sums(measured, computed, power=1)
+        return _poisson_scale(chunks, scale, computed, self.background) if self.background else scale
+
+    def terms(self, D, root, good, weight, scale):
+        """((n,) sums of the loss, (n,) sums of the amplitude misfit (1), unweighted; adj_D)."""
+        if self.name == "amplitude":
+            sums, adj_D = residual(D, root, good, weight, scale)
+            return sums, sums, adj_D
+        sums, adj_D = poisson_residual(D, root, good, weight, scale, self.background)
+        r = np.sqrt(D * D.dtype.type(scale) + D.dtype.type(self.background))
+        r -= root
+        return sums, frame_sums(np.square(r) if good is None else np.square(r) * good), adj_D
+
+
+def _poisson_scale(chunks, scale, computed, background):
+    """Root of (6) in the scale. Its left side rises and is concave: Newton's steps come from below after the first."""
+    for _ in range(100):
+        slope, bend = computed, 0.0
+        for D, root, _, weight in chunks:  # root is 0 on bad pixels
+            ratio = D / (D * D.dtype.type(scale) + D.dtype.type(background))
+            drawn = np.square(root) * ratio
+            slope -= weight @ frame_sums(drawn)
+            bend += weight @ frame_sums(drawn * ratio)
+        step = -slope / bend if bend > 0 else -scale
+        if abs(step) <= 8 * np.finfo(chunks[0][0].dtype).eps * scale:
+            return float(scale + step)
+        scale = scale + step if step > -scale else 0.5 * scale
+    raise ValueError(f"background: expected less than the measured counts, got {background:g}, which explains them all")
 
 
 def _inputs(D, data, mask):
@@ -129,6 +211,23 @@ def amplitude_loss(D, data, mask=None, scale=1.0):
     return float(weight @ sums), adj_D
 
 
+def poisson_loss(D, data, mask=None, scale=1.0, background=0.0):
+    """Loss (4) and its gradient (5); arguments and errors as in `amplitude_loss`, ``data`` in counts.
+
+    background : number >= 0, expected counts per pixel beside scale D.
+    """
+    D, root, good = _inputs(D, data, mask)
+    likelihood = Likelihood("poisson", background)
+    weight = frame_weights(good, D.shape)
+    if scale is None:
+        sums = (weight @ s for s in likelihood.sums(D, root, good))
+        scale = likelihood.scale(*sums, [(D, root, good, weight)])
+    scale = _checks.number("scale", scale, at_least=0)
+    weight /= len(D)
+    sums, adj_D = poisson_residual(D, root, good, weight, scale, background)
+    return float(weight @ sums), adj_D
+
+
 def best_scale(D, data, mask=None):
     """The scale of D that minimises the loss, equation (3). Arguments as in `amplitude_loss`.
 
@@ -143,11 +242,11 @@ def _best_scale(D, root, good, weight):
     return scale_from_sums(weight @ cross, weight @ power)
 
 
-def scale_from_sums(cross, power):
-    """The best scale from the weighted sums of (3)."""
-    if not power > 0:
-        raise ValueError(f"scale: expected computed intensity on good pixels to scale, got a weighted sum of {power}")
-    return float((cross / power) ** 2)
+def scale_from_sums(measured, computed, power=2):
+    """The best scale from the weighted sums of (3), or of (6) with ``power`` 1."""
+    if not computed > 0:
+        raise ValueError(f"scale: expected computed intensity on good pixels to scale, got a sum of {computed}")
+    return float((measured / computed) ** power)
 
 
 def relative_misfit(D, data, mask=None, scale=1.0):

@@ -10,50 +10,19 @@ a time from far field to adjoint far field, so that they stay in cache.
 
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from . import _checks, loss
+from .crystal import Crystal, polarization_fractions
 from .experiment import Experiment
 from .farfield import FarField, map_chunks
 from .operator import TakagiTaupin
+from .pixels import Pixels
 
 # Bytes of exit fields, states and far fields held at a time.
 BLOCK_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Crystal:
-    """Susceptibilities of one reflection, for fields exp(+ik.r), where Im chi > 0 absorbs.
-
-    chi_0, chi_h, chi_hbar : complex; chi_h for sigma polarisation, without the factor C. chi_hbar=None means chi_h
-    (centrosymmetric), which is not conj(chi_h) in an absorbing crystal. name, hkl : for the record only.
-    Raises ValueError for Im chi_0 < 0.
-    """
-
-    chi_0: complex
-    chi_h: complex
-    chi_hbar: complex | None = None
-    name: str = ""
-    hkl: tuple[int, int, int] | None = None
-
-    def __post_init__(self):
-        for field in ("chi_0", "chi_h", "chi_hbar"):
-            value = getattr(self, field)
-            value = self.chi_h if value is None and field == "chi_hbar" else _checks.complex_number(field, value)
-            object.__setattr__(self, field, value)
-        if self.chi_0.imag < 0:
-            raise ValueError(
-                f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), Im chi > 0 absorbs), got {self.chi_0}; "
-                "take the complex conjugate of all susceptibilities of the opposite convention"
-            )
-        if self.hkl is not None:
-            if len(tuple(self.hkl)) != 3:
-                raise ValueError(f"hkl: expected 3 integers, got {self.hkl!r}")
-            object.__setattr__(self, "hkl", tuple(_checks.integer("hkl", v) for v in self.hkl))
 
 
 class Evaluation(NamedTuple):
@@ -61,7 +30,12 @@ class Evaluation(NamedTuple):
 
     loss : float.  adj_S : complex (nz, ny, nx).  adj_s_0 : real (nz, ny, nx), or None where s_0 was not given.
     scale : float, the one used.  misfit_numerator, misfit_denominator : float, sums over all good pixels of
-    (sqrt(scale D) - sqrt I)^2 and of I.  adj_dq : float64 (L, 3), at fixed scale or, which is the same, the best one.
+    (sqrt(scale D) - sqrt I)^2 and of I, D with the background.  adj_dq : float64 (L, 3), at fixed scale or, which is
+    the same, the best one.
+    sums : float64 (2, L), sums of every frame that the best scale is made of (`pendel.loss.Likelihood.sums`), or None
+    where the scale was given.
+    free : float64 (4,), sums over the held-out pixels: misfit numerator and denominator, loss terms, and their number;
+    None without such pixels.
     """
 
     loss: float
@@ -71,6 +45,17 @@ class Evaluation(NamedTuple):
     misfit_numerator: float
     misfit_denominator: float
     adj_dq: np.ndarray
+    sums: np.ndarray | None = None
+    free: np.ndarray | None = None
+
+
+class _Fit(NamedTuple):
+    """What a pass compares with: the pixels, the likelihood, dq (n_frames, 3), flux (n_frames,) or None."""
+
+    pixels: Pixels
+    likelihood: loss.Likelihood
+    dq: np.ndarray
+    flux: np.ndarray | None
 
 
 class Model:
@@ -113,7 +98,7 @@ class Model:
         self.voxel = _checks.lengths("voxel", voxel, 3)
         self.coupling = _checks.choice("coupling", coupling, ("dynamical", "kinematic"))
         self.device = _checks.choice("device", device, ("cpu",))
-        self.polarization = _weights(experiment.polarization if polarization is None else polarization)
+        self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
         kinematic = coupling == "kinematic"
         self.operators = tuple(
             (
@@ -183,21 +168,23 @@ class Model:
                 )
         return tuple(sizes)
 
-    def intensities(self, S, frames=None, s_0=None):
+    def intensities(self, S, frames=None, s_0=None, *, dq=None, flux=None):
         """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
 
         S : complex (nz, ny, nx).  frames : L frame indices, None for all.  s_0 : real (nz, ny, nx), None: |S|.
+        dq, flux : as in `evaluate`.
         """
         frames = self._frames(frames)
+        dqs, flux = self._dq(dq), self._flux(flux)
         D = np.empty((len(frames), *self.experiment.detector_shape), self._real)
         for block in self._blocks(len(frames)):
-            dq = self.experiment.dq[frames[block]]
-            fields = [op.forward(S, dq, s_0) for _, op in self.operators]
+            indices = frames[block]
+            fields = [op.forward(S, dqs[indices], s_0) for _, op in self.operators]
 
-            def part(chunk, D=D[block], fields=fields):
-                D[chunk] = self._spectra(fields, chunk)[1]
+            def part(chunk, D=D[block], fields=fields, indices=indices):
+                D[chunk] = self._spectra(fields, chunk, None if flux is None else flux[indices[chunk]])[1]
 
-            map_chunks(part, len(dq), self.threads)
+            map_chunks(part, len(indices), self.threads)
         return D
 
     def loss_and_adjoint(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
@@ -214,47 +201,93 @@ class Model:
         result = self.evaluate(S, data, mask, frames, scale, s_0, support)
         return result.loss, result.adj_S
 
-    def evaluate(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
-        """All that one pass gives, an `Evaluation`; arguments as in `loss_and_adjoint`."""
-        return self._run(S, data, mask, frames, scale, s_0, support, gradient=True)
+    def evaluate(
+        self,
+        S,
+        data,
+        mask=None,
+        frames=None,
+        scale=1.0,
+        s_0=None,
+        support=None,
+        *,
+        likelihood="amplitude",
+        background=0.0,
+        free=None,
+        dq=None,
+        flux=None,
+    ):
+        """All that one pass gives, an `Evaluation`; further arguments as in `loss_and_adjoint`.
+
+        likelihood, background : "amplitude" or "poisson", the latter with background counts per pixel: `pendel.loss`.
+        free : bool, shape as mask: pixels held out, which the loss, its gradient and the scale do not see.
+        dq : (n_frames, 3) rad/m, to replace those of the experiment.
+        flux : (n_frames,) relative incident intensity that multiplies D of each frame; None: 1.
+        """
+        fit = self._fit(data, mask, likelihood, background, free, dq, flux)
+        return self._run(S, fit, frames, scale, s_0, support, gradient=True)
 
     def misfit(self, S, data, mask=None, frames=None, s_0=None):
         """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
-        result = self._run(S, data, mask, frames, None, s_0, None, gradient=False)
+        result = self._run(S, self._fit(data, mask), frames, None, s_0, None, gradient=False)
         return loss.misfit_ratio(result.misfit_numerator, result.misfit_denominator)
 
-    def _run(self, S, data, mask, frames, scale, s_0, support, gradient):
+    def _fit(self, data, mask, likelihood="amplitude", background=0.0, free=None, dq=None, flux=None):
         shape = (self.n_frames, *self.experiment.detector_shape)
-        pixels = _Pixels(loss.check_data("data", data, shape), loss.check_mask("mask", mask, shape), self._real)
-        frames = self._frames(frames)
+        pixels = (loss.check_data("data", data, shape), loss.check_mask("mask", mask, shape), self._real)
+        return _Fit(
+            Pixels(*pixels, loss.check_mask("free", free, shape)),
+            loss.Likelihood(likelihood, background),
+            self._dq(dq),
+            self._flux(flux),
+        )
+
+    def _dq(self, dq):
+        n = self.n_frames
+        return self.experiment.dq if dq is None else _checks.array("dq", dq, (n, 3), np.float64, axes="(n_frames, 3)")
+
+    def _flux(self, flux):
+        if flux is None:
+            return None
+        flux = _checks.array("flux", flux, (self.n_frames,), self._real, axes="(n_frames,)")
+        if not flux.min() > 0:
+            raise ValueError(f"flux: expected relative intensities > 0, got {flux.min():g}")
+        return flux
+
+    def _run(self, S, fit, frames, scale, s_0, support, gradient):
+        pixels, frames = fit.pixels, self._frames(frames)
         scale = None if scale is None else _checks.number("scale", scale, at_least=0)
         blocks = self._blocks(len(frames))
+        adj_S = adj_s_0 = all_sums = None
         if scale is None and len(blocks) > 1:
             # The scale needs all frames before any gradient: a forward pass of its own, to keep memory bounded.
-            sums = [self._forward_block(S, s_0, frames[block], pixels)[1] for block in blocks]
-            scale = loss.scale_from_sums(*np.sum(sums, axis=0))
-        adj_S = adj_s_0 = None
+            parts = [self._forward_block(S, s_0, frames[block], fit) for block in blocks]
+            weighted, chunks = np.sum([p.weighted for p in parts], axis=0), sum((p.chunks for p in parts), [])
+            scale = fit.likelihood.scale(*weighted, chunks)
+            all_sums = np.concatenate([p.sums for p in parts], axis=1)
+            del parts, chunks
         adj_dq, terms = [], []
         for block in blocks:
-            dq = self.experiment.dq[frames[block]]
+            indices = frames[block]
             if scale is None:
-                held, sums, states = self._forward_block(S, s_0, frames[block], pixels, gradient)
-                scale = loss.scale_from_sums(*sums)
+                first = self._forward_block(S, s_0, indices, fit, gradient, hold=True)
+                held, states, all_sums = first.held, first.states, first.sums
+                scale = fit.likelihood.scale(*first.weighted, first.chunks)
             else:
-                held, states = None, self._sweep(S, dq, s_0, gradient)
+                held, states = None, self._sweep(S, fit.dq[indices], s_0, gradient)
             adj_fields = [np.empty_like(E_h) for E_h, _ in states] if gradient else None
 
-            def part(chunk, held=held, states=states, adj_fields=adj_fields, indices=frames[block], scale=scale):
-                item = self._measure(states, chunk, indices, pixels) if held is None else held.pop(chunk.start)
-                return self._residual(item, chunk, scale, len(frames), adj_fields)
+            def part(chunk, held=held, states=states, adj_fields=adj_fields, indices=indices, scale=scale):
+                item = self._measure(states, chunk, indices, fit) if held is None else held.pop(chunk.start)
+                return self._residual(item, chunk, indices, fit, scale, len(frames), adj_fields)
 
-            terms.append(np.concatenate(map_chunks(part, len(dq), self.threads), axis=1))
-            if not np.isfinite(terms[-1][2]).all():
-                raise ValueError(f"data: {pixels.complaint(frames[block])}")
+            terms.append(np.concatenate(map_chunks(part, len(indices), self.threads), axis=1))
+            if not np.isfinite(terms[-1][2::2]).all():
+                raise ValueError(f"data: {pixels.complaint(indices)}")
             if not gradient:
                 continue
             for i, (_, op) in enumerate(self.operators):
-                adj = op.adjoint(S, dq, adj_fields[i], s_0, state=states[i][1], support=support)
+                adj = op.adjoint(S, fit.dq[indices], adj_fields[i], s_0, state=states[i][1], support=support)
                 adj_S = adj.S if adj_S is None else adj_S + adj.S
                 if s_0 is not None:
                     adj_s_0 = adj.s_0 if adj_s_0 is None else adj_s_0 + adj.s_0
@@ -262,9 +295,10 @@ class Model:
                     adj_dq.append(adj.dq)
                 else:
                     adj_dq[-1] = adj_dq[-1] + adj.dq
-        total, numerator, denominator = (float(v) for v in np.concatenate(terms, axis=1).sum(axis=1))
+        total, numerator, denominator, *free = (float(v) for v in np.concatenate(terms, axis=1).sum(axis=1))
         adj_dq = np.concatenate(adj_dq) if gradient else None
-        return Evaluation(total, adj_S, adj_s_0, scale, numerator, denominator, adj_dq)
+        free = np.array(free) if free else None
+        return Evaluation(total, adj_S, adj_s_0, scale, numerator, denominator, adj_dq, all_sums, free)
 
     def _sweep(self, S, dq, s_0, keep_state):
         """(E_h, state or None) of every polarisation state."""
@@ -272,24 +306,27 @@ class Model:
             return [op.forward(S, dq, s_0, return_state=True) for _, op in self.operators]
         return [(op.forward(S, dq, s_0), None) for _, op in self.operators]
 
-    def _forward_block(self, S, s_0, indices, pixels, keep_state=False):
-        """What `_measure` gives for all chunks of a block, by first frame; its sums for the scale; its states."""
-        states = self._sweep(S, self.experiment.dq[indices], s_0, keep_state)
-        sums = np.zeros((2, len(indices)))
+    def _forward_block(self, S, s_0, indices, fit, keep_state=False, hold=False):
+        """The sums of a block for the scale; with ``hold`` its states and what `_measure` gives, by first frame."""
+        states = self._sweep(S, fit.dq[indices], s_0, keep_state)
+        sums, weighted = np.zeros((2, len(indices))), np.zeros((2, len(indices)))
+        keep = fit.likelihood.background > 0
 
         def part(chunk):
-            item = self._measure(states, chunk, indices, pixels)
+            item = self._measure(states, chunk, indices, fit)
             _, D, root, good, weight = item
-            sums[:, chunk] = weight * np.array(loss.scale_sums(D, root, good))
-            return chunk.start, item
+            sums[:, chunk] = fit.likelihood.sums(D, root, good)
+            weighted[:, chunk] = weight * sums[:, chunk]
+            return chunk.start, item if hold else None, item[1:] if keep else None
 
-        held = dict(map_chunks(part, len(indices), self.threads))
+        parts = map_chunks(part, len(indices), self.threads)
         if not np.isfinite(sums).all():
-            raise ValueError(f"data: {pixels.complaint(indices)}")
-        return held, sums.sum(axis=1), states
+            raise ValueError(f"data: {fit.pixels.complaint(indices)}")
+        held, chunks = {start: item for start, item, _ in parts}, [chunk for *_, chunk in parts]
+        return _Block(held, chunks if keep else [], sums, weighted.sum(axis=1), states if hold else None)
 
-    def _spectra(self, fields, chunk):
-        """Far fields F_p of a chunk of exit fields, and the intensities D."""
+    def _spectra(self, fields, chunk, flux=None):
+        """Far fields F_p of a chunk of exit fields, and the intensities D, times ``flux`` of its frames."""
         spectra = [self.far_field.forward_chunk(E_h[chunk][..., self._seen]) for E_h in fields]
         D = None
         for (weight, _), F in zip(self.operators, spectra, strict=True):
@@ -298,25 +335,38 @@ class Model:
             if weight != 1:
                 power *= self._real.type(weight)
             D = power if D is None else np.add(D, power, out=D)
+        if flux is not None:
+            D *= flux[:, None, None]
         return spectra, D
 
-    def _measure(self, states, chunk, indices, pixels):
+    def _measure(self, states, chunk, indices, fit):
         """(F_p list, D, sqrt I, good, 1/M) of a chunk; ``indices`` are the frames of its block."""
-        spectra, D = self._spectra([E_h for E_h, _ in states], chunk)
-        root, good = pixels.load(indices[chunk])
+        frames = indices[chunk]
+        spectra, D = self._spectra([E_h for E_h, _ in states], chunk, None if fit.flux is None else fit.flux[frames])
+        root, good = fit.pixels.load(frames)
         return spectra, D, root, good, loss.frame_weights(good, D.shape)
 
-    def _residual(self, item, chunk, scale, count, adj_fields):
-        """(3, n) loss, misfit numerator and denominator of each frame; fills the adjoint exit fields, if any."""
+    def _residual(self, item, chunk, indices, fit, scale, count, adj_fields):
+        """(3, n) loss, misfit numerator and denominator of each frame, (7, n) with those of `Evaluation.free`; fills
+        the adjoint exit fields, if any.
+        """
         spectra, D, root, good, weight = item
         weight = weight / count
-        sums, adj_D = loss.residual(D, root, good, weight, scale)
+        sums, misfit, adj_D = fit.likelihood.terms(D, root, good, weight, scale)
+        rows = [weight * sums, misfit]
         if adj_fields is not None:
+            if fit.flux is not None:
+                adj_D *= fit.flux[indices[chunk], None, None]
             for (fraction, _), F, adj_E_h in zip(self.operators, spectra, adj_fields, strict=True):
                 F *= adj_D * self._real.type(2 * fraction)
                 adj_E_h[chunk][..., self._seen] = self.far_field.adjoint_chunk(F)
                 adj_E_h[chunk][..., : self._seen.start] = 0
-        return np.array([weight * sums, sums, loss.frame_sums(np.square(root, out=root))])
+        rows.append(loss.frame_sums(np.square(root, out=root)))
+        if fit.pixels.free is not None:
+            root, free = fit.pixels.load_free(indices[chunk])
+            sums, misfit, _ = fit.likelihood.terms(D, root, free, np.ones(len(D)), scale)
+            rows += [misfit, loss.frame_sums(np.square(root)), sums, loss.frame_sums(free)]
+        return np.array(rows)
 
     def _frames(self, frames):
         if frames is None:
@@ -347,27 +397,11 @@ class Model:
         )
 
 
-class _Pixels:
-    """Measured frames and mask, read a few frames at a time."""
+class _Block(NamedTuple):
+    """What `Model._forward_block` gives; ``sums`` (2, L), ``weighted`` (2,) and ``chunks`` are for the scale."""
 
-    def __init__(self, data, mask, real):
-        self.data, self.mask, self.real = data, mask, real
-
-    def load(self, indices):
-        """(sqrt I, good) of the given frames; good is None where all pixels are."""
-        good = self.mask[indices] if self.mask is not None and self.mask.ndim == 3 else self.mask
-        return loss.root_intensity(self.data[indices], good, self.real), good
-
-    def complaint(self, indices):
-        good = self.mask[indices] if self.mask is not None and self.mask.ndim == 3 else self.mask
-        return loss.bad_data(self.data[indices], good)
-
-
-def _weights(value):
-    if not isinstance(value, Mapping) or not value or not set(value) <= {"sigma", "pi"}:
-        raise ValueError(f"polarization: expected a dict of 'sigma' and 'pi' fractions, got {value!r}")
-    weights = {s: _checks.number(f"polarization[{s!r}]", value.get(s, 0.0), at_least=0) for s in ("sigma", "pi")}
-    # 1e-6: fractions written with six digits, or computed in single precision, still pass.
-    if abs(sum(weights.values()) - 1) > 1e-6:
-        raise ValueError(f"polarization: expected fractions that sum to 1, got {value!r}")
-    return weights
+    held: dict
+    chunks: list
+    sums: np.ndarray
+    weighted: np.ndarray
+    states: list | None

@@ -5,101 +5,33 @@ The loss knows neither the crystal's place in the box nor, without help, its siz
 is kept in the middle of its support. The intensity scale is the closed-form best one of every group of frames.
 """
 
-import contextlib
 import os
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 
-from . import _checks, _cxi
-from .compare import strain as strain_along_h
+from . import _checks
+from . import checkpoint as _checkpoint
+from .adam import Adam
+from .checkpoint import FREE_HISTORY, HISTORY, Run
+from .objective import Objective, bounded, initial
 from .progress import Progress
+from .refine import Angles, Flux, check_spread
+from .result import Result
 from .support import recentre, shrink_wrap
 
-HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
+OPTIMISED = ("S", "phase")
 
 
-@dataclass
-class Result:
-    """What a reconstruction gives.
+class _Options(NamedTuple):
+    """What `_epoch` needs of the arguments; angles, flux: the refinements, or None."""
 
-    S : complex (nz, ny, nx) crystal function.  support : bool (nz, ny, nx).  scale : measured over computed intensity.
-    misfit : sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames at the end.
-    history : dict of float arrays (epochs,): loss, misfit, learning_rate, scale, support (voxels).
-    voxel : (dz, dy, dx) m.  h : (x, y, z) rad/m, model frame.  epochs : epochs done.  seed : int.
-    """
-
-    S: np.ndarray
-    support: np.ndarray
-    scale: float
-    misfit: float
-    history: dict
-    voxel: tuple
-    h: np.ndarray
-    epochs: int
-    seed: int
-
-    @property
-    def loss(self):
-        """Loss of every epoch, float (epochs,)."""
-        return self.history["loss"]
-
-    @property
-    def amplitude(self):
-        """|S|, float (nz, ny, nx)."""
-        return np.abs(self.S)
-
-    @property
-    def phase(self):
-        """arg S = -h.u in rad, float (nz, ny, nx), about its mean over the support; 0 outside."""
-        mean = self.S[self.support].sum()
-        phase = np.angle(self.S * np.conj(mean / abs(mean)) if mean != 0 else self.S)
-        return np.where(self.support, phase, 0)
-
-    @property
-    def displacement(self):
-        """u.h^ = -phase / |h| in m, float (nz, ny, nx), about its mean; 0 outside the support."""
-        return -self.phase / np.linalg.norm(self.h)
-
-    @property
-    def strain(self):
-        """d(u.h^)/d(h^), float (nz, ny, nx), by central differences inside the support, 0 elsewhere."""
-        return strain_along_h(np.where(self.support, self.S, 0), self.voxel, self.h)[0]
-
-
-@dataclass
-class _Adam:
-    """Adam (Kingma & Ba 2015) on one complex array; the second moment is |g|^2, blind to the global phase."""
-
-    m: np.ndarray
-    v: np.ndarray
-    steps: int = 0
-    beta_1: float = 0.9
-    beta_2: float = 0.99
-
-    def direction(self, gradient):
-        self.steps += 1
-        self.m += (1 - self.beta_1) * (gradient - self.m)
-        self.v += (1 - self.beta_2) * (gradient.real**2 + gradient.imag**2 - self.v)
-        m = self.m / (1 - self.beta_1**self.steps)
-        v = np.sqrt(self.v / (1 - self.beta_2**self.steps))
-        return m / np.maximum(v, np.finfo(v.dtype).tiny ** 0.5)
-
-
-@dataclass
-class _Run:
-    """All that changes during a run; what a checkpoint holds."""
-
-    S: np.ndarray
-    support: np.ndarray
-    adam: _Adam
-    rng: np.random.Generator
-    rate: float
-    epoch: int = 0
-    waited: int = 0
-    best: float = np.inf
-    history: dict = field(default_factory=lambda: {name: [] for name in HISTORY})
+    batches: int
+    amplitude_bound: float | None
+    phase_only_epochs: int
+    refine_after: int
+    angles: Angles | None
+    flux: Flux | None
 
 
 def reconstruct(
@@ -114,11 +46,25 @@ def reconstruct(
     learning_rate=0.15,
     schedule="cosine",
     patience=15,
+    likelihood="amplitude",
+    background=0.0,
+    s_0="tied",
     amplitude_bound=1.0,
+    optimise="S",
+    phase_only_epochs=0,
+    atv_weight=0.0,
+    atv_p=2.0,
+    atv_q=1.0,
     shrink_wrap_every=10,
     shrink_wrap_threshold=0.15,
     shrink_wrap_sigma=1.0,
     recentre_every=None,
+    refine_angles=False,
+    angle_spread=0.3,
+    refine_intensities=False,
+    intensity_spread=0.1,
+    refine_after=None,
+    free_fraction=0.0,
     seed=0,
     checkpoint=None,
     checkpoint_every=20,
@@ -137,18 +83,34 @@ def reconstruct(
     learning_rate : Adam's rate, in units of |S|.
     schedule : "cosine" (down to 1/100 of the rate over the epochs), "plateau" (halve the rate when the best loss is
         `patience` epochs old, down to 1/32), "constant", or a list of (epoch, rate): the rate from that epoch on.
+    likelihood : "amplitude" (least squares of amplitudes) or "poisson", see `pendel.loss`; data in counts.
+    background : "poisson" only: expected counts per pixel beside the crystal's, >= 0. With 0 a count where the model
+        is dark is infinitely unlikely, and nearly so next to it; some 0.01 to 1 tempers that.
+    s_0 : density on the diagonal. "tied": |S|. "support": 1 in the support, 0 outside, without a gradient. "free": an
+        array of its own in [0, amplitude_bound], from |S| at the start, moved by Adam at the same rate.
     amplitude_bound : |S| is projected to at most this after every step; None: no bound.
+    optimise : "S", amplitude and phase; or "phase": |S| stays as it is at the start, and s_0 and the support with it.
+    phase_only_epochs : so many epochs as with "phase" first.
+    atv_weight, atv_p, atv_q : atv_weight times the mean measured intensity times ATV (`pendel.atv`, exponents p and q,
+        differences within the support) is added to the loss. The loss of an empty model is that intensity, so the
+        weight has no unit: 0.01 makes a mean step |grad S| of 0.1 per voxel cost a thousandth of it (q = 1).
     shrink_wrap_every, shrink_wrap_threshold, shrink_wrap_sigma : new support every so many epochs (0: never), see
         `pendel.support.shrink_wrap`; none in the last tenth of the epochs.
     recentre_every : epochs between moves of the crystal to the middle of its box; None: as shrink_wrap_every.
-    seed : of the random groups.
+    refine_angles, angle_spread : refine each frame's rocking angle; expected rms offset, in steps of the scan.
+    refine_intensities, intensity_spread : refine each frame's incident intensity; expected relative rms.
+        Both: `pendel.refine`, with priors that take data for counts.
+    refine_after : first epoch of refinement; None: after a quarter of the epochs. An early S fits no angle.
+    free_fraction : part of the good pixels to hold out of the fit, some 0.05 (`pendel.pixels.free_pixels`). How well
+        they are met tells a better crystal from a better fit to noise: rank runs of one seed by free_misfit.
+    seed : of the random groups and of the held-out pixels.
     checkpoint : path of an HDF5 file written every `checkpoint_every` epochs; with ``resume=True`` a run goes on from
         it to the same bits as an uninterrupted one.
     progress : True, or a title, for a bar on a terminal and lines in a log; False for silence.
     callback : called as callback(epoch, S, history) after every epoch; True ends the run.
 
-    Returns `Result`. Raises TypeError or ValueError naming the argument. Loss: `pendel.loss`; recipe after Wu et al.,
-    arXiv 2506.15939, with the amplitude bound, closed-form scale and recentring added.
+    Returns `Result`. Raises TypeError or ValueError naming the argument. Recipe after Wu et al., arXiv 2506.15939, with
+    the amplitude bound, closed-form scale and recentring added.
     """
     epochs = _checks.integer("epochs", epochs, at_least=1)
     batches = min(_checks.integer("batches", batches, at_least=1), model.n_frames)
@@ -165,93 +127,177 @@ def reconstruct(
     checkpoint_every = _checks.integer("checkpoint_every", checkpoint_every, at_least=1)
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
+    phase_only_epochs = _checks.integer("phase_only_epochs", phase_only_epochs, at_least=0)
+    if _checks.choice("optimise", optimise, OPTIMISED) == "phase":
+        phase_only_epochs = epochs
+    refine_after = epochs // 4 if refine_after is None else _checks.integer("refine_after", refine_after, at_least=0)
+    spreads = check_spread("angle_spread", angle_spread), check_spread("intensity_spread", intensity_spread)
+    objective = Objective(
+        model,
+        data,
+        mask,
+        likelihood=likelihood,
+        background=background,
+        atv_weight=atv_weight,
+        atv_p=atv_p,
+        atv_q=atv_q,
+        free_fraction=free_fraction,
+        s_0=s_0,
+        seed=seed,
+    )
+    given, pixels = objective.likelihood, objective.pixels() if refine_angles or refine_intensities else None
+    options = _Options(
+        batches,
+        amplitude_bound,
+        phase_only_epochs,
+        refine_after,
+        Angles(model.experiment, pixels, given.nats, spreads[0]) if refine_angles else None,
+        Flux(model.experiment, pixels, given, spreads[1]) if refine_intensities else None,
+    )
+    settings = {
+        "s_0": s_0,
+        "likelihood": likelihood,
+        "free_fraction": objective.free_fraction,
+        "refine_angles": bool(refine_angles),
+        "refine_intensities": bool(refine_intensities),
+    }
 
     if resume and os.path.exists(checkpoint):
-        run = _load(checkpoint, model, seed)
+        run = _checkpoint.load(checkpoint, model, seed, settings)
     else:
-        run = _begin(model, start, support, amplitude_bound, rate, seed)
+        run = _begin(objective, start, support, options, rate, seed)
+    if phase_only_epochs and "phase" not in run.adams:
+        run.adams["phase"] = Adam.zeros(model.shape, run.S.real.dtype)
     title = progress if isinstance(progress, str) else "reconstruct"
     with Progress(title, epochs, "epoch", done=run.epoch, show=bool(progress)) as shown:
         while run.epoch < epochs:
             run.rate = _scheduled(schedule, run, rate, patience, epochs)
-            _epoch(run, model, data, mask, batches, amplitude_bound)
+            _epoch(run, objective, options)
             last_tenth = run.epoch > 0.9 * epochs
             if recentre_every and run.epoch % recentre_every == 0 and not last_tenth:
-                run.S, run.adam.m, run.adam.v, run.support, _ = recentre(run.S, run.adam.m, run.adam.v, run.support)
-            if shrink_wrap_every and run.epoch % shrink_wrap_every == 0 and not last_tenth:
+                _recentre(run)
+            whole = run.epoch > phase_only_epochs  # the support of a given amplitude is given too
+            if shrink_wrap_every and run.epoch % shrink_wrap_every == 0 and whole and not last_tenth:
                 _shrink(run, shrink_wrap_threshold, shrink_wrap_sigma)
             shown(run.epoch, loss=run.history["loss"][-1], misfit=run.history["misfit"][-1])
             if checkpoint and (run.epoch % checkpoint_every == 0 or run.epoch == epochs):
-                _save(checkpoint, run, seed)
+                _checkpoint.save(checkpoint, run, seed, settings)
             if callback and callback(run.epoch, run.S, run.history):
                 break
-    final = model.evaluate(run.S, data, mask, scale=None, support=run.support)
+    return finish(objective, run.S, run.support, run.history, run.epoch, seed, run.s_0, run.angle_offsets, run.flux)
+
+
+def finish(objective, S, support, history, epochs, seed, s_0=None, angle_offsets=None, flux=None):
+    """The `Result` at S, from one more evaluation of all frames."""
+    model = objective.model
+    final = objective.evaluate(S, support, None, s_0, angle_offsets, flux)
+    free = dict(zip(FREE_HISTORY, free_numbers(final.free), strict=True)) if final.free is not None else {}
     return Result(
-        S=run.S,
-        support=run.support,
+        S=S,
+        support=support,
         scale=final.scale,
         misfit=final.misfit_numerator / final.misfit_denominator,
-        history={name: np.array(values) for name, values in run.history.items()},
+        history={name: np.array(values) for name, values in history.items()},
         voxel=model.voxel,
         h=model.experiment.frame @ model.experiment.h,
-        epochs=run.epoch,
+        epochs=epochs,
         seed=seed,
+        s_0=support.astype(S.real.dtype) if objective.density == "support" else s_0,
+        angle_offsets=angle_offsets,
+        flux=flux,
+        background=objective.likelihood.background,
+        **free,
     )
 
 
-def _begin(model, start, support, amplitude_bound, rate, seed):
-    shape, dtype = model.shape, model.dtype
-    if support is not None:
-        support = _checks.array("support", support, shape, bool, axes="(nz, ny, nx)")
-    if start is not None:
-        start = _checks.array("start", start, shape, dtype, axes="(nz, ny, nx)")
-        support = start != 0 if support is None else support
-    elif support is None:
-        axes = [(np.arange(n) - (n - 1) / 2) / (0.4 * n) for n in shape]
-        support = axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2 <= 1
-    if not support.any():
-        raise ValueError("support: expected at least one voxel inside, got none")
-    if start is None:
-        start = np.full(shape, 0.5 * (amplitude_bound or 1.0), dtype)
-    S = _bounded(np.where(support, start, 0).astype(dtype), amplitude_bound)
-    adam = _Adam(np.zeros(shape, dtype), np.zeros(shape, S.real.dtype))
-    return _Run(S, support, adam, np.random.default_rng(seed), rate)
+def free_numbers(sums):
+    """(free_misfit, free_loss) of `Evaluation.free` sums."""
+    return float(sums[0] / sums[1]) if sums[1] > 0 else np.nan, float(sums[2] / sums[3])
 
 
-def _epoch(run, model, data, mask, batches, amplitude_bound):
+def _begin(objective, start, support, options, rate, seed):
+    model = objective.model
+    S, support = initial(model, start, support, options.amplitude_bound)
+    run = Run(S, support, {"S": Adam.zeros(model.shape, model.dtype)}, np.random.default_rng(seed), rate)
+    if objective.density == "free":
+        run.s_0 = np.abs(S)
+        run.adams["s_0"] = Adam.zeros(model.shape, run.s_0.dtype)
+    if options.angles is not None:
+        run.angle_offsets = np.zeros(model.n_frames)
+    if options.flux is not None:
+        run.flux = np.ones(model.n_frames)
+    if objective.free is not None:
+        run.history |= {name: [] for name in FREE_HISTORY}
+    return run
+
+
+def _epoch(run, objective, options):
     """One pass over all frames; the recorded loss is the mean over its groups, each before its step."""
-    losses, weights, scales, misfit = [], [], [], np.zeros(2)
-    order = run.rng.permutation(model.n_frames)
-    for frames in np.array_split(order, batches):
+    losses, weights, scales, misfit, free = [], [], [], np.zeros(2), np.zeros(4)
+    order = run.rng.permutation(objective.model.n_frames)
+    for frames in np.array_split(order, options.batches):
         frames = np.sort(frames)
-        now = model.evaluate(run.S, data, mask, frames, scale=None, support=run.support)
-        step = run.S.real.dtype.type(run.rate) * run.adam.direction(now.adj_S)
-        run.S = _bounded(np.where(run.support, run.S - step, 0), amplitude_bound)
+        now = objective.evaluate(run.S, run.support, frames, run.s_0, run.angle_offsets, run.flux)
+        _step(run, now, options)
+        if run.epoch >= options.refine_after:
+            if options.angles is not None:
+                options.angles.update(run.angle_offsets, frames, now.adj_dq)
+            if options.flux is not None:
+                options.flux.update(run.flux, frames, now.sums, now.scale)
         losses.append(now.loss), weights.append(len(frames)), scales.append(now.scale)
         misfit += now.misfit_numerator, now.misfit_denominator
+        free += 0 if now.free is None else now.free
+    if options.angles is not None:
+        options.angles.fix(run.angle_offsets)
+    if options.flux is not None:
+        options.flux.fix(run.flux)
     run.epoch += 1
     loss = float(np.average(losses, weights=weights))
     if not np.isfinite(loss):
-        raise RuntimeError(f"reconstruct: the loss became {loss} in epoch {run.epoch}; try a smaller learning_rate")
+        cure = "a smaller learning_rate" + (" or a background > 0" if objective.likelihood.name == "poisson" else "")
+        raise RuntimeError(f"reconstruct: the loss became {loss} in epoch {run.epoch}; try {cure}")
     run.waited += 1
     if loss < run.best * (1 - 1e-3):
         run.best, run.waited = loss, 0
     values = (loss, misfit[0] / misfit[1], run.rate, np.average(scales, weights=weights), run.support.sum())
-    for name, value in zip(HISTORY, values, strict=True):
+    names = HISTORY
+    if objective.free is not None:
+        values, names = (*values, *free_numbers(free)), HISTORY + FREE_HISTORY
+    for name, value in zip(names, values, strict=True):
         run.history[name].append(float(value))
 
 
-def _bounded(S, bound):
-    if bound is None:
-        return S
-    return S / np.maximum(np.abs(S) / S.real.dtype.type(bound), 1)
+def _step(run, now, options):
+    """One step of what is optimised, against the gradients of an evaluation."""
+    rate, bound = run.S.real.dtype.type(run.rate), options.amplitude_bound
+    if run.epoch < options.phase_only_epochs:
+        # S = |S| exp(i u): dL/du = Re(conj(adj_S) i S)
+        u = rate * run.adams["phase"].direction((now.adj_S * np.conj(run.S)).imag)
+        run.S = bounded(run.S * np.exp(-1j * u), bound)
+        return
+    step = rate * run.adams["S"].direction(now.adj_S)
+    run.S = bounded(np.where(run.support, run.S - step, 0), bound)
+    if run.s_0 is not None:
+        moved = run.s_0 - rate * run.adams["s_0"].direction(now.adj_s_0)
+        run.s_0 = np.where(run.support, np.clip(moved, 0, bound), 0)
+
+
+def _recentre(run):
+    arrays = [run.support, *(moment for adam in run.adams.values() for moment in (adam.m, adam.v))]
+    arrays += [] if run.s_0 is None else [run.s_0]
+    run.S, run.support, *arrays, _ = recentre(run.S, *arrays)
+    if run.s_0 is not None:
+        run.s_0 = arrays.pop()
+    for i, adam in enumerate(run.adams.values()):
+        adam.m, adam.v = arrays[2 * i : 2 * i + 2]
 
 
 def _shrink(run, threshold, sigma):
     support = shrink_wrap(run.S, threshold, sigma)
     if support.any():
         run.support = support
-        for array in (run.S, run.adam.m, run.adam.v):
+        moments = [moment for adam in run.adams.values() for moment in (adam.m, adam.v)]
+        for array in (run.S, *([] if run.s_0 is None else [run.s_0]), *moments):
             array[~support] = 0
 
 
@@ -279,58 +325,3 @@ def _scheduled(schedule, run, rate, patience, epochs):
             return run.rate / 2
         return run.rate
     return next((r for e, r in reversed(schedule) if run.epoch >= e), rate)
-
-
-def _save(path, run, seed):
-    with _cxi.replacing(path) as file:
-        file.attrs["pendel_checkpoint"] = 1
-        for name, array in (("S", run.S), ("support", run.support), ("m", run.adam.m), ("v", run.adam.v)):
-            file.create_dataset(name, data=array)
-        for name, values in run.history.items():
-            file.create_dataset(f"history/{name}", data=np.array(values))
-        state = run.rng.bit_generator.state
-        words = [state["state"][key] for key in ("state", "inc")]
-        file.attrs["rng"] = [str(w) for w in words] + [str(state["has_uint32"]), str(state["uinteger"])]
-        file.attrs["seed"], file.attrs["epoch"], file.attrs["steps"] = seed, run.epoch, run.adam.steps
-        file.attrs["rate"], file.attrs["waited"], file.attrs["best"] = run.rate, run.waited, run.best
-
-
-def checkpoint_shape(path):
-    """(nz, ny, nx) of the crystal function in a checkpoint. Raises ValueError where ``path`` is none."""
-    with _checkpoint(path) as file:
-        return file["S"].shape
-
-
-@contextlib.contextmanager
-def _checkpoint(path):
-    try:
-        with h5py.File(path, "r") as file:
-            if "pendel_checkpoint" not in file.attrs:
-                raise ValueError("no checkpoint in it")
-            yield file
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"checkpoint: expected a checkpoint of pendel.reconstruct, got {path}: {error}") from None
-
-
-def _load(path, model, seed):
-    with _checkpoint(path) as file:
-        S, support, m, v = (file[name][()] for name in ("S", "support", "m", "v"))
-        history = {name: list(file[f"history/{name}"][()]) for name in HISTORY}
-        attributes = dict(file.attrs)
-    if S.shape != model.shape or S.dtype != model.dtype:
-        raise ValueError(
-            f"checkpoint: expected shape {model.shape} and dtype {model.dtype}, got {S.shape} and {S.dtype} in {path}"
-        )
-    if int(attributes["seed"]) != seed:
-        raise ValueError(f"seed: expected {int(attributes['seed'])}, that of the checkpoint {path}, got {seed}")
-    rng = np.random.default_rng()
-    state, inc, has_uint32, uinteger = (int(word) for word in attributes["rng"])
-    rng.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": state, "inc": inc},
-        "has_uint32": has_uint32,
-        "uinteger": uinteger,
-    }
-    adam = _Adam(m, v, int(attributes["steps"]))
-    rate, waited, best = (float(attributes[name]) for name in ("rate", "waited", "best"))
-    return _Run(S, support, adam, rng, rate, int(attributes["epoch"]), int(waited), best, history)

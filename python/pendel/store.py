@@ -7,6 +7,7 @@ import numpy as np
 import scipy
 
 from . import __version__, io
+from .refine import dq_at
 
 
 def versions():
@@ -19,15 +20,22 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     """Write a `Result` with the fit it makes to the data as a CXI file (`io.write_result`).
 
     model, data, mask : those the result was fitted to.  config : TOML text.  extra : as in `io.write_scan`.
-    The frame kept, measured and modelled, is the brightest one; rocking curves are sums over the good pixels.
+    The frame kept, measured and modelled, is the brightest one; rocking curves are sums over the good pixels, with the
+    background in the modelled one. What else was found is kept with ``extra``: s_0, angle_offsets, flux, background,
+    free_misfit, free_loss.
     """
     experiment, crystal = model.experiment, model.crystal
-    modelled = model.intensities(result.S) * np.float32(result.scale)
+    dq = None if result.angle_offsets is None else dq_at(experiment, result.angle_offsets)[0]
+    modelled = model.intensities(result.S, None, result.s_0, dq=dq, flux=result.flux) * np.float32(result.scale)
+    if result.background:
+        modelled += np.float32(result.background)
     measured = np.asarray(data)
     if mask is not None:
         measured, modelled = np.where(mask, measured, 0), np.where(mask, modelled, 0)
     curves = [frames.sum(axis=(1, 2), dtype=np.float64) for frames in (measured, modelled)]
     frame = int(np.argmax(curves[0]))
+    found = {n: getattr(result, n) for n in ("s_0", "angle_offsets", "flux", "free_misfit", "free_loss")}
+    found |= {"background": result.background or None}
     io.write_result(
         path,
         S=result.S,
@@ -60,7 +68,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
         pixel_size=experiment.pixel_size,
         config=config,
         name=name,
-        extra={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | (extra or {}),
+        extra={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found | (extra or {}),
     )
 
 

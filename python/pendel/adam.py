@@ -1,0 +1,30 @@
+"""Adam's steps (Kingma & Ba 2015)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Adam:
+    """Adam on one array, real or complex; the second moment is |g|^2, blind to the global phase."""
+
+    m: np.ndarray
+    v: np.ndarray
+    steps: int = 0
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+
+    @classmethod
+    def zeros(cls, shape, dtype):
+        """Before the first step of an array of ``dtype``."""
+        m = np.zeros(shape, dtype)
+        return cls(m, np.zeros(shape, m.real.dtype))
+
+    def direction(self, gradient):
+        self.steps += 1
+        self.m += (1 - self.beta_1) * (gradient - self.m)
+        self.v += (1 - self.beta_2) * (gradient.real**2 + gradient.imag**2 - self.v)
+        m = self.m / (1 - self.beta_1**self.steps)
+        v = np.sqrt(self.v / (1 - self.beta_2**self.steps))
+        return m / np.maximum(v, np.finfo(v.dtype).tiny ** 0.5)
