@@ -9,6 +9,7 @@ from .experiment import Experiment
 from .lbfgs import lbfgs
 from .model import Crystal, Model
 from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
+from .polish import photon_weight, polish
 from .reconstruct import reconstruct
 from .result import Result
 from .start import Start, kinematic_start
@@ -34,6 +35,8 @@ __all__ = [
     "kinematic_start",
     "lbfgs",
     "phantom",
+    "photon_weight",
+    "polish",
     "reconstruct",
     "refraction",
     "resolution",

@@ -74,6 +74,17 @@ class Objective:
             now = now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
         return now
 
+    def trusted(self, S, support, trim, angle_offsets=None, flux=None):
+        """The mask without the pixels that S misses by more than ``trim`` times the rms of sqrt(model) - sqrt(data)."""
+        model, s_0 = self.model, support.astype(S.real.dtype) if self.density == "support" else None
+        dq = None if angle_offsets is None else dq_at(model.experiment, angle_offsets)[0]
+        scale = self.evaluate(S, support, None, None, angle_offsets, flux).scale
+        D = model.intensities(S, None, s_0, dq=dq, flux=flux)
+        residual = np.sqrt(scale * D + self.likelihood.background) - np.sqrt(np.maximum(self.data, 0))
+        good = np.broadcast_to(True if self.mask is None else self.mask, residual.shape)
+        square = np.where(good, np.square(residual), 0)
+        return good & (square <= trim**2 * square.sum(dtype=np.float64) / np.count_nonzero(good))
+
 
 def initial(model, start, support, amplitude_bound):
     """(S, support) to begin with; arguments as in `pendel.reconstruct`."""
