@@ -8,6 +8,7 @@ from .compare import Comparison, compare
 from .experiment import Experiment
 from .lbfgs import lbfgs
 from .model import Crystal, Model
+from .multiscale import coarse, multiscale, resample
 from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
 from .polish import photon_weight, polish
 from .reconstruct import reconstruct
@@ -26,6 +27,7 @@ __all__ = [
     "Susceptibility",
     "TakagiTaupin",
     "atv",
+    "coarse",
     "compare",
     "cuda_available",
     "estimate_memory",
@@ -34,11 +36,13 @@ __all__ = [
     "kinematic",
     "kinematic_start",
     "lbfgs",
+    "multiscale",
     "phantom",
     "photon_weight",
     "polish",
     "reconstruct",
     "refraction",
+    "resample",
     "resolution",
     "susceptibility",
 ]
