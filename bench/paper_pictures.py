@@ -103,11 +103,8 @@ def sizes(path, rows, length, names):
             middle = [np.median([r[key] for r in mine if r["lengths"] == e]) for e in edges]
             axes.loglog(edges, middle, color=_COLOURS[name], label=name)
             axes.loglog([r["lengths"] for r in mine], [r[key] for r in mine], ".", color=_COLOURS[name])
-    edges = sorted({r["lengths"] for r in rows})
-    truth = [np.median([r["amplitude_cv_truth"] for r in rows if r["lengths"] == e]) for e in edges]
-    right.loglog(edges, truth, "k:", label="truth")
     left.set(ylabel="phase error, rms (rad)", title="phase")
-    right.set(ylabel="standard deviation / mean of |S|", title="amplitude")
+    right.set(ylabel="standard deviation / mean of |S|", title="amplitude, whole voxels")
     for axes in (left, right):
         axes.set_xlabel(f"edge of the cube / extinction length of {1e9 * length:.0f} nm")
         axes.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])

@@ -28,7 +28,21 @@ def cases(bench):
 
 
 def call(bench, folder, study, *more):
-    few = ["--steps", "60", "--iterations", "300", "--starts", "1", "--threads", "2", "--quiet", "-o", str(folder)]
+    few = [
+        "--steps",
+        "60",
+        "--rounds",
+        "1",
+        "--iterations",
+        "300",
+        "--starts",
+        "1",
+        "--threads",
+        "2",
+        "--quiet",
+        "-o",
+        str(folder),
+    ]
     return bench.main([study, *few, *more])
 
 
@@ -114,7 +128,7 @@ def test_numbers_of_known_objects(bench, cases):
     row, registered = bench.measure(case, case.S * np.exp(0.5j), "dynamical")
     exact = ("phase_rmse", "phase_rmse_band", "strain_rmse", "strain_rmse_band", "corner_error_percent")
     assert all(abs(row[name]) < 1e-5 for name in exact), row  # complex64
-    assert row["resolution_limited"] and row["amplitude_cv"] == row["amplitude_cv_truth"]
+    assert row["resolution_limited"] and row["amplitude_cv"] < 1e-3  # of the whole voxels alone
     assert np.abs(registered - case.S).max() < 1e-5
     # the displacement of the corner is linear in the phase as long as that does not wrap
     half, _ = bench.measure(case, np.abs(case.S) * np.exp(0.5j * np.angle(case.S)), "dynamical")
@@ -181,7 +195,7 @@ def test_study_b_draws_nine_panels_of_every_object(bench, tmp_path, monkeypatch)
             nine(path, *more)
 
     monkeypatch.setattr(bench.pictures, "nine", first_only)
-    assert call(bench, tmp_path, "B", "--photons", "1e8", "--known-shape") == 0
+    assert call(bench, tmp_path, "B", "--photons", "1e8", "--start", "shape") == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert all(r["corner_truth_pm"] == rows[0]["corner_truth_pm"] for r in rows)
     objects = ("truth", "HIO-ER", "refraction-corrected", "dynamical")
