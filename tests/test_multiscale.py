@@ -1,0 +1,146 @@
+"""Coarse to fine: the cut scan, the resampled crystal, the whole way from nothing."""
+
+import numpy as np
+import pytest
+from cube import QUIET
+from pendel import Experiment, Model, coarse, compare, demo, multiscale, phantom, resample
+from pendel.experiment import rotation
+from pendel.model import Crystal
+from pendel.multiscale import sharpen
+from scipy import ndimage
+
+
+@pytest.fixture(scope="module")
+def scan():
+    model = demo.model(48, threads=2)
+    S = demo.truth(model)
+    return model, S, model.intensities(S)
+
+
+def test_coarse_scan_keeps_every_place_in_reciprocal_space(scan):
+    model, _, data = scan
+    mask = np.ones(data.shape, bool)
+    mask[:, 20, 20] = False
+    small, cut, good = coarse(model, data, mask)
+    a, b = model.experiment, small.experiment
+    assert b.detector_shape == (24, 24) and b.field_of_view == a.field_of_view
+    assert small.voxel[2] == pytest.approx(2 * model.voxel[2]) and small.operators[0][1].transport == "shift"
+    assert all(
+        n * v >= m * w * 0.99 for n, v, m, w in zip(small.shape, small.voxel, model.shape, model.voxel, strict=True)
+    )
+    # the pixel and the frame of the centre, and where their neighbours are
+    np.testing.assert_allclose(b.detector_q()[12, 12], a.detector_q()[24, 24], atol=1e-3)
+    np.testing.assert_allclose(b.detector_q()[3, 20], a.detector_q()[15, 32], rtol=1e-9)
+    frames = [int(np.argmin(np.abs(a.dq - dq).sum(1))) for dq in b.dq]
+    np.testing.assert_allclose(b.dq, a.dq[frames], atol=1e-3)
+    assert (np.abs(b.dq) <= np.pi / np.array(small.voxel)[::-1]).all() and 8 <= len(frames) < a.n_frames
+    assert (~good).sum() == len(frames) and not cut[~good].any()
+    # weights fall from 1 in the middle
+    ratio = cut[:, 12, 12] / data[frames, 24, 24]
+    middle = frames.index(24)
+    assert ratio[middle] == pytest.approx(1, abs=1e-6) and ratio.max() == ratio[middle] and ratio.min() < 0.7
+    assert cut.dtype == np.float32
+
+
+def test_coarse_scan_is_that_of_a_blurred_crystal(scan):
+    model, S, data = scan
+    small, cut, _ = coarse(model, data)
+
+    def misfit(sigma):
+        blurred = ndimage.gaussian_filter(S.real, sigma) + 1j * ndimage.gaussian_filter(S.imag, sigma)
+        return small.misfit(resample(blurred, model.voxel, small), cut)
+
+    assert misfit(1.2) < 0.01 and misfit(1.2) < 0.3 * misfit(0.2)  # of fine voxels
+
+
+def test_coarse_refuses(scan):
+    model, _, data = scan
+    with pytest.raises(ValueError, match="factor: expected at least 8 detector rows to be left, got 6 of 48"):
+        coarse(model, data, factor=8)
+    with pytest.raises(ValueError, match="factor: expected"):
+        coarse(model, data, factor=1)
+
+
+def test_resample_is_linear_and_keeps_the_origin(scan):
+    model, _, data = scan
+    small, _, _ = coarse(model, data)
+    z, y, x = phantom.coordinates(small.shape, small.voxel)
+    field = (1 + 1e6 * x - 2e6 * y + 3e6j * z + 0 * z).astype(np.complex64)
+    fine = resample(field, small.voxel, model)
+    z, y, x = phantom.coordinates(model.shape, model.voxel)
+    wanted = 1 + 1e6 * x - 2e6 * y + 3e6j * z
+    inner = tuple(slice(n // 4, -(n // 4)) for n in model.shape)
+    np.testing.assert_allclose(fine[inner], wanted[inner], rtol=1e-4)
+    assert fine.dtype == np.complex64 and fine.shape == model.shape
+    with pytest.raises(ValueError, match="voxel"):
+        resample(field, (1e-9, 1e-9), model)
+
+
+def test_sharpen_extrapolates_phases_with_their_slope():
+    shape, voxel = (40, 40, 40), (1.0, 1.0, 1.0)
+    body = ndimage.gaussian_filter(phantom.cube(shape, voxel, 22.0), 1.5)
+    z, y, x = phantom.coordinates(shape, voxel)
+    slope = 0.05 * x + 0.03 * y - 0.02 * z
+    wrong = np.where(phantom.cube(shape, voxel, 18.0) > 0.5, slope, slope - 0.3)
+    S = sharpen((body * np.exp(1j * wrong)).astype(np.complex64), wide=4)
+    inside = phantom.cube(shape, voxel, 22.0) > 0.99
+    assert np.abs(np.angle(S * np.exp(-1j * slope)))[inside].max() < 0.02
+    assert np.abs(S).max() < 1 + 1e-6 and S.dtype == np.complex64
+    edge = np.abs(S[20, 20]), body[20, 20]
+    assert np.abs(np.diff(edge[0])).max() > 1.5 * np.abs(np.diff(edge[1])).max()  # steeper
+    with pytest.raises(ValueError, match="S: expected a non-zero function, got zeros"):
+        sharpen(0 * S)
+
+
+@pytest.fixture(scope="module")
+def little():
+    model = demo.model(32, threads=2)
+    S = demo.truth(model)
+    return model, S, model.intensities(S)
+
+
+FEW = {"starts": 1, "steps": 600, "rounds": 1, "trial_epochs": 10, "seed": 1, **QUIET}
+
+
+def test_from_nothing_to_the_crystal(little, tmp_path):
+    model, S, data = little
+    path = tmp_path / "levels.h5"
+    result = multiscale(model, data, levels=1, checkpoint=path, **FEW)
+    assert compare(result.S, S, model.voxel).phase_rmse < 0.08 and result.misfit < 1e-4
+    done = multiscale(model, data, levels=1, checkpoint=path, resume=True, **FEW)
+    assert done.S.tobytes() == result.S.tobytes() and done.misfit == pytest.approx(result.misfit, rel=1e-6)
+    with pytest.raises(ValueError, match="checkpoint: expected one of pendel.multiscale, got .*its seed is 1, not 2"):
+        multiscale(model, data, levels=1, checkpoint=path, resume=True, **(FEW | {"seed": 2}))
+
+
+def test_flat_phases_in_a_known_shape(little):
+    model, S, data = little
+    support = ndimage.binary_dilation(np.abs(S) > 0)
+    result = multiscale(model, data, None, "flat", support, levels=0, **(FEW | {"steps": 1200, "rounds": 2}))
+    assert compare(support * 1.0, S, model.voxel).phase_rmse > 0.3
+    assert compare(result.S, S, model.voxel).phase_rmse < 0.1 and not result.S[~result.support].any()
+
+
+def test_a_start_of_ones_own_is_only_polished_further(little):
+    model, S, data = little
+    blurred = (ndimage.gaussian_filter(S.real, 0.5) + 1j * ndimage.gaussian_filter(S.imag, 0.5)).astype(np.complex64)
+    result = multiscale(model, data, start=blurred, support=np.abs(S) > 0, **(FEW | {"steps": 80}))
+    assert result.misfit < 0.05 * model.misfit(blurred, data)
+    with pytest.raises(ValueError, match="start: expected"):
+        multiscale(model, data, start="magic", **FEW)
+
+
+def test_symmetric_orientation_goes_coarse_to_fine_too():
+    two_theta, wavelength, size = np.deg2rad(100), 1.5498e-10, 32
+    edge = 0.4e-6
+    experiment = Experiment(
+        wavelength=wavelength, distance=2 * edge * 55e-6 / wavelength, pixel_size=55e-6, detector_shape=(size, size),
+        arm=(("y+", two_theta),), rocking_angles=np.deg2rad(0.004) * (np.arange(size) - size // 2),
+        orientation="symmetric",
+    )  # fmt: skip
+    voxel = experiment.suggest_voxel()
+    shape = tuple(2 * int(np.ceil(0.65 * edge / v)) for v in voxel)
+    model = Model(experiment, Crystal(-1e-5 + 1e-6j, 8e-6 - 1e-6j), shape, voxel, polarization={"sigma": 1.0})
+    S = phantom.cube(shape, voxel, edge, rotation((1, 1, 0.5), 0.4)).astype(np.complex64)
+    small, cut, _ = coarse(model, model.intensities(S))
+    assert small.experiment.orientation == "symmetric" and small.misfit(resample(S, voxel, small), cut) < 0.1
