@@ -29,7 +29,7 @@ from pendel.compare import compare, strain
 from pendel.start import phase
 from scipy import ndimage
 
-STEPS = 1600  # of the dynamical search, `pendel.multiscale`
+STEPS = 3200  # of the dynamical search, `pendel.multiscale`
 TRIAL_EPOCHS = 25  # of each candidate of the start
 PHOTONS = {"A": ["none", "1e6", "1e7", "1e8", "1e9"], "B": ["1e8"], "C": ["none"]}
 LENGTHS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0)  # of C, in extinction lengths

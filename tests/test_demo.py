@@ -69,7 +69,8 @@ def test_a_worse_result_is_called_worse(report):
 
 
 def test_photon_noise(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "STEPS", 900)  # enough to be nearer than the kinematic phase, which is all that is asked
+    monkeypatch.setattr(demo, "STEPS", 600)  # enough to be nearer than the kinematic phase, which is all that is asked
+    monkeypatch.setattr(demo, "ROUNDS", 1)
     noisy = demo.run(tmp_path, size=24, seed=1, threads=2, photons=1e5, progress=False, say=lambda line: None)
     assert io.read_scan(tmp_path / "data.cxi").data.dtype == np.int32
     assert noisy.dynamical.phase_rmse < 0.5 * noisy.kinematic.phase_rmse, noisy

@@ -122,3 +122,15 @@ def complex_dtype(name, value):
     if dtype not in (np.dtype("complex64"), np.dtype("complex128")):
         raise ValueError(f"{name}: expected 'complex64' or 'complex128', got {describe(value)}")
     return dtype
+
+
+def frame_indices(frames, n):
+    """``frames`` as int64 indices in [0, n), None for all of them."""
+    if frames is None:
+        return np.arange(n)
+    frames = np.asarray(frames)
+    if frames.dtype.kind not in "iu" or frames.ndim != 1:
+        raise TypeError(f"frames: expected a 1-D array of integers, got {describe(frames)}")
+    if frames.size == 0 or frames.min() < -n or frames.max() >= n:
+        raise ValueError(f"frames: expected at least one index in [-{n}, {n}), got {frames.tolist()[:8]}")
+    return frames.astype(np.int64) % n

@@ -17,7 +17,7 @@ from . import _checks, io, kinematic, phantom, plot, simulate, store
 from .compare import compare
 from .experiment import Experiment, rotation
 from .model import Crystal, Model
-from .reconstruct import reconstruct
+from .multiscale import multiscale
 from .start import kinematic_start, phase
 
 EDGE = 0.8e-6  # m
@@ -25,11 +25,7 @@ CRYSTAL = f"Au (002), 8 keV, cube of {EDGE * 1e9:.0f} nm"
 STRAIN = 1.5  # rad, the highest bump
 SMALLEST = 24  # the cube is 13 voxels wide; below, phasing gets unreliable
 BAND = 0.7  # of the Nyquist frequencies
-# Small steps, many of them: at twice this rate and more some seeds end in a valley of 0.03 to 0.08 rad.
-RECIPE = {"schedule": "cosine", "shrink_wrap_every": 10}
-RATE = 0.05 * 64  # over the size: coarse voxels are few, and bear larger steps
-STEPS = 4800
-FRAMES = 4  # per step
+STEPS, ROUNDS = 3200, 3  # of the search, and of its polish
 
 
 @dataclass
@@ -140,11 +136,10 @@ def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progr
     start = kinematic_start(m, data, phased=phased, seed=seed, progress=progress)
     trials = ", ".join(f"{name} {misfit:.1e}" for name, misfit in start.trial_misfits.items())
     say(f"start: {start.kind}, the smallest dynamical misfit of {trials}")
-    batches = size // FRAMES
-    recipe = RECIPE | {"batches": batches, "epochs": STEPS // batches, "learning_rate": RATE / size}
-    result = reconstruct(m, data, None, start.S, start.support, seed=seed, progress=progress, **recipe)
+    recipe = {"counts": photons is not None, "steps": STEPS, "rounds": ROUNDS, "seed": seed, "progress": progress}
+    result = multiscale(m, data, None, start.S, start.support, **recipe)
     lap("dynamical")
-    say(f"reconstructed dynamically: misfit {result.misfit:.2e} after {result.epochs} epochs")
+    say(f"reconstructed dynamically: misfit {result.misfit:.2e}")
 
     # The kinematic object is compared at its best: whole amplitudes, the better twin, free of a linear phase, which
     # refraction adds and a kinematic analysis takes away as a wrong rocking centre. The dynamical one gets none of it.

@@ -174,7 +174,7 @@ class Model:
         S : complex (nz, ny, nx).  frames : L frame indices, None for all.  s_0 : real (nz, ny, nx), None: |S|.
         dq, flux : as in `evaluate`.
         """
-        frames = self._frames(frames)
+        frames = _checks.frame_indices(frames, self.n_frames)
         dqs, flux = self._dq(dq), self._flux(flux)
         D = np.empty((len(frames), *self.experiment.detector_shape), self._real)
         for block in self._blocks(len(frames)):
@@ -255,7 +255,7 @@ class Model:
         return flux
 
     def _run(self, S, fit, frames, scale, s_0, support, gradient):
-        pixels, frames = fit.pixels, self._frames(frames)
+        pixels, frames = fit.pixels, _checks.frame_indices(frames, self.n_frames)
         scale = None if scale is None else _checks.number("scale", scale, at_least=0)
         blocks = self._blocks(len(frames))
         adj_S = adj_s_0 = all_sums = None
@@ -367,17 +367,6 @@ class Model:
             sums, misfit, _ = fit.likelihood.terms(D, root, free, np.ones(len(D)), scale)
             rows += [misfit, loss.frame_sums(np.square(root)), sums, loss.frame_sums(free)]
         return np.array(rows)
-
-    def _frames(self, frames):
-        if frames is None:
-            return np.arange(self.n_frames)
-        frames = np.asarray(frames)
-        if frames.dtype.kind not in "iu" or frames.ndim != 1:
-            raise TypeError(f"frames: expected a 1-D array of integers, got {_checks.describe(frames)}")
-        n = self.n_frames
-        if frames.size == 0 or frames.min() < -n or frames.max() >= n:
-            raise ValueError(f"frames: expected at least one index in [-{n}, {n}), got {frames.tolist()[:8]}")
-        return frames.astype(np.int64) % n
 
     def _blocks(self, count):
         """Slices of ``range(count)`` of equal length whose arrays stay within BLOCK_BYTES."""

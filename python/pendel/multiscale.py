@@ -22,7 +22,7 @@ from .reconstruct import finish, reconstruct
 from .start import kinematic_start, phase
 
 SMALLEST = {"kinematic": 48, "flat": 24}  # detector pixels of the coarsest level, at least
-FRAMES, STEPS = 4, 1600  # of minibatch Adam: frames per step, steps
+FRAMES, STEPS = 4, 3200  # of minibatch Adam: frames per step, steps
 RATE = 0.05
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 BOUND_WEIGHT = {"amplitude": 1.0, "poisson": 30.0}
