@@ -303,3 +303,13 @@ def test_warnings_are_one_line_each(folder, tmp_path, capsys):
     status = main(["simulate", str(toml), "-o", str(tmp_path / "x.cxi")])
     err = capsys.readouterr().err
     assert (status, err.count("\n")) == (0, 2) and err.startswith("pendel: warning: voxel (dx): expected at most"), err
+
+
+def test_polish_at_the_end(folder, capsys):
+    path = folder / "polished.cxi"
+    command = ["reconstruct", str(folder / "run.toml"), "--data", str(folder / "data.cxi"), "--quiet", "-o", str(path)]
+    assert main([*command, "--set", "recipe.polish_rounds=1"]) == 0
+    assert "polished: relative misfit" in capsys.readouterr().out
+    polished, plain = io.read_result(path), io.read_result(folder / "result.cxi")
+    assert polished.loss["loss"].shape == (100,)  # that of the polish
+    assert polished.loss["misfit"][-1] < 0.5 * plain.loss["misfit"][-1]

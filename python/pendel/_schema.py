@@ -206,6 +206,7 @@ SCHEMA = {
         "epochs": (_integer(1), 300),  # iterations of lbfgs
         "batches": (_integer(1), 5),
         "method": (_choice("adam", "lbfgs"), "adam"),
+        "polish_rounds": (_integer(0), 0),  # rounds of pendel.polish at the end, all pixels in
         "learning_rate": (_positive, 0.15),
         "schedule": (_schedule, "cosine"),  # "cosine", "plateau", "constant" or [[epoch, rate], ...]
         "patience": (_integer(1), 15),  # epochs, of "plateau"

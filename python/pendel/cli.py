@@ -121,7 +121,7 @@ def _simulate(args):
 
 
 def _reconstruct(args):
-    from . import lbfgs, reconstruct, store
+    from . import lbfgs, polish, reconstruct, store
 
     made = config.load(args.config, args.set)
     path = _output(args, made)
@@ -150,6 +150,12 @@ def _reconstruct(args):
     else:
         result = reconstruct(*given, checkpoint=checkpoint, resume=resumed, progress=not args.quiet, **recipe)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
+    if made.recipe.polish_rounds:
+        keys = ("likelihood", "background", "amplitude_bound", "atv_weight", "free_fraction", "seed")
+        options = {key: recipe[key] for key in keys if key in recipe}
+        options |= {"angle_offsets": result.angle_offsets, "flux": result.flux, "progress": not args.quiet}
+        result = polish(*given[:3], result, rounds=made.recipe.polish_rounds, trim=None, **options)
+        _say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
     if result.free_misfit is not None:
         _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
     name = scan.name or made.crystal_keys.name

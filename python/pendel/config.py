@@ -198,7 +198,7 @@ class Config:
         ConfigError names a key that contradicts another, a UserWarning those that L-BFGS has no use for.
         """
         recipe = vars(self.recipe).copy()
-        method, _ = recipe.pop("method"), recipe.pop("checkpoint")
+        method, _, _ = (recipe.pop(key) for key in ("method", "checkpoint", "polish_rounds"))
         if recipe["background"] and recipe["likelihood"] != "poisson":
             raise ConfigError(
                 f"recipe.background: expected 0 with recipe.likelihood = {recipe['likelihood']!r}, got "
