@@ -1,10 +1,10 @@
 """Error and cost of the operator against voxel size, on a smooth strained crystal.
 
-    python bench/accuracy.py [--repeat 5] [--json FILE]
+    python bench/accuracy.py [--repeat 5] [--json FILE] [--picture FILE.png]
 
-Truth: `pendel.reference.blanes_moan`, order 4 in z and spectral in x, with its own error printed. Both
-transports, both precisions, one thread. `shift` has dz = dx / tan(2 theta) and refines x and z together; `fourier`
-keeps dx and refines dz alone, which `shift` cannot. The slope is fitted to complex128.
+Truth: `pendel.reference.blanes_moan`, order 4 in z and spectral in x, with its own error printed. Scheme `strang` with
+both transports and `etd2rk`, both precisions, one thread. `shift` has dz = dx / tan(2 theta) and refines x and z
+together; `fourier` keeps dx and refines dz alone, which `shift` cannot. The slope is fitted to complex128.
 """
 
 import argparse
@@ -44,9 +44,8 @@ def truth(dx, nx, steps):
 
 def measure(transport, dtype, dx, nz, expected, repeat):
     nx = expected.shape[2]
-    op = pendel.TakagiTaupin(
-        (nz, 1, nx), (THICKNESS / nz, dx, dx), transport=transport, dtype=dtype, threads=1, **PHYSICS
-    )
+    scheme = {"transport": "fourier", "scheme": "etd2rk"} if transport == "etd2rk" else {"transport": transport}
+    op = pendel.TakagiTaupin((nz, 1, nx), (THICKNESS / nz, dx, dx), dtype=dtype, threads=1, **scheme, **PHYSICS)
     x, z = (np.arange(nx) - nx // 2) * dx, (np.arange(nz) + 0.5) * THICKNESS / nz
     S = crystal(x, 0, z[:, None, None]).astype(dtype)
     seconds = []
@@ -58,10 +57,29 @@ def measure(transport, dtype, dx, nz, expected, repeat):
     return error, min(seconds) * 1e3
 
 
+def draw(path, results):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    labels = {"shift": "strang, shift (dx and dz refined)", "fourier": "strang, fourier", "etd2rk": "etd2rk, fourier"}
+    for transport, label in labels.items():
+        for dtype, style in (("complex128", "o-"), ("complex64", "s--")):
+            rows = [r for r in results if r["transport"] == transport]
+            cost = [1e6 * r[dtype][1] / (r["nx"] * FRAMES) for r in rows]
+            colour = f"C{list(labels).index(transport)}"
+            axes.loglog(cost, [r[dtype][0] for r in rows], style, color=colour, mfc="w", label=f"{label}, {dtype}")
+    axes.set(xlabel="forward, ns per pixel of the exit field, one core", ylabel="relative error of E_h")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json")
+    parser.add_argument("--picture", help="PNG: error against time per point of the exit field")
     args = parser.parse_args()
     fine = truth(DX, NX, STEPS)
     converged = float(np.linalg.norm(truth(DX, NX, STEPS // 2) - fine) / np.linalg.norm(fine))
@@ -72,7 +90,7 @@ def main():
     shift = [("shift", DX * 2.0**-i, round(LAYERS * 2**i)) for i in (-2, -1, 0, 1)]
     fourier = [("fourier", DX, nz) for nz in (12, 24, 48, 96, 192, 384)]
     oracles = {}
-    for transport, dx, nz in shift + fourier:
+    for transport, dx, nz in shift + fourier + [("etd2rk", dx, nz) for _, dx, nz in fourier]:
         if dx not in oracles:
             oracles[dx] = truth(dx, round(NX * DX / dx), STEPS)
         row = {"transport": transport, "dx": dx, "dz": THICKNESS / nz, "nz": nz, "nx": oracles[dx].shape[2]}
@@ -85,12 +103,14 @@ def main():
             f" {error_single:10.2e} | {ms:15.2f} {ms_single:6.2f}",
             flush=True,
         )
-    for transport in ("shift", "fourier"):
+    for transport in ("shift", "fourier", "etd2rk"):
         rows = [r for r in results if r["transport"] == transport]
         logs = np.log([[r["dz"], r["complex128"][0]] for r in rows])
         pairs = np.diff(logs[:, 1]) / np.diff(logs[:, 0])
         slope = np.polyfit(*logs.T, 1)[0]
         print(f"{transport}: error ~ dz^{slope:.2f} (fit), pair by pair {pairs.min():.2f} to {pairs.max():.2f}")
+    if args.picture:
+        draw(args.picture, results)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)
