@@ -25,7 +25,10 @@ SMALLEST = {"kinematic": 48, "flat": 24}  # detector pixels of the coarsest leve
 FRAMES, STEPS = 4, 3200  # of minibatch Adam: frames per step, steps
 RATE = 0.05
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
-BOUND_WEIGHT = {"amplitude": 1.0, "poisson": 30.0}
+WEIGHTS = {  # of polish
+    "amplitude": {"bound_weight": 1.0, "bulk_weight": 1.0, "trim": 1.5},
+    "poisson": {"bound_weight": 30.0, "bulk_weight": 100.0, "trim": None},
+}
 ATV_WEIGHT = 1e-4  # without noise
 BACKGROUND = 0.01  # counts per pixel, Poisson: keeps a single stray count finite
 
@@ -225,7 +228,7 @@ def multiscale(
         elif found is None or kind == "flat" and level == begin - 1:
             searched = _search(m, frames, good, S, inside, steps, seed, name, options)
             S, inside = searched.S, searched.support
-        options |= {"trim": None if counts else 1.5, "bound_weight": BOUND_WEIGHT[options["likelihood"]]}
+        options |= WEIGHTS[options["likelihood"]]
         options["atv_weight"] = photon_weight(m, frames, good, inside) if counts else ATV_WEIGHT
         shown = f"{name}polish" if progress else False
         found = polish(m, frames, good, S, inside, rounds=rounds, seed=seed, progress=shown, **(options | recipe))

@@ -18,7 +18,10 @@ DENSITIES = ("tied", "support", "free")
 
 
 class Objective:
-    """(1) of one scan with its gradient. Arguments as in `pendel.reconstruct`; errors name them."""
+    """(1) of one scan with its gradient. Arguments as in `pendel.reconstruct`; errors name them.
+
+    surface : count differences across the edge of the support too, where S falls to 0.
+    """
 
     def __init__(
         self,
@@ -34,8 +37,9 @@ class Objective:
         free_fraction=0.0,
         s_0="tied",
         seed=0,
+        surface=False,
     ):
-        self.model, self.data, self.mask = model, data, mask
+        self.model, self.data, self.mask, self.surface = model, data, mask, surface
         self.likelihood = Likelihood(likelihood, background)
         weight = _checks.number("atv_weight", atv_weight, at_least=0)
         self._atv = {"p": _checks.number("atv_p", atv_p, at_least=1), "q": _checks.number("atv_q", atv_q, above=0)}
@@ -70,7 +74,10 @@ class Objective:
             options = options | {"dq": dq_at(self.model.experiment, angle_offsets)[0]}
         now = self.model.evaluate(S, self.data, self.mask, frames, None, s_0, support, **options)
         if self._weight:
-            value, adj_S = atv(S, self._weight, support=support, **self._atv)
+            if self.surface:
+                value, adj_S = atv(S, self._weight * S.size / np.count_nonzero(support), **self._atv)
+            else:
+                value, adj_S = atv(S, self._weight, support=support, **self._atv)
             now = now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
         return now
 

@@ -95,6 +95,7 @@ def polish(
         atv_weight=atv_weight,
         free_fraction=free_fraction,
         seed=seed,
+        surface=True,  # or noise in the widened rim costs nothing
     )
     angle_offsets, flux = (
         None if value is None else _checks.array(name, value, (model.n_frames,), np.float64, axes="(n_frames,)")
