@@ -378,7 +378,7 @@ def _loss(axes, loss):
             color=_COLOURS.get(name),
             linewidth=1.5,
         )
-    axes.set_xlabel("epoch", **_STYLE)
+    axes.set_xlabel("epoch or iteration", **_STYLE)
     axes.set_ylabel(" / ".join(loss) if len(loss) == 1 else "value", **_STYLE)
     axes.set_title("loss history", **_STYLE)
     if len(loss) > 1:
