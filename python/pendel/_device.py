@@ -49,8 +49,8 @@ class Cpu:
 class Cuda:
     """CuPy arrays, on the caller's current stream; outputs and workspace from CuPy's pool.
 
-    Nothing waits for the device. So values are not looked at: NaN in gives NaN out, and where the reversed sweep has lost its
-    digits the gradient ``S`` is NaN.
+    Nothing waits for the device. So values are not looked at: NaN in gives NaN out, and where the reversed sweep has
+    lost its digits the gradient ``S`` is NaN.
     """
 
     def __init__(self, index, plan, single):
