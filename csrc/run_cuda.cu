@@ -308,7 +308,7 @@ void run(const Args& a, bool adjoint) {
     march_shift<T, most / 2, 2>(d, adjoint);
   else if (d.angles == most / 4)
     march_shift<T, most / 4, 4>(d, adjoint);
-  else
+  else if constexpr (most == 8)
     march_shift<T, 1, 8>(d, adjoint);
   if (adjoint) each<T>(gradient<T>, std::max({voxels, a.ny * a.row, a.ny}), d);
 }

@@ -109,10 +109,22 @@ def test_voxels_beyond_the_series(engine, problem, overwhelming, operator_of, re
     compare(device, cpu, relative, tolerance["complex64"])
 
 
-@pytest.mark.parametrize("transport", ["shift", "fourier"])
-def test_wide_rows_take_several_columns_a_thread(engine, problem, gold, operator_of, relative, tolerance, transport):
-    # 300 columns: two per thread in double (256 threads at most); fourier: 320 = 16 x 20 places, radices 16, 10, 2
-    p = problem((3, 1, 300), gold, 3, transport)
+# Columns per thread: 2, 4 and 8 of float, 2 and 4 of double. The rows of the FFT here leave room for 8, 4, 2 and 1 angles;
+# fewer than 8 have a team of more than a warp each.
+WIDE = [("shift", nx, "complex64") for nx in (513, 1025, 2049)] + [("shift", nx, "complex128") for nx in (257, 513)]
+WIDE += [("fourier", nx, "complex128") for nx in (100, 300, 700, 1600)]
+
+
+@pytest.mark.parametrize("transport, nx, dtype", WIDE)
+def test_wide_rows(engine, problem, gold, operator_of, relative, tolerance, transport, nx, dtype):
+    p = problem((2, 1, nx), gold, 3, transport)
+    device, cpu = both(engine, operator_of, p, dtype)
+    compare(device, cpu, relative, tolerance[dtype])
+
+
+@pytest.mark.parametrize("nx", [15, 31, 47, 63, 79, 95, 127, 143, 159, 191, 255])
+def test_every_radix_of_the_row_fft(engine, problem, gold, operator_of, relative, tolerance, nx):
+    p = problem((3, 1, nx), gold, 2, "fourier", 0.5)  # rows of nx + 1 = 16 n places, n = 1 ... 16 by one radix
     device, cpu = both(engine, operator_of, p, "complex128")
     compare(device, cpu, relative, tolerance["complex128"])
 

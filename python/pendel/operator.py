@@ -332,8 +332,8 @@ class TakagiTaupin:
         outside, left, right, box = self._padding(adj_row.shape[1])
         left, right = (self._engine.xp.asarray(w.astype(self._real)) for w in (left, right))
         adj_incident = adj_row[:, box].copy()
-        adj_incident[:, 0] += adj_row[:, outside] @ left
-        adj_incident[:, -1] += adj_row[:, outside] @ right
+        adj_incident[:, 0] += (adj_row[:, outside] * left).sum(axis=1)
+        adj_incident[:, -1] += (adj_row[:, outside] * right).sum(axis=1)
         return adj_incident
 
     def _reverse_drift(self, S, dq, s_0=None):
