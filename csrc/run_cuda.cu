@@ -25,75 +25,71 @@ inline __device__ void team_sync(int team) {
 }
 
 enum Job { FORWARD, PHASE, PHASE_BACK, INVERSE };
-// Rows: E_0 of an angle, or E_0 and adj_E_0, `apart` from each other.
-template <class T, int Rows, int R, int J>
-inline __device__ void butterflies(Cx<T>* row, int apart, int N, int L, const Cx<T>* w, int t, int team) {
+template <class T, int R, int J>
+inline __device__ void butterflies(Cx<T>* row, int N, int L, const Cx<T>* w, int t, int team) {
   const int M = L / R;
   for (int i = t; i < N / R; i += team) {
     const int n = i % M, first = (i - n) * R + n;
-#pragma unroll 1
-    for (int r = 0; r < Rows; ++r) {
-      Cx<T>*x = row + r * apart, v[R];
+    Cx<T> v[R];
 #pragma unroll
-      for (int k = 0; k < R; ++k) v[k] = x[padded(first + M * k)];
-      if constexpr (J == INVERSE) {
+    for (int k = 0; k < R; ++k) v[k] = row[padded(first + M * k)];
+    if constexpr (J == INVERSE) {
 #pragma unroll
-        for (int k = 1; k < R; ++k) v[k] = conj_mul(w[k * M + n], v[k]);
-      } else {
-        dft<T, R, -1>(v);
+      for (int k = 1; k < R; ++k) v[k] = conj_mul(w[k * M + n], v[k]);
+    } else {
+      dft<T, R, -1>(v);
 #pragma unroll
-        for (int k = 0; k < R; ++k) {
-          if constexpr (J == FORWARD) v[k] = k ? v[k] * w[k * M + n] : v[k];
-          if constexpr (J == PHASE) v[k] = v[k] * w[first + k];
-          if constexpr (J == PHASE_BACK) v[k] = conj_mul(w[first + k], v[k]);
-        }
+      for (int k = 0; k < R; ++k) {
+        if constexpr (J == FORWARD) v[k] = k ? v[k] * w[k * M + n] : v[k];
+        if constexpr (J == PHASE) v[k] = v[k] * w[first + k];
+        if constexpr (J == PHASE_BACK) v[k] = conj_mul(w[first + k], v[k]);
       }
-      if constexpr (J != FORWARD) dft<T, R, +1>(v);
-#pragma unroll
-      for (int k = 0; k < R; ++k) x[padded(first + M * k)] = v[k];
     }
+    if constexpr (J != FORWARD) dft<T, R, +1>(v);
+#pragma unroll
+    for (int k = 0; k < R; ++k) row[padded(first + M * k)] = v[k];
   }
 }
-template <class T, int Rows, int J>
-inline __device__ void stage(int radix, Cx<T>* row, int apart, int N, int L, const Cx<T>* w, int t, int team) {
+template <class T, int J>
+inline __device__ void stage(int radix, Cx<T>* row, int N, int L, const Cx<T>* w, int t, int team) {
   switch (radix) {
     case 16:
-      return butterflies<T, Rows, 16, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 16, J>(row, N, L, w, t, team);
     case 12:
-      return butterflies<T, Rows, 12, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 12, J>(row, N, L, w, t, team);
     case 10:
-      return butterflies<T, Rows, 10, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 10, J>(row, N, L, w, t, team);
     case 9:
-      return butterflies<T, Rows, 9, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 9, J>(row, N, L, w, t, team);
     case 8:
-      return butterflies<T, Rows, 8, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 8, J>(row, N, L, w, t, team);
     case 6:
-      return butterflies<T, Rows, 6, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 6, J>(row, N, L, w, t, team);
     case 5:
-      return butterflies<T, Rows, 5, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 5, J>(row, N, L, w, t, team);
     case 4:
-      return butterflies<T, Rows, 4, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 4, J>(row, N, L, w, t, team);
     case 3:
-      return butterflies<T, Rows, 3, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 3, J>(row, N, L, w, t, team);
     default:
-      return butterflies<T, Rows, 2, J>(row, apart, N, L, w, t, team);
+      return butterflies<T, 2, J>(row, N, L, w, t, team);
   }
 }
 
-// (4) for the rows of one angle, or its inverse.
-template <class T, int Rows, bool Back>
-inline __device__ void transport(const Device<T>& d, Cx<T>* row, int apart, int t, int team) {
+// (4) for one row, or its inverse.
+template <class T, bool Back>
+inline __device__ void transport(const Device<T>& d, Cx<T>* row, int t, int team) {
   const int N = int(d.a.row);
   int L = N, s = 0;
   for (; s + 1 < d.stages; L /= d.radix[s++]) {
-    stage<T, Rows, FORWARD>(d.radix[s], row, apart, N, L, d.twiddle + s * d.a.row, t, team);
+    stage<T, FORWARD>(d.radix[s], row, N, L, d.twiddle + s * d.a.row, t, team);
     team_sync(team);
   }
-  stage<T, Rows, Back ? PHASE_BACK : PHASE>(d.radix[s], row, apart, N, L, d.phase_E_0, t, team);
+  stage<T, Back ? PHASE_BACK : PHASE>(d.radix[s], row, N, L, d.phase_E_0, t, team);
   team_sync(team);
   while (--s >= 0) {
     L *= d.radix[s];
-    stage<T, Rows, INVERSE>(d.radix[s], row, apart, N, L, d.twiddle + s * d.a.row, t, team);
+    stage<T, INVERSE>(d.radix[s], row, N, L, d.twiddle + s * d.a.row, t, team);
     team_sync(team);
   }
 }
@@ -123,7 +119,7 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
       }
       __syncthreads();
       if (z + 1 == a.nz) break;
-      transport<T, 1, false>(d, E_0 + threadIdx.x / team * pitch, 0, threadIdx.x % team, team);  // (4)
+      transport<T, false>(d, E_0 + threadIdx.x / team * pitch, threadIdx.x % team, team);  // (4)
       __syncthreads();
     }
     for (int f = 0; f < F && g * F + f < a.frames; ++f) {
@@ -185,7 +181,9 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
       __syncthreads();
       if (z == 0) break;
       // Reverse (4): E_0(x) <- E_0(x - dz tan 2theta)
-      transport<T, 2, true>(d, E_0 + me / team * pitch, F * pitch, me % team, team);
+#pragma unroll 1
+      for (int which = 0; which < 2; ++which)  // E_0, then adj_E_0 behind it
+        transport<T, true>(d, E_0 + (which * F + me / team) * pitch, me % team, team);
       __syncthreads();
     }
     double lost = 0, there = 0;

@@ -109,8 +109,8 @@ def test_voxels_beyond_the_series(engine, problem, overwhelming, operator_of, re
     compare(device, cpu, relative, tolerance["complex64"])
 
 
-# Columns per thread: 2, 4 and 8 of float, 2 and 4 of double. The rows of the FFT here leave room for 8, 4, 2 and 1 angles;
-# fewer than 8 have a team of more than a warp each.
+# Columns per thread: 2, 4 and 8 of float, 2 and 4 of double. The rows of the FFT here leave room for 8, 4, 2 and 1
+# angles; fewer than 8 have a team of more than a warp each.
 WIDE = [("shift", nx, "complex64") for nx in (513, 1025, 2049)] + [("shift", nx, "complex128") for nx in (257, 513)]
 WIDE += [("fourier", nx, "complex128") for nx in (100, 300, 700, 1600)]
 
