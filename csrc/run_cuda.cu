@@ -15,9 +15,9 @@ enum { FOURIER_THREADS = 256, MOST_SHARED = 160 * 1024, GOOD_SHARED = 100 * 1024
 // every bank. Between couplings, which are one thread per column as above, blockDim / F threads ("a team") take the row
 // of one angle through the FFT in place, its phases and back, in the order of fft.h; eight angles make a team a warp,
 // and then no barrier of the block is needed in between.
-PENDEL_HD int padded(int p) { return p + p / 16; }
+PENDEL_HD unsigned padded(unsigned p) { return p + p / 16; }
 
-inline __device__ void team_sync(int team) {
+inline __device__ void team_sync(unsigned team) {
   if (team == WARP)
     __syncwarp();
   else
@@ -26,10 +26,12 @@ inline __device__ void team_sync(int team) {
 
 enum Job { FORWARD, PHASE, PHASE_BACK, INVERSE };
 template <class T, int R, int J>
-inline __device__ void butterflies(Cx<T>* row, int N, int L, const Cx<T>* w, int t, int team) {
-  const int M = L / R;
-  for (int i = t; i < N / R; i += team) {
-    const int n = i % M, first = (i - n) * R + n;
+inline __device__ void butterflies(Cx<T>* row, unsigned N, unsigned M, unsigned inverse, const Cx<T>* w, unsigned t,
+                                   unsigned team) {
+  for (unsigned i = t; i < N / R; i += team) {
+    // i % M; the last stage has M = 1
+    const unsigned n = J == FORWARD || J == INVERSE ? i - M * unsigned((i * (unsigned long long)inverse) >> 32) : 0;
+    const unsigned first = (i - n) * R + n;
     Cx<T> v[R];
 #pragma unroll
     for (int k = 0; k < R; ++k) v[k] = row[padded(first + M * k)];
@@ -50,61 +52,68 @@ inline __device__ void butterflies(Cx<T>* row, int N, int L, const Cx<T>* w, int
     for (int k = 0; k < R; ++k) row[padded(first + M * k)] = v[k];
   }
 }
+// Stage s of the FFT, its length / radix M.
 template <class T, int J>
-inline __device__ void stage(int radix, Cx<T>* row, int N, int L, const Cx<T>* w, int t, int team) {
-  switch (radix) {
+inline __device__ void stage(const Device<T>& d, int s, Cx<T>* row, unsigned M, unsigned t, unsigned team) {
+  const unsigned N = unsigned(d.a.row), inverse = d.inverse[s];
+  const Cx<T>* w = J == FORWARD || J == INVERSE ? d.twiddle + s * d.a.row : d.phase_E_0;
+  switch (d.radix[s]) {
     case 16:
-      return butterflies<T, 16, J>(row, N, L, w, t, team);
+      butterflies<T, 16, J>(row, N, M, inverse, w, t, team);
+      break;
     case 12:
-      return butterflies<T, 12, J>(row, N, L, w, t, team);
+      butterflies<T, 12, J>(row, N, M, inverse, w, t, team);
+      break;
     case 10:
-      return butterflies<T, 10, J>(row, N, L, w, t, team);
+      butterflies<T, 10, J>(row, N, M, inverse, w, t, team);
+      break;
     case 9:
-      return butterflies<T, 9, J>(row, N, L, w, t, team);
+      butterflies<T, 9, J>(row, N, M, inverse, w, t, team);
+      break;
     case 8:
-      return butterflies<T, 8, J>(row, N, L, w, t, team);
+      butterflies<T, 8, J>(row, N, M, inverse, w, t, team);
+      break;
     case 6:
-      return butterflies<T, 6, J>(row, N, L, w, t, team);
+      butterflies<T, 6, J>(row, N, M, inverse, w, t, team);
+      break;
     case 5:
-      return butterflies<T, 5, J>(row, N, L, w, t, team);
+      butterflies<T, 5, J>(row, N, M, inverse, w, t, team);
+      break;
     case 4:
-      return butterflies<T, 4, J>(row, N, L, w, t, team);
+      butterflies<T, 4, J>(row, N, M, inverse, w, t, team);
+      break;
     case 3:
-      return butterflies<T, 3, J>(row, N, L, w, t, team);
+      butterflies<T, 3, J>(row, N, M, inverse, w, t, team);
+      break;
     default:
-      return butterflies<T, 2, J>(row, N, L, w, t, team);
+      butterflies<T, 2, J>(row, N, M, inverse, w, t, team);
   }
+  team_sync(team);
 }
 
 // (4) for one row, or its inverse.
 template <class T, bool Back>
-inline __device__ void transport(const Device<T>& d, Cx<T>* row, int t, int team) {
-  const int N = int(d.a.row);
-  int L = N, s = 0;
-  for (; s + 1 < d.stages; L /= d.radix[s++]) {
-    stage<T, FORWARD>(d.radix[s], row, N, L, d.twiddle + s * d.a.row, t, team);
-    team_sync(team);
-  }
-  stage<T, Back ? PHASE_BACK : PHASE>(d.radix[s], row, N, L, d.phase_E_0, t, team);
-  team_sync(team);
-  while (--s >= 0) {
-    L *= d.radix[s];
-    stage<T, INVERSE>(d.radix[s], row, N, L, d.twiddle + s * d.a.row, t, team);
-    team_sync(team);
-  }
+inline __device__ void transport(const Device<T>& d, Cx<T>* row, unsigned t, unsigned team) {
+  unsigned M = unsigned(d.a.row);
+  int s = 0;
+  for (; s + 1 < d.stages; ++s) stage<T, FORWARD>(d, s, row, M /= d.radix[s], t, team);
+  stage<T, Back ? PHASE_BACK : PHASE>(d, s, row, 1, t, team);
+  for (M = 1; --s >= 0;) stage<T, INVERSE>(d, s, row, M *= d.radix[s + 1], t, team);
 }
 
 template <class T>
 __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fourier_forward(const Device<T> d) {
   const Block<T> b(d);
   const Args& a = d.a;
-  const int nx = int(a.nx), F = d.angles, team = blockDim.x / F, pitch = padded(int(a.row));
+  const int nx = int(a.nx), F = d.angles, team = blockDim.x / F, pitch = padded(a.row);
   PENDEL_SHARED(memory);
-  Cx<T>*E_0 = reinterpret_cast<Cx<T>*>(memory), *G = E_0 + F * pitch;  // (F, pitch), (F, nx)
+  Cx<T>* E_0 = reinterpret_cast<Cx<T>*>(memory);         // (F, pitch)
+  Cx<T>*G = E_0 + F * pitch, *const layer = G + F * nx;  // (F, nx), (F)
   for (long g = b.part; g < d.groups; g += d.parts) {
     for (int p = threadIdx.x; p < a.row; p += blockDim.x)
       for (int f = 0; f < F; ++f) E_0[f * pitch + padded(p)] = b.incident(p);
     for (int i = threadIdx.x; i < F * nx; i += blockDim.x) G[i] = {0, 0};
+    if (int(threadIdx.x) < F) layer[threadIdx.x] = b.layer(g * F + threadIdx.x);
     __syncthreads();
     for (long z = 0;; ++z) {
       for (int x = threadIdx.x; x < nx; x += blockDim.x) {
@@ -114,7 +123,7 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
           Cx<T> e = E_0[f * pitch + padded(x)], h = G[f * nx + x];
           couple(M, e, h);  // (3)
           E_0[f * pitch + padded(x)] = e;
-          G[f * nx + x] = z + 1 < a.nz ? b.layer(g * F + f) * h : h;  // (5)
+          G[f * nx + x] = z + 1 < a.nz ? layer[f] * h : h;  // (5)
         }
       }
       __syncthreads();
@@ -135,12 +144,13 @@ template <class T>
 __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fourier_adjoint(const Device<T> d) {
   const Block<T> b(d);
   const Args& a = d.a;
-  const int nx = int(a.nx), F = d.angles, team = blockDim.x / F, pitch = padded(int(a.row)), me = threadIdx.x;
+  const int nx = int(a.nx), F = d.angles, team = blockDim.x / F, pitch = padded(a.row), me = threadIdx.x;
   PENDEL_SHARED(memory);
   double* scratch = reinterpret_cast<double*>(memory);                             // one per warp
   Cx<T>* E_0 = reinterpret_cast<Cx<T>*>(scratch + WARP);                           // (F, pitch), likewise adj_E_0
   Cx<T>*adj_E_0 = E_0 + F * pitch, *G = adj_E_0 + F * pitch, *adj_G = G + F * nx;  // (F, nx), likewise adj_G
-  T* D = reinterpret_cast<T*>(adj_G + F * nx);                                     // (F, blockDim)
+  Cx<T>* layer = adj_G + F * nx;                                                   // (F)
+  T* D = reinterpret_cast<T*>(layer + F);                                          // (F, blockDim)
   for (long g = b.part; g < d.groups; g += d.parts) {
     const bool first = g == b.part;
     for (int f = 0; f < F; ++f) {
@@ -155,6 +165,7 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
       D[f * blockDim.x + me] = 0;
       b.dq_of_exit(frame, turned, turned_x, scratch);
     }
+    if (me < F) layer[me] = b.layer(g * F + me);
     __syncthreads();
     for (long z = a.nz - 1;; --z) {
       for (int x = me; x < nx; x += blockDim.x) {
@@ -170,9 +181,8 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
           E_0[p] = e, adj_E_0[p] = adj_e;
           if (z > 0) {
             // Reverse (5): G <- exp(-i D dz) G
-            const Cx<T> layer = b.layer(g * F + f);
             D[f * blockDim.x + me] += turning(adj_h, h);
-            h = conj_mul(layer, h), adj_h = conj_mul(layer, adj_h);
+            h = conj_mul(layer[f], h), adj_h = conj_mul(layer[f], adj_h);
           }
           G[q] = h, adj_G[q] = adj_h;
         }
@@ -217,9 +227,8 @@ inline long shift_columns(const Args& a, bool single) {  // columns per thread
 }
 template <class T>
 std::size_t fourier_shared(const Args& a, int angles, bool adjoint) {
-  const std::size_t row = a.row + a.row / 16 + a.nx;
-  return (adjoint ? WARP * 8 + FOURIER_THREADS * angles * sizeof(T) : 0) +
-         angles * row * sizeof(Cx<T>) * (adjoint ? 2 : 1);
+  const std::size_t row = padded(a.row) + a.nx, fields = (adjoint ? 2 : 1) * row + 1;
+  return (adjoint ? WARP * sizeof(double) + FOURIER_THREADS * angles * sizeof(T) : 0) + angles * fields * sizeof(Cx<T>);
 }
 
 // Cuts the workspace up; bytes: how much of it there must be.
@@ -238,6 +247,8 @@ Device<T> plan(const Args& a, bool adjoint, std::size_t& bytes) {
   } else {
     d.radix[d.stages++] = COLUMN;
     for (int r : radices_of(a.row / COLUMN)) d.radix[d.stages++] = r;
+    for (long s = 0, M = a.row; s < d.stages; ++s)
+      M /= d.radix[s], d.inverse[s] = M > 1 ? unsigned((1ull << 32) / M + 1) : 0;
     d.angles = 8;
     while (d.angles > 1 && fourier_shared<T>(a, d.angles, adjoint) > GOOD_SHARED) d.angles /= 2;
     if (fourier_shared<T>(a, d.angles, adjoint) > MOST_SHARED)

@@ -36,6 +36,7 @@ struct Device {
   long parts, groups;              // blocks per y row; groups of `angles` frames
   int angles;                      // frames a block keeps on chip
   int stages, radix[MOST_STAGES];  // of the row FFT, 16 first; transport fourier
+  unsigned inverse[MOST_STAGES];   // 2^32 over length / radix, rounded up: divides without dividing
   T *matrices, *sums;              // (ny, nz, nx, MATRIX or both), (parts, ny, nz, nx, SUMS)
   Cx<T>*layer, *ramp_x, *ramp_y;   // (frames) one layer of (5); (frames, exit), (frames, ny): (6), half of (5)
   Cx<T>* adj_row;                  // (parts, ny, row) adj_E_0 at the entrance, summed over the part's frames
