@@ -296,7 +296,7 @@ void march_shift(const Device<T>& d, bool adjoint) {
   const int threads = int((d.a.nx + C * WARP - 1) / (C * WARP) * WARP);
   const std::size_t handed = 2 * F * d.a.nx * sizeof(Cx<T>);
   launch(adjoint ? shift_adjoint<T, F, C> : shift_forward<T, F, C>, d.parts * d.a.ny, threads,
-         adjoint ? WARP * 8 + 2 * handed : handed, d.a.stream, d);
+         adjoint ? WARP * sizeof(double) + 2 * handed + F * sizeof(Cx<T>) : handed, d.a.stream, d);
 }
 
 template <class T>

@@ -322,11 +322,13 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_adjoint(cons
   double* scratch = reinterpret_cast<double*>(memory);       // one per warp
   Cx<T>* handed = reinterpret_cast<Cx<T>*>(scratch + WARP);  // (2, F, nx) E_0
   Cx<T>* handed_adj = handed + 2 * F * nx;                   // (2, F, nx) adj_E_0
+  Cx<T>* layer = handed_adj + 2 * F * nx;                    // (F)
   int side = 0;
   for (long g = b.part; g < d.groups; g += d.parts) {
     const bool first = g == b.part;
     Cx<T> G[C][F] = {}, adj_G[C][F] = {};
     T D[F] = {}, there = 0, lost = 0;
+    if (threadIdx.x < F) layer[threadIdx.x] = b.layer(g * F + threadIdx.x);  // dq_of_exit has the barrier
 #pragma unroll
     for (int f = 0; f < F; ++f) {
       double turned = 0, turned_x = 0;
@@ -363,9 +365,8 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_adjoint(cons
           if (enters) through = through + adj_E_0, there += norm(E_0), b.enter_state(frame, place(a, z, x), E_0);
           if (z == 0) continue;
           // Reverse (5): G <- exp(-i D dz) G
-          const Cx<T> layer = b.layer(frame);
           D[f] += turning(adj_G[c][f], G[c][f]);
-          G[c][f] = conj_mul(layer, G[c][f]), adj_G[c][f] = conj_mul(layer, adj_G[c][f]);
+          G[c][f] = conj_mul(layer[f], G[c][f]), adj_G[c][f] = conj_mul(layer[f], adj_G[c][f]);
         }
         store_sums(sum, first, b.sum(z, x));
         if (enters) b.enter_adj(first, place(a, z, x), through);
