@@ -9,12 +9,12 @@
 namespace pendel {
 namespace PENDEL_ISA {
 
-enum { FOURIER_THREADS = 256, MOST_SHARED = 160 * 1024, GOOD_SHARED = 100 * 1024, GOOD_BLOCKS = 512, MOST_PARTS = 16 };
+enum { FOURIER_THREADS = 256, MOST_SHARED = 160 * 1024, GOOD_SHARED = 112 * 1024, GOOD_BLOCKS = 512, MOST_PARTS = 16 };
 
 // Transport fourier: rows of E_0 stand in shared memory, place p at p + p / 16, so that the strides of the FFT meet
 // every bank. Between couplings, which are one thread per column as above, blockDim / F threads ("a team") take the row
-// of one angle through the FFT in place, its phases and back, in the order of fft.h; eight angles make a team a warp,
-// and then no barrier of the block is needed in between.
+// of one angle through the FFT in place, its phases and back, in the order of fft.h. With eight or four angles a team
+// is a warp, and no barrier of the block is needed in between.
 PENDEL_HD unsigned padded(unsigned p) { return p + p / 16; }
 
 inline __device__ void team_sync(unsigned team) {
@@ -225,10 +225,12 @@ inline long shift_columns(const Args& a, bool single) {  // columns per thread
   throw std::invalid_argument("shape: expected nx <= " + std::to_string(single ? 4096 : 1024) +
                               " for device 'cuda' with transport 'shift', got " + std::to_string(a.nx));
 }
+inline int fourier_threads(int angles) { return angles >= 4 ? WARP * angles : int(FOURIER_THREADS); }
 template <class T>
 std::size_t fourier_shared(const Args& a, int angles, bool adjoint) {
   const std::size_t row = padded(a.row) + a.nx, fields = (adjoint ? 2 : 1) * row + 1;
-  return (adjoint ? WARP * sizeof(double) + FOURIER_THREADS * angles * sizeof(T) : 0) + angles * fields * sizeof(Cx<T>);
+  const std::size_t sums = adjoint ? WARP * sizeof(double) + fourier_threads(angles) * angles * sizeof(T) : 0;
+  return sums + angles * fields * sizeof(Cx<T>);
 }
 
 // Cuts the workspace up; bytes: how much of it there must be.
@@ -309,7 +311,7 @@ void run(const Args& a, bool adjoint) {
   each<T>(adjoint ? matrices<T, MATRIX_AND_INVERSE> : matrices<T, MATRIX>, voxels, d);
   constexpr int most = sizeof(T) == 4 ? 8 : 4;
   if (!a.shift)
-    launch(adjoint ? fourier_adjoint<T> : fourier_forward<T>, d.parts * a.ny, int(FOURIER_THREADS),
+    launch(adjoint ? fourier_adjoint<T> : fourier_forward<T>, d.parts * a.ny, fourier_threads(d.angles),
            fourier_shared<T>(a, d.angles, adjoint), a.stream, d);
   else if (d.angles == most)
     march_shift<T, most, 1>(d, adjoint);

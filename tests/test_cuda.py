@@ -110,7 +110,7 @@ def test_voxels_beyond_the_series(engine, problem, overwhelming, operator_of, re
 
 
 # Columns per thread: 2, 4 and 8 of float, 2 and 4 of double. The rows of the FFT here leave room for 8, 4, 2 and 1
-# angles; fewer than 8 have a team of more than a warp each.
+# angles; with 2 and 1 a team is more than a warp.
 WIDE = [("shift", nx, "complex64") for nx in (513, 1025, 2049)] + [("shift", nx, "complex128") for nx in (257, 513)]
 WIDE += [("fourier", nx, "complex128") for nx in (100, 300, 700, 1600)]
 
