@@ -1,4 +1,5 @@
-// The extension module _core: a table of names. Arrays arrive checked by python/pendel/operator.py.
+// The extension modules _core and, with PENDEL_CUDA, _cuda: a table of names. Arrays arrive checked by
+// python/pendel/operator.py; those on a device as their addresses.
 #include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -10,8 +11,17 @@ namespace py = pybind11;
 
 namespace {
 
+#if defined(PENDEL_CUDA)
+void* output(const py::object& address) {
+  return address.is_none() ? nullptr : reinterpret_cast<void*>(py::cast<std::uintptr_t>(address));
+}
+const void* input(const py::object& address) { return output(address); }
+const auto run_forward = pendel::forward_cuda, run_adjoint = pendel::adjoint_cuda;
+#else
 const void* input(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).data(); }
 void* output(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).mutable_data(); }
+const auto run_forward = pendel::forward_cpu, run_adjoint = pendel::adjoint_cpu;
+#endif
 
 pendel::Args plan(const py::dict& p) {
   pendel::Args a{};
@@ -20,6 +30,7 @@ pendel::Args plan(const py::dict& p) {
   const auto medium = py::cast<std::array<std::complex<double>, 4>>(p["medium"]);
   pendel::Complex* fields[4] = {&a.m, &a.w, &a.b, &a.c};
   for (int i = 0; i < 4; ++i) *fields[i] = {medium[i].real(), medium[i].imag()};
+  a.frames = py::cast<long>(p["frames"]);
   a.nz = shape[0], a.ny = shape[1], a.nx = shape[2];
   a.dz = voxel[0], a.dy = voxel[1], a.dx = voxel[2];
   a.row = py::cast<long>(p["row_length"]), a.exit = py::cast<long>(p["exit_length"]);
@@ -27,28 +38,30 @@ pendel::Args plan(const py::dict& p) {
   a.shift = py::cast<int>(p["shift"]);
   a.pixels = py::cast<double>(p["pixels"]), a.tan_h = py::cast<double>(p["tan_h"]);
   a.threads = py::cast<int>(p["threads"]);
+#if defined(PENDEL_CUDA)
+  a.device = py::cast<int>(p["device"]);
+  a.workspace = output(p["workspace"]), a.stream = output(p["stream"]);
+#endif
   return a;
 }
 
-void forward(const py::dict& p, const py::array& dq, const py::object& S, const py::object& s_0,
+void forward(const py::dict& p, const py::object& dq, const py::object& S, const py::object& s_0,
              const py::object& incident, const py::object& E_h, const py::object& E_0, bool single) {
   pendel::Args a = plan(p);
-  a.frames = dq.shape(0);
-  a.dq = static_cast<const double*>(dq.data());
+  a.dq = static_cast<const double*>(input(dq));
   a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
   a.E_h = output(E_h), a.E_0 = output(E_0);
   py::gil_scoped_release release;
-  pendel::forward_cpu(a, single);
+  run_forward(a, single);
 }
 
-void adjoint(const py::dict& p, const py::array& dq, const py::object& S, const py::object& s_0,
+void adjoint(const py::dict& p, const py::object& dq, const py::object& S, const py::object& s_0,
              const py::object& incident, const py::object& support, const py::object& E_h, const py::object& E_0,
              const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
              const py::object& adj_incident, const py::object& adj_dq, const py::object& drift,
              const py::object& entrance_E_0, const py::object& entrance_G, bool single) {
   pendel::Args a = plan(p);
-  a.frames = dq.shape(0);
-  a.dq = static_cast<const double*>(dq.data());
+  a.dq = static_cast<const double*>(input(dq));
   a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
   a.support = static_cast<const std::uint8_t*>(input(support));
   a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0)), a.adj_E_h = input(adj_E_h);
@@ -57,16 +70,26 @@ void adjoint(const py::dict& p, const py::array& dq, const py::object& S, const 
   a.drift = static_cast<double*>(output(drift));
   a.entrance_E_0 = output(entrance_E_0), a.entrance_G = output(entrance_G);
   py::gil_scoped_release release;
-  pendel::adjoint_cpu(a, single);
+  run_adjoint(a, single);
 }
 
 }  // namespace
 
+#if defined(PENDEL_CUDA)
+PYBIND11_MODULE(_cuda, m) {
+  m.doc() = "Takagi-Taupin sweeps on a CUDA device";
+  m.def(
+      "workspace",
+      [](const py::dict& p, bool single, bool adjoint) { return pendel::workspace_cuda(plan(p), single, adjoint); },
+      py::arg("plan"), py::arg("single"), py::arg("adjoint"));
+  m.def("state", &pendel::cuda_state);
+#else
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Takagi-Taupin sweeps on the CPU";
   m.def("cpu_isa", &pendel::cpu_isa);
   m.def("cpu_lanes", &pendel::cpu_lanes, py::arg("single"));
   m.def("fourier_row_length", &pendel::fourier_row_length, py::arg("need"));
+#endif
   m.def("forward", &forward, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
         py::arg("E_h"), py::arg("E_0"), py::arg("single"));
   m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),

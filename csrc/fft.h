@@ -28,7 +28,7 @@ template <int R>
 struct Root {
   struct Table {
     double v[R];
-    constexpr double operator[](int e) const { return v[e]; }
+    PENDEL_HD constexpr double operator[](int e) const { return v[e]; }
   };
   static constexpr Table make(bool cosine) {
     Table t{};
@@ -50,7 +50,6 @@ struct Root {
     }
     return t;
   }
-  static constexpr Table cos = make(true), sin = make(false);
 };
 
 // In-place DFT of R values, exp(Sign 2 pi i k n / R), natural order in and out.
@@ -76,6 +75,7 @@ PENDEL_HD void dft(Cx<V> (&x)[R]) {
   } else {
     // R = P Q: DFTs of P over the stride Q, twiddles, then DFTs of Q.
     constexpr int P = R % 4 == 0 ? 4 : R % 2 == 0 ? 2 : 3, Q = R / P;
+    constexpr auto cosine = Root<R>::make(true), sine = Root<R>::make(false);  // local: device code has no statics
     Cx<V> y[R];
 #pragma GCC unroll 16
     for (int j = 0; j < Q; ++j) {
@@ -91,11 +91,11 @@ PENDEL_HD void dft(Cx<V> (&x)[R]) {
         else if (4 * e == R)
           y[k * Q + j] = turn<Sign>(c[k]);
         else if (8 * e == R)
-          y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(Root<R>::cos[e]));
+          y[k * Q + j] = scale(c[k] + turn<Sign>(c[k]), T(cosine[e]));
         else if (8 * e == 3 * R)
-          y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(-Root<R>::cos[e]));
+          y[k * Q + j] = scale(turn<Sign>(c[k]) - c[k], T(-cosine[e]));
         else
-          y[k * Q + j] = c[k] * Cx<T>{T(Root<R>::cos[e]), T(Sign * Root<R>::sin[e])};
+          y[k * Q + j] = c[k] * Cx<T>{T(cosine[e]), T(Sign * sine[e])};
       }
     }
 #pragma GCC unroll 4

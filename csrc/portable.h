@@ -7,8 +7,10 @@
 
 #if defined(__CUDACC__)
 #define PENDEL_HD __host__ __device__ __forceinline__
+#define PENDEL_NOINLINE __host__ __device__ __noinline__ inline
 #else
 #define PENDEL_HD inline __attribute__((always_inline))
+#define PENDEL_NOINLINE inline
 #endif
 
 #ifndef PENDEL_ISA

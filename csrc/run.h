@@ -1,6 +1,10 @@
-// The border between the sweeps and whoever calls them: one plain struct, two functions per back end.
+// The border between the sweeps and whoever calls them: one plain struct, two functions per back end; and one
+// instruction set's compiled sweeps, as run_cpu.cpp sees them.
 #pragma once
+#include <cstddef>
 #include <cstdint>
+#include <map>
+#include <string>
 
 namespace pendel {
 
@@ -37,6 +41,9 @@ struct Args {
   double* drift;                // (ny) how far the reversed sweep ends from G = 0, over |E_0|; or null
   void* entrance_E_0;           // (frames, ny, row) complex state recovered at the entrance, or null
   void* entrance_G;             // (frames, ny, exit) complex, or null
+  void* workspace;              // CUDA only: workspace_cuda bytes on the device, where all arrays are
+  void* stream;                 // CUDA only
+  int device;                   // CUDA only
 };
 
 // Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower
@@ -47,5 +54,35 @@ long fourier_row_length(long need);  // smallest row length >= need the lane FFT
 
 void forward_cpu(const Args& args, bool single);
 void adjoint_cpu(const Args& args, bool single);
+
+void forward_cuda(const Args& args, bool single);
+void adjoint_cuda(const Args& args, bool single);
+std::size_t workspace_cuda(const Args& args, bool single, bool adjoint);
+// "driver", "devices", "device 0", ... with name and memory; or "problem": why no device can be used.
+std::map<std::string, std::string> cuda_state();
+
+struct Engine {
+  void (*forward_single)(const Args&);
+  void (*forward_double)(const Args&);
+  void (*adjoint_single)(const Args&);
+  void (*adjoint_double)(const Args&);
+  int bytes;  // register width
+};
+
+#if defined(PENDEL_X86)
+namespace sse2 {
+extern const Engine engine;
+}
+namespace avx2 {
+extern const Engine engine;
+}
+namespace avx512 {
+extern const Engine engine;
+}
+#else
+namespace generic {
+extern const Engine engine;
+}
+#endif
 
 }  // namespace pendel

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "fft.h"
-#include "run_isa.h"
+#include "run.h"
 
 namespace pendel {
 

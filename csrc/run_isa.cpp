@@ -1,11 +1,10 @@
 // The sweeps for one instruction set: compiled once per set with its own PENDEL_ISA and PENDEL_BYTES (register width).
-#include "run_isa.h"
-
 #include <atomic>
 #include <exception>
 #include <system_error>
 #include <thread>
 
+#include "run.h"
 #include "sweep_etd2rk.h"
 #include "sweep_fourier.h"
 #include "sweep_shift.h"

@@ -43,7 +43,7 @@ struct Series {
 template <class T>
 struct Powers {
   Cx<T> over_factorial[Series<T>::mu_terms + 1];
-  static Powers of(Cx<double> m) {
+  static PENDEL_HD Powers of(Cx<double> m) {
     Powers p;
     Cx<double> term{1, 0};
     for (int k = 1; k <= Series<T>::mu_terms; ++k) {
@@ -87,7 +87,7 @@ PENDEL_HD Cx<double> exp_minus_1(Cx<double> z) {
 }
 
 // The closed formulas, any size of mu and u (the difference in q cancels only where the series is used instead).
-inline Factors<double> factors_exact(Cx<double> mu, Cx<double> u) {
+PENDEL_NOINLINE Factors<double> factors_exact(Cx<double> mu, Cx<double> u) {
   Factors<double> f = factors_series<double>(Powers<double>::of(mu), 1.0, u);
   if (in_series_range(mu, u)) return f;
   f.exp_1 = exp_minus_1(mu);

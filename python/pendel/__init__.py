@@ -3,13 +3,14 @@
 __version__ = "0.1.0"  # before the imports: modules read it
 
 from . import io, kinematic, phantom, refraction, resolution
+from ._device import cuda_available, info
 from .atv import atv
 from .compare import Comparison, compare
 from .experiment import Experiment
 from .lbfgs import lbfgs
 from .model import Crystal, Model
 from .multiscale import coarse, multiscale, resample
-from .operator import Adjoint, TakagiTaupin, cuda_available, estimate_memory, info
+from .operator import Adjoint, TakagiTaupin, estimate_memory
 from .polish import photon_weight, polish
 from .reconstruct import reconstruct
 from .result import Result

@@ -100,6 +100,15 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
         except Exception as error:
             raise TypeError(f"{name}: expected an array, got {describe(given)}: {error}") from None
     dtype = np.dtype(dtype)
+    kind_and_shape(name, value, shape, dtype, axes)
+    value = np.ascontiguousarray(value, dtype=dtype)
+    if finite and value.dtype.kind in "fc" and not np.isfinite(value).all():
+        raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
+    return value
+
+
+def kind_and_shape(name, value, shape, dtype, axes=None):
+    """Raise TypeError or ValueError unless an array converts to ``dtype`` and has ``shape``, as for `array`."""
     kinds = {"c": "biufc", "f": "biuf", "i": "biu", "b": "b"}[dtype.kind if dtype.kind != "u" else "i"]
     if value.dtype.kind not in kinds:
         raise TypeError(f"{name}: expected an array that converts to {dtype}, got dtype {value.dtype}")
@@ -107,10 +116,6 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     if value.ndim != len(shape) or any(s is not None and s != v for s, v in zip(shape, value.shape, strict=True)):
         label = f"{axes} = {expected}" if axes else expected
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
-    value = np.ascontiguousarray(value, dtype=dtype)
-    if finite and value.dtype.kind in "fc" and not np.isfinite(value).all():
-        raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
-    return value
 
 
 def complex_dtype(name, value):

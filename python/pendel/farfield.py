@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 
 from . import _checks
-from .operator import available_threads
+from ._device import available_threads
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4

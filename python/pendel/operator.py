@@ -1,12 +1,11 @@
 """The Takagi-Taupin operator: exit fields of a crystal for many rocking angles, and the adjoint."""
 
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _checks, _core
+from . import _checks, _core, _device
 
 SCHEMES = ("strang", "etd2rk")
 TRANSPORTS = ("auto", "shift", "fourier")
@@ -36,16 +35,6 @@ class State(NamedTuple):
     E_0_row: np.ndarray
 
 
-def available_threads():
-    """Threads used by default: PENDEL_NUM_THREADS, else the CPUs this process may run on."""
-    wish = os.environ.get("PENDEL_NUM_THREADS")
-    if wish is not None:
-        if not wish.isdigit() or int(wish) < 1:
-            raise ValueError(f"PENDEL_NUM_THREADS: expected an integer >= 1, got {wish!r}")
-        return int(wish)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class TakagiTaupin:
     """Two-beam Takagi-Taupin equations on an orthogonal grid with z along k_h, or along k_0 + k_h, and their adjoint.
 
@@ -70,7 +59,10 @@ class TakagiTaupin:
         How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6, or a row FFT.
         Orientation "symmetric": both waves, dz tan(theta) / dx.
     dtype : "complex64" | "complex128"
-    device : "cpu"
+    device : "cpu" | "cuda" | "cuda:N"
+        Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA (scheme strang, orientation k_h; not yet run on a
+        GPU) work goes to CuPy's current stream and nothing waits for it, so values are not checked: NaN in gives NaN
+        out. Raises RuntimeError where there is no device to use.
     threads : int or None
         None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
     orientation : "k_h" | "symmetric"
@@ -123,8 +115,11 @@ class TakagiTaupin:
         self.polarization_factor = _checks.number("polarization_factor", polarization_factor, at_least=-1, at_most=1)
         self.scheme = _checks.choice("scheme", scheme, SCHEMES)
         self.dtype = _checks.complex_dtype("dtype", dtype)
-        self.device = _checks.choice("device", device, ("cpu",))
-        self.threads = available_threads() if threads is None else _checks.integer("threads", threads, at_least=1)
+        index = _device.parse(device)
+        self.device = device
+        self.threads = (
+            _device.available_threads() if threads is None else _checks.integer("threads", threads, at_least=1)
+        )
         self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
 
         nz, _, nx = self.shape
@@ -179,6 +174,8 @@ class TakagiTaupin:
             "pixels": self.pixels_per_layer,
             "threads": self.threads,
         }
+        self._single = self.dtype == np.complex64
+        self._engine = _device.Cpu() if index is None else _device.Cuda(index, self._plan, self._single)
 
     def _row_length(self, plane_wave):
         need = self.shape[2] + self._travel
@@ -223,18 +220,19 @@ class TakagiTaupin:
         S, dq, s_0 = self._inputs(S, dq, s_0)
         row = None if incident is None else self.incident_row(incident)
         nz, ny, nx = self.shape
-        plan = self._plan | {"row_length": self._row_length(incident is None)}
-        E_h = np.empty((len(dq), *self.exit_shape), self.dtype)
+        plan = self._plan | {"row_length": self._row_length(incident is None), "frames": len(dq)}
+        xp = self._engine.xp
+        E_h = xp.empty((len(dq), *self.exit_shape), self.dtype)
         keep = return_E_0 or return_state
-        E_0 = np.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
-        _core.forward(plan, dq, S, s_0, row, E_h, E_0, self.dtype == np.complex64)
+        E_0 = xp.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
+        self._engine.forward(plan, dq, S, s_0, row, E_h, E_0, self._single)
         extra = []
         if return_E_0:
             # pixel x is at place x, for shift at the last layer; where E_h is wider, both rows begin left of the box
             box = self.exit_slice if not self.shift else slice(0, nx)
-            extra.append(np.ascontiguousarray(E_0[:, :, box]))
+            extra.append(xp.ascontiguousarray(E_0[:, :, box]))
         if return_state:
-            E_h.flags.writeable = False  # the state shares it
+            self._engine.seal(E_h)  # the state shares it
             extra.append(State(E_h, E_0))
         return (E_h, *extra) if extra else E_h
 
@@ -264,9 +262,9 @@ class TakagiTaupin:
         S, dq, s_0 = self._inputs(S, dq, s_0)
         nz, ny, nx = self.shape
         axes = "(frames, ny, nx)" if self.orientation == "k_h" else "(frames, *exit_shape)"
-        adj_E_h = _checks.array("adj_E_h", adj_E_h, (len(dq), *self.exit_shape), self.dtype, axes=axes)
+        adj_E_h = self._engine.array("adj_E_h", adj_E_h, (len(dq), *self.exit_shape), self.dtype, axes=axes)
         if support is not None:
-            support = _checks.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
+            support = self._engine.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
         if state is None:
             state = self.forward(S, dq, s_0, incident, return_state=True)[1]
         row_length = self._row_length(incident is None)
@@ -280,30 +278,26 @@ class TakagiTaupin:
                     f"{(len(dq), ny, length)}, got {array.dtype} of shape {array.shape}"
                 )
         row = None if incident is None or self.scheme == "strang" else self.incident_row(incident)
-        adj_S = np.empty(self.shape, self.dtype)
-        adj_s_0 = None if s_0 is None else np.empty(self.shape, self._real)
-        adj_row = np.empty((ny, row_length), self.dtype)
-        adj_dq = np.empty((ny, len(dq), 3))
-        drift = np.zeros(ny) if self.scheme == "strang" else None
+        xp = self._engine.xp
+        adj_S = xp.empty(self.shape, self.dtype)
+        adj_s_0 = None if s_0 is None else xp.empty(self.shape, self._real)
+        adj_row = xp.empty((ny, row_length), self.dtype)
+        adj_dq = xp.empty((ny, len(dq), 3))
+        drift = xp.zeros(ny) if self.scheme == "strang" else None
         arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, drift, None, None)
-        _core.adjoint(
-            self._plan | {"row_length": row_length}, dq, S, s_0, row, support, *arrays, self.dtype == np.complex64
-        )
-        if drift is not None and not drift.max() <= LOST:
-            raise RuntimeError(
-                f"adjoint: expected the reversed sweep to end within {LOST:g} of the entrance state, got "
-                f"{drift.max():.2g}; absorption this strong needs dtype='complex128' or scheme='etd2rk' (or S is far "
-                "above 1)"
-            )
+        plan = self._plan | {"row_length": row_length, "frames": len(dq)}
+        self._engine.adjoint(plan, dq, S, s_0, row, support, *arrays, self._single)
+        if drift is not None:
+            self._engine.check_drift(drift, LOST, adj_S)
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
 
     def _inputs(self, S, dq, s_0):
-        S = _checks.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
-        dq = _checks.array("dq", dq, (None, 3), np.float64, axes="(frames, 3)")
+        S = self._engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
+        dq = self._engine.array("dq", dq, (None, 3), np.float64, axes="(frames, 3)")
         if len(dq) == 0:
             raise ValueError("dq: expected at least one frame, got shape (0, 3)")
         if s_0 is not None:
-            s_0 = _checks.array("s_0", s_0, self.shape, self._real, axes="(nz, ny, nx)")
+            s_0 = self._engine.array("s_0", s_0, self.shape, self._real, axes="(nz, ny, nx)")
         return S, dq, s_0
 
     def _padding(self, row_length):
@@ -324,9 +318,11 @@ class TakagiTaupin:
     def incident_row(self, incident):
         """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
         _, ny, nx = self.shape
-        incident = _checks.array("incident", incident, (ny, nx), self.dtype, axes="(ny, nx)")
-        row = np.empty((ny, self._row_length(plane_wave=False)), self.dtype)
+        xp = self._engine.xp
+        incident = self._engine.array("incident", incident, (ny, nx), self.dtype, axes="(ny, nx)")
+        row = xp.empty((ny, self._row_length(plane_wave=False)), self.dtype)
         outside, left, right, box = self._padding(row.shape[1])
+        left, right = xp.asarray(left), xp.asarray(right)
         row[:, box] = incident
         row[:, outside] = incident[:, :1] * left + incident[:, -1:] * right
         return row
@@ -334,9 +330,10 @@ class TakagiTaupin:
     def _incident_row_adj(self, adj_row):
         # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
         outside, left, right, box = self._padding(adj_row.shape[1])
+        left, right = (self._engine.xp.asarray(w.astype(self._real)) for w in (left, right))
         adj_incident = adj_row[:, box].copy()
-        adj_incident[:, 0] += adj_row[:, outside] @ left.astype(self._real)
-        adj_incident[:, -1] += adj_row[:, outside] @ right.astype(self._real)
+        adj_incident[:, 0] += (adj_row[:, outside] * left).sum(axis=1)
+        adj_incident[:, -1] += (adj_row[:, outside] * right).sum(axis=1)
         return adj_incident
 
     def _reverse_drift(self, S, dq, s_0=None):
@@ -344,11 +341,12 @@ class TakagiTaupin:
         S, dq, s_0 = self._inputs(S, dq, s_0)
         nz, ny, nx = self.shape
         E_h, state = self.forward(S, dq, s_0, return_state=True)
-        E_0, G = np.empty_like(state.E_0_row), np.empty_like(E_h)
-        arrays = (E_h, state.E_0_row, np.zeros_like(E_h), np.empty(self.shape, self.dtype))
+        xp = self._engine.xp
+        E_0, G = xp.empty_like(state.E_0_row), xp.empty_like(E_h)
+        arrays = (E_h, state.E_0_row, xp.zeros_like(E_h), xp.empty(self.shape, self.dtype))
         arrays += (None, None, None, None, E_0, G)
-        _core.adjoint(self._plan, dq, S, s_0, None, None, *arrays, self.dtype == np.complex64)
-        error = np.sum(np.abs(E_0.astype(complex) - 1) ** 2) + np.sum(np.abs(G.astype(complex)) ** 2)
+        self._engine.adjoint(self._plan | {"frames": len(dq)}, dq, S, s_0, None, None, *arrays, self._single)
+        error = xp.sum(xp.abs(E_0.astype(complex) - 1) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
         return float(np.sqrt(error / E_0.size))
 
 
@@ -361,27 +359,12 @@ def estimate_memory(op, n_frames):
     width = op.exit_shape[1]
     fields = n_frames * ny * (2 * width + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
     gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
+    if isinstance(op._engine, _device.Cuda):
+        plan = op._plan | {"frames": n_frames}
+        return int(fields + gradient + op._engine.workspace(plan, op._single, adjoint=True))
     tables = (n_frames + lanes) * (nz + width) * complex_bytes
     per_thread = nz * nx * (16 + 8) * real_bytes + 2 * lanes * (width + op.row_length) * complex_bytes
     if op.scheme == "etd2rk":  # kept and repeated states, and a dozen rows
         states = 2 * math.ceil(math.sqrt(nz)) + 12
         per_thread += states * lanes * (nx + op.row_length) * complex_bytes
     return int(fields + gradient + tables + min(op.threads, ny) * per_thread)
-
-
-def cuda_available():
-    """Whether this build can run on a CUDA device here. This version has no CUDA engine."""
-    return False
-
-
-def info():
-    """What this installation is and uses: version, CPU instruction set, lanes, threads, CUDA state (a dict of str)."""
-    from . import __version__
-
-    return {
-        "pendel": __version__,
-        "cpu instruction set": _core.cpu_isa(),
-        "rocking angles per pack": f"{_core.cpu_lanes(True)} (complex64), {_core.cpu_lanes(False)} (complex128)",
-        "threads": str(available_threads()),
-        "cuda": "not used: this version has no CUDA engine",
-    }

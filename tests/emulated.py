@@ -1,0 +1,157 @@
+"""The CUDA engine's own text, compiled by the host compiler (emulator.h) into the module ``_cuda``, and a CuPy for it.
+
+``build`` makes the module; ``install`` puts it and the stand-in CuPy, whose "device" arrays are host memory that only
+shows the CUDA array interface, where `pendel` looks for them, so that the whole path from `TakagiTaupin` down runs.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+CSRC = Path(__file__).resolve().parents[1] / "csrc"
+# Contracted as on the device; the warnings are errors: this is the only host compiler that reads the text.
+FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-psabi -Wno-ignored-attributes".split()
+KERNELS = "-x c++ -ffp-contract=fast -DPENDEL_EMULATED -DPENDEL_ISA=cuda -Wno-unknown-pragmas".split()
+GUARD = np.array([0xA5, 0xA5, 0xA5, 0xFF], np.uint8)  # NaN, and not the one that arithmetic with unset memory gives
+PAD = 64  # elements of NaN on either side of every "device" array
+
+
+def build(folder, bindings=None, change=None, optimise="-O1"):
+    """Compile and link ``_cuda`` in ``folder`` and return its path.
+
+    ``bindings``: folder of an earlier build, whose bindings are used again. ``change``: (file in csrc, text,
+    replacement), made in a copy of csrc and expected to match exactly once.
+    """
+    import pybind11
+
+    compiler, csrc = os.environ.get("CXX", "g++"), CSRC
+    if change:
+        csrc = Path(shutil.copytree(CSRC, folder / "csrc"))
+        name, old, new = change
+        text = (csrc / name).read_text()
+        assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
+        (csrc / name).write_text(text.replace(old, new))
+    python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}", "-DPENDEL_CUDA"]
+    tests = Path(__file__).parent
+    jobs = [
+        [*FLAGS, optimise, *KERNELS, f"-I{csrc}", f"-I{tests}", "-c", csrc / "run_cuda.cu", "-o", folder / "run_cuda.o"]
+    ]
+    if bindings is None:
+        jobs.append([*FLAGS, optimise, *python, f"-I{csrc}", "-c", csrc / "bindings.cpp", "-o", folder / "bindings.o"])
+    with ThreadPoolExecutor(2) as pool:
+        for made in pool.map(lambda job: subprocess.run([compiler, *job], capture_output=True, text=True), jobs):
+            assert made.returncode == 0, made.stderr
+    target = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    objects = [folder / "run_cuda.o", (bindings or folder) / "bindings.o"]
+    subprocess.run([compiler, "-shared", *objects, "-o", target], check=True)
+    return target
+
+
+class Array(np.ndarray):
+    """Stands for cupy.ndarray. NaN lies around its memory; `unharmed` tells whether it still does."""
+
+    __array_priority__ = 10
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.ctypes.data, False), "version": 3}
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+    @property
+    def device(self):
+        return types.SimpleNamespace(id=0)
+
+    def get(self):
+        return np.array(self)
+
+
+class Emulated:
+    """The module under test, its random seed, and all arrays it was given."""
+
+    def __init__(self, path):
+        self.folder = path.parent
+        # a name of its own: pybind11 gives the first module of a name again
+        spec = importlib.util.spec_from_file_location(f"{path.parent.name}._cuda", path)
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        library = ctypes.CDLL(str(path))
+        self.seed, self.barriers = library.emulator_seed, library.emulator_barriers
+        self.barriers.restype = ctypes.c_long
+        self._stores = []
+        self.cupy = self._cupy()
+
+    def _empty(self, shape, dtype=float):
+        dtype = np.dtype(dtype)
+        shape = (shape,) if np.isscalar(shape) else tuple(shape)
+        count = int(np.prod(shape)) * dtype.itemsize
+        store = np.resize(GUARD, count + 2 * PAD * 16 + 256)
+        skip = PAD * 16 + -(store.ctypes.data + PAD * 16) % 256  # CuPy aligns to 512 bytes
+        store[skip : skip + count] = 0xFF
+        self._stores.append((store, skip, count))
+        return store[skip : skip + count].view(dtype).reshape(shape).view(Array)
+
+    def unharmed(self):
+        """Whether nothing was written outside any array; forgets them."""
+        intact = True
+        for store, skip, count in self._stores:
+            whole = store == np.resize(GUARD, store.size)
+            intact &= whole[:skip].all() and whole[skip + count :].all()
+        self._stores.clear()
+        return intact
+
+    def _cupy(self):
+        def asarray(value, dtype=None):
+            value = np.asarray(value, dtype)
+            out = self._empty(value.shape, value.dtype)
+            out[...] = value
+            return out
+
+        def ascontiguousarray(value, dtype=None):
+            same = value.flags.c_contiguous and value.dtype == np.dtype(dtype or value.dtype)
+            return value if same else asarray(value, dtype)
+
+        def zeros(shape, dtype=float):
+            out = self._empty(shape, dtype)
+            out[...] = 0
+            return out
+
+        cupy = types.ModuleType("cupy")
+        cupy.ndarray, cupy.asarray, cupy.ascontiguousarray = Array, asarray, ascontiguousarray
+        cupy.empty, cupy.zeros, cupy.uint8, cupy.where = self._empty, zeros, np.uint8, np.where
+        cupy.empty_like = lambda a: self._empty(a.shape, a.dtype)
+        cupy.zeros_like = lambda a: zeros(a.shape, a.dtype)
+        cupy.sum, cupy.abs = np.sum, np.abs
+        stream = types.SimpleNamespace(ptr=0)
+        cupy.cuda = types.SimpleNamespace(
+            get_current_stream=lambda: stream, Device=lambda index: contextlib.nullcontext(index)
+        )
+        return cupy
+
+
+@contextlib.contextmanager
+def install(emulated):
+    """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
+    names = {"pendel._cuda": emulated.module, "cupy": emulated.cupy}
+    before = {name: sys.modules.get(name) for name in names}
+    sys.modules.update(names)
+    try:
+        yield emulated
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
