@@ -70,8 +70,9 @@ def polish(
     atv_weight : in units of the mean intensity, as in `reconstruct`; `photon_weight` suggests one for counted data.
     likelihood, background, angle_offsets, flux, free_fraction, seed : as in `lbfgs`.  memory : pairs of vectors kept.
 
-    Returns `Result` with a history per iteration. Deterministic. Raises TypeError or ValueError naming the argument,
-    RuntimeError where the objective is not finite at the start.
+    Returns `Result` with a history per iteration. The same bits for any number of ``model.threads``; the inner products
+    of SciPy's L-BFGS-B may round differently for another number of BLAS threads (OMP_NUM_THREADS).
+    Raises TypeError or ValueError naming the argument, RuntimeError where the objective is not finite at the start.
     """
     rounds = _checks.integer("rounds", rounds, at_least=1)
     try:
@@ -161,7 +162,7 @@ class Priors:
         turn = c / np.maximum(size, np.finfo(size.dtype).tiny)
         if self.bound is not None:
             over = np.maximum(size - self.bound, 0)
-            total += self.bound_weight * float(over @ over) / len(c)
+            total += self.bound_weight * float(np.sum(over * over)) / len(c)
             adj += (2 * self.bound_weight / len(c)) * over * turn
         if self.bulk is not None and self.inner.any():
             lack = float(size[self.inner].mean()) - self.bulk
