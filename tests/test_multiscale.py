@@ -113,6 +113,16 @@ def test_from_nothing_to_the_crystal(little, tmp_path):
         multiscale(model, data, levels=1, checkpoint=path, resume=True, **(FEW | {"seed": 2}))
 
 
+def test_a_finished_run_of_counts_is_measured_by_its_own_likelihood(little, tmp_path):
+    model, S, data = little
+    counted = np.random.default_rng(0).poisson(data * (1e6 / data.sum(dtype=float)))
+    options = {"start": S, "support": np.abs(S) > 0, "counts": True, "checkpoint": tmp_path / "levels.h5", **FEW}
+    result = multiscale(model, counted, **(options | {"steps": 8}))
+    done = multiscale(model, counted, resume=True, **options)
+    assert done.S.tobytes() == result.S.tobytes() and done.background == result.background > 0
+    assert done.scale == pytest.approx(result.scale, rel=1e-6)
+
+
 def test_flat_phases_in_a_known_shape(little):
     model, S, data = little
     support = ndimage.binary_dilation(np.abs(S) > 0)

@@ -1,9 +1,9 @@
 """From coarse to fine: the crystal function found on few wide voxels first, where everything is cheap.
 
 A scan seen with voxels ``factor`` times as wide is its own middle: the central pixels and frames, which are all that
-such voxels can explain. On the coarsest level the whole search takes place (phasing, trials, minibatch Adam, polish);
-every finer one starts next to its solution and is only polished. Zeros of the far field, which hold a reconstruction
-from flat or kinematic phases on its own level back, are mostly on the right side by then.
+such voxels can explain. On the coarsest level the search takes place (phasing, trials, minibatch Adam, polish), from
+flat phases on the next one too; every finer one starts next to its solution and is only polished. Zeros of the far
+field, which hold a reconstruction on its own level back, are mostly on the right side by then.
 """
 
 import math
@@ -212,10 +212,11 @@ def multiscale(
     done = _load(checkpoint, seed) if resume and checkpoint and os.path.exists(checkpoint) else None
     begin = len(stack) - 1 if done is None else done.level - 1
     found = None if done is None else done
+    likelihood = {"likelihood": "poisson", "background": BACKGROUND} if counts else {"likelihood": "amplitude"}
     for level in range(begin, -1, -1):
         m, frames, good = stack[level]
         name = f"level {len(stack) - level} of {len(stack)}: " if progress else ""
-        options = {"likelihood": "poisson", "background": BACKGROUND} if counts else {"likelihood": "amplitude"}
+        options = dict(likelihood)
         if found is None and kind == "kinematic":
             S, inside = _kinematic(m, frames, good, phased, starts, trial_epochs, seed, progress)
         elif found is None:
@@ -235,7 +236,7 @@ def multiscale(
         if checkpoint:
             _save(checkpoint, found, level)
     if begin < 0:  # nothing was left to do
-        found = finish(Objective(model, data, mask), done.S, done.support, {}, 0, seed)
+        found = finish(Objective(model, data, mask, **likelihood), done.S, done.support, {}, 0, seed)
     return found
 
 
