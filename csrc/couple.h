@@ -20,6 +20,17 @@ PENDEL_HD void apply(const T* M, Cx<V>& E_0, Cx<V>& G) {
        G_in.im + m10.re * E_0_in.im + m10.im * E_0_in.re + d11.re * G_in.im + d11.im * G_in.re};
 }
 
+// The conjugate transpose of the same matrix.
+template <class T, class V>
+PENDEL_HD void apply_adj(const T* M, Cx<V>& adj_E_0, Cx<V>& adj_G) {
+  const Cx<T> d00{M[0], M[1]}, m01{M[2], M[3]}, m10{M[4], M[5]}, d11{M[6], M[7]};
+  const Cx<V> a = adj_E_0, g = adj_G;
+  adj_E_0 = {a.re + d00.re * a.re + d00.im * a.im + m10.re * g.re + m10.im * g.im,
+             a.im + d00.re * a.im - d00.im * a.re + m10.re * g.im - m10.im * g.re};
+  adj_G = {g.re + m01.re * a.re + m01.im * a.im + d11.re * g.re + d11.im * g.im,
+           g.im + m01.re * a.im - m01.im * a.re + d11.re * g.im - d11.im * g.re};
+}
+
 // The 2x2 matrix at V, or its conjugate transpose, times a vector.
 template <class T, class V>
 PENDEL_HD void multiply(const T* M, Cx<V> E_0, Cx<V> G, Cx<V>& out_0, Cx<V>& out_h) {
@@ -48,11 +59,18 @@ PENDEL_HD void couple_adj(const T* M, Cx<V>& E_0, Cx<V>& G,              // fiel
   const Cx<V> X00 = conj_mul(a, E_0), X0h = conj_mul(a, G), Xh0 = conj_mul(g, E_0), Xhh = conj_mul(g, G);
   X[0] = X00.re, X[1] = X00.im, X[2] = X0h.re, X[3] = X0h.im;
   X[4] = Xh0.re, X[5] = Xh0.im, X[6] = Xhh.re, X[7] = Xhh.im;
-  const Cx<T> d00{M[0], M[1]}, m01{M[2], M[3]}, m10{M[4], M[5]}, d11{M[6], M[7]};
-  adj_E_0 = {a.re + d00.re * a.re + d00.im * a.im + m10.re * g.re + m10.im * g.im,
-             a.im + d00.re * a.im - d00.im * a.re + m10.re * g.im - m10.im * g.re};
-  adj_G = {g.re + m01.re * a.re + m01.im * a.im + d11.re * g.re + d11.im * g.im,
-           g.im + m01.re * a.im - m01.im * a.re + d11.re * g.im - d11.im * g.re};
+  apply_adj(M, adj_E_0, adj_G);
+}
+// The same with the sums X0h Xh0 Xhh of fields and adjoints before the step, for a sweep that has no need of X00.
+template <class T, class V>
+PENDEL_HD void couple_adj_before(const T* M, Cx<V>& E_0, Cx<V>& G,              // fields after -> before
+                                 Cx<V>& adj_E_0, Cx<V>& adj_G, V (&X)[SUMS]) {  // adjoints after -> before; sums
+  // Reverse (3): (E_0, G) <- M (E_0, G), state first
+  apply(M + MATRIX, E_0, G);
+  apply_adj(M, adj_E_0, adj_G);
+  const Cx<V> X0h = conj_mul(adj_E_0, G), Xh0 = conj_mul(adj_G, E_0), Xhh = conj_mul(adj_G, G);
+  X[0] = X0h.re, X[1] = X0h.im, X[2] = Xh0.re, X[3] = Xh0.im, X[4] = Xhh.re, X[5] = Xhh.im;
+  X[6] = X[7] = V{};
 }
 
 // Lane sums of eight packs by a fixed tree of pairwise additions: sums[c] += sum over lanes of X[c].
@@ -97,6 +115,18 @@ PENDEL_HD void transpose(Pack<T, W> (&v)[K]) {
       w[2 * i] = zip<T, W, 0>(v[i], v[i + K / 2]);
       w[2 * i + 1] = zip<T, W, 1>(v[i], v[i + K / 2]);
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < K; ++i) v[i] = w[i];
+  }
+}
+
+template <class T, int W, int K>
+PENDEL_HD void transpose_back(Pack<T, W> (&v)[K]) {
+  Pack<T, W> w[K];
+#pragma GCC unroll 4
+  for (int round = 1; round < K; round *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < K / 2; ++i) unzip<T, W>(v[2 * i], v[2 * i + 1], w[i], w[i + K / 2]);
 #pragma GCC unroll 16
     for (int i = 0; i < K; ++i) v[i] = w[i];
   }
@@ -169,12 +199,24 @@ PENDEL_HD void add_lane_sums(T* sums, const Pack<T, W> (&X)[SUMS]) {
 }
 
 template <class T, int W>
+PENDEL_HD void add_lane_sums(T* sums, const Pair<Pack<T, W>> (&X)[SUMS]) {
+  Pack<T, W> both[SUMS];
+#pragma GCC unroll 8
+  for (int c = 0; c < SUMS; ++c) both[c] = X[c].a + X[c].b;
+  add_lane_sums<T, W>(sums, both);
+}
+
+template <class T, int W>
 PENDEL_HD T lane_sum(Pack<T, W> v) {
   T part[W];
   for (int l = 0; l < W; ++l) part[l] = lane<T>(v, l);
   for (int half = W / 2; half >= 1; half /= 2)
     for (int l = 0; l < half; ++l) part[l] += part[l + half];
   return part[0];
+}
+template <class T, int W>
+PENDEL_HD T lane_sum(Pair<Pack<T, W>> v) {
+  return lane_sum<T, W>(v.a) + lane_sum<T, W>(v.b);
 }
 
 }  // namespace PENDEL_ISA

@@ -36,7 +36,29 @@ PENDEL_HD T& lane(V& v, int l) {
   return reinterpret_cast<T*>(&v)[l];
 }
 
-// A complex number; R is a scalar or a pack. Scalars mix with packs as broadcasts.
+// Two packs that take every step together, so that what a step reads of its voxel is read once.
+template <class V>
+struct Pair {
+  V a, b;
+};
+template <class V>
+PENDEL_HD Pair<V> operator+(Pair<V> p, Pair<V> q) {
+  return {p.a + q.a, p.b + q.b};
+}
+template <class V>
+PENDEL_HD Pair<V> operator-(Pair<V> p, Pair<V> q) {
+  return {p.a - q.a, p.b - q.b};
+}
+template <class V>
+PENDEL_HD Pair<V> operator*(Pair<V> p, Pair<V> q) {
+  return {p.a * q.a, p.b * q.b};
+}
+template <class T, class V>
+PENDEL_HD auto operator*(T s, Pair<V> p) -> Pair<decltype(s * p.a)> {
+  return {s * p.a, s * p.b};
+}
+
+// A complex number; R is a scalar, a pack or a pair of them. Scalars mix with packs as broadcasts.
 template <class R>
 struct Cx {
   R re, im;

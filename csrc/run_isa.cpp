@@ -13,6 +13,35 @@
 namespace pendel {
 namespace PENDEL_ISA {
 
+// Copies lanes to and from frames: array is (frames, ny, length) complex, the row y of that frame and the next ones. In
+// pieces that stay in the first-level cache while every lane passes over them.
+enum { PIECE = 64 };
+template <class T, class R>
+void store_frames(void* array, const Args& a, long frame, long y, long length, const Cx<R>* row) {
+  constexpr int W = lanes<T, R>;
+  for (long first = 0; first < length; first += PIECE)
+    for (int l = 0; l < W && frame + l < a.frames; ++l) {
+      T* out = static_cast<T*>(array) + 2 * ((frame + l) * a.ny + y) * length;
+      const T* in = reinterpret_cast<const T*>(row) + l;
+      for (long x = first; x < std::min(first + PIECE, length); ++x)
+        out[2 * x] = in[2 * W * x], out[2 * x + 1] = in[2 * W * x + W];
+    }
+}
+template <class T, class R>
+void load_frames(const void* array, const Args& a, long frame, long y, long length, Cx<R>* row) {
+  constexpr int W = lanes<T, R>;
+  for (long first = 0; first < length; first += PIECE)
+    for (int l = 0; l < W; ++l) {
+      T* out = reinterpret_cast<T*>(row) + l;
+      const bool present = frame + l < a.frames;
+      const T* in = static_cast<const T*>(array) + (present ? 2 * ((frame + l) * a.ny + y) * length : 0);
+      for (long x = first; x < std::min(first + PIECE, length); ++x) {
+        out[2 * W * x] = present ? in[2 * x] : T(0);
+        out[2 * W * x + W] = present ? in[2 * x + 1] : T(0);
+      }
+    }
+}
+
 // Rows are handed to threads as they come; each row's results depend on that row alone, so the bits do not depend on
 // the number of threads.
 template <class Work>
@@ -37,6 +66,68 @@ void over_rows(const Args& a, Work work) {
   if (failure) std::rethrow_exception(failure);
 }
 
+// The angles of a group, R lanes of them, through row y.
+template <class R, class T, int W>
+void forward(Row<T, W>& r, long g, long y) {
+  const Args& a = r.a;
+  r.template enter<R>();
+  if constexpr (lanes<T, R> > W)
+    Shift<T, W>::template march<R>(r, g);
+  else if (a.tan_h > 0)
+    Symmetric<T, W>::march(r, g);
+  else if (a.scheme == ETD2RK)
+    Etd2rk<T, W>::march(r, g);
+  else
+    a.shift ? Shift<T, W>::template march<R>(r, g) : Fourier<T, W>::march(r, g);
+  const Cx<R> exit = r.t.template exit_phase<R>(g, y);
+  Cx<R>* const G = r.template fields<R>(r.G);
+  for (long x = 0; x < a.exit; ++x) G[x] = exit * r.t.template ramp<R>(g, x) * G[x];  // (5), (6)
+  store_frames<T>(a.E_h, a, g * W, y, a.exit, G);
+  if (a.E_0) store_frames<T>(a.E_0, a, g * W, y, a.row, r.template fields<R>(r.E_0));
+}
+template <class R, class T, int W>
+void adjoint(Row<T, W>& r, long g, long y) {
+  const Args& a = r.a;
+  Cx<R>*const G = r.template fields<R>(r.G), *const adj_G = r.template fields<R>(r.adj_G);
+  Cx<R>*const E_0 = r.template fields<R>(r.E_0), *const adj_E_0 = r.template fields<R>(r.adj_E_0);
+  load_frames<T>(a.E_h, a, g * W, y, a.exit, G);
+  load_frames<T>(a.adj_E_h, a, g * W, y, a.exit, adj_G);
+  load_frames<T>(a.E_0, a, g * W, y, a.row, E_0);
+  std::fill(adj_E_0, adj_E_0 + a.row, Cx<R>{R{}, R{}});
+  // Reverse (6): E_h = exp(i (dq_x x + dq_y y)) G, and the last half of (5)
+  const Cx<R> exit = r.t.template exit_phase<R>(g, y);
+  R turned = {}, turned_x = {};
+  for (long x = 0; x < a.exit; ++x) {
+    const R d = Shift<T, W>::detuning(adj_G[x], G[x]);
+    turned = turned + d, turned_x = turned_x + T(x - r.t.origin()) * d;
+    if (r.by_columns()) r.add_exit_sum(x, conj_mul(adj_G[x], G[x]));
+    const Cx<R> back = exit * r.t.template ramp<R>(g, x);
+    G[x] = conj_mul(back, G[x]), adj_G[x] = conj_mul(back, adj_G[x]);
+  }
+  double adj_D[lanes<T, R>] = {};
+  if constexpr (lanes<T, R> > W)
+    Shift<T, W>::template march_adj<R>(r, g, adj_D);
+  else if (a.tan_h > 0)
+    Symmetric<T, W>::march_adj(r, g, adj_D);
+  else if (a.scheme == ETD2RK)
+    Etd2rk<T, W>::march_adj(r, g, adj_D);
+  else
+    a.shift ? Shift<T, W>::template march_adj<R>(r, g, adj_D) : Fourier<T, W>::march_adj(r, g, adj_D);
+  for (int l = 0; l < lanes<T, R> && g * W + l < a.frames && a.adj_dq; ++l) {
+    double* q = a.adj_dq + 3 * (y * a.frames + g * W + l);
+    q[2] = a.dz * (adj_D[l] + r.t.half() * lane<T>(turned, l));
+    q[0] = -lane<T>(turned_x, l) * a.dx - a.tan_h * q[2], q[1] = -lane<T>(turned, l) * a.dy * (y - a.ny / 2);
+  }
+  T* adj_incident = a.adj_incident ? static_cast<T*>(a.adj_incident) + 2 * y * a.row : nullptr;
+  for (long p = 0; adj_incident && p < a.row; ++p) {
+    adj_incident[2 * p] += lane_sum<T, W>(adj_E_0[p].re);
+    adj_incident[2 * p + 1] += lane_sum<T, W>(adj_E_0[p].im);
+  }
+  if (a.drift) a.drift[y] = std::max(a.drift[y], r.template drift<R>());
+  if (a.entrance_E_0) store_frames<T>(a.entrance_E_0, a, g * W, y, a.row, E_0);
+  if (a.entrance_G) store_frames<T>(a.entrance_G, a, g * W, y, a.exit, G);
+}
+
 template <class T>
 void forward(const Args& a) {
   constexpr int W = PENDEL_BYTES / sizeof(T);
@@ -46,19 +137,9 @@ void forward(const Args& a) {
     Row<T, W> r(tables, false);
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
-      for (long g = 0; g < tables.groups; ++g) {
-        r.enter();
-        if (a.tan_h > 0)
-          Symmetric<T, W>::march(r, g);
-        else if (a.scheme == ETD2RK)
-          Etd2rk<T, W>::march(r, g);
-        else
-          a.shift ? Shift<T, W>::march(r, g) : Fourier<T, W>::march(r, g);
-        const Cx<V> exit = tables.exit_phase(g, y), *ramp = &tables.ramp_x[g * a.exit];
-        for (long x = 0; x < a.exit; ++x) r.G[x] = exit * ramp[x] * r.G[x];  // (5), (6)
-        store_frames<T, W>(a.E_h, a, g, y, a.exit, r.G.data());
-        if (a.E_0) store_frames<T, W>(a.E_0, a, g, y, a.row, r.E_0.data());
-      }
+      long g = 0;
+      for (; r.packs() == 2 && g + 1 < tables.groups; g += 2) forward<Pair<V>>(r, g, y);
+      for (; g < tables.groups; ++g) forward<V>(r, g, y);
     }
   });
 }
@@ -72,43 +153,12 @@ void adjoint(const Args& a) {
     Row<T, W> r(tables, true);
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
-      T* adj_incident = a.adj_incident ? static_cast<T*>(a.adj_incident) + 2 * y * a.row : nullptr;
+      T* adj_incident = static_cast<T*>(a.adj_incident);
+      if (adj_incident) std::fill(adj_incident + 2 * y * a.row, adj_incident + 2 * (y + 1) * a.row, T(0));
       if (a.drift) a.drift[y] = 0;
-      if (adj_incident) std::fill(adj_incident, adj_incident + 2 * a.row, T(0));
-      for (long g = 0; g < tables.groups; ++g) {
-        load_frames<T, W>(a.E_h, a, g, y, a.exit, r.G.data());
-        load_frames<T, W>(a.adj_E_h, a, g, y, a.exit, r.adj_G.data());
-        load_frames<T, W>(a.E_0, a, g, y, a.row, r.E_0.data());
-        std::fill(r.adj_E_0.begin(), r.adj_E_0.end(), Cx<V>{V{}, V{}});
-        // Reverse (6): E_h = exp(i (dq_x x + dq_y y)) G, and the last half of (5)
-        const Cx<V> exit = tables.exit_phase(g, y), *ramp = &tables.ramp_x[g * a.exit];
-        V turned = {}, turned_x = {};
-        for (long x = 0; x < a.exit; ++x) {
-          const V d = Shift<T, W>::detuning(r.adj_G[x], r.G[x]);
-          turned += d, turned_x += d * T(x - tables.origin());
-          const Cx<V> back = exit * ramp[x];
-          r.G[x] = conj_mul(back, r.G[x]), r.adj_G[x] = conj_mul(back, r.adj_G[x]);
-        }
-        double adj_D[W] = {};
-        if (a.tan_h > 0)
-          Symmetric<T, W>::march_adj(r, g, adj_D);
-        else if (a.scheme == ETD2RK)
-          Etd2rk<T, W>::march_adj(r, g, adj_D);
-        else
-          a.shift ? Shift<T, W>::march_adj(r, g, adj_D) : Fourier<T, W>::march_adj(r, g, adj_D);
-        for (int l = 0; l < W && g * W + l < a.frames && a.adj_dq; ++l) {
-          double* q = a.adj_dq + 3 * (y * a.frames + g * W + l);
-          q[2] = a.dz * (adj_D[l] + tables.half() * turned[l]);
-          q[0] = -turned_x[l] * a.dx - a.tan_h * q[2], q[1] = -turned[l] * a.dy * (y - a.ny / 2);
-        }
-        for (long p = 0; adj_incident && p < a.row; ++p) {
-          adj_incident[2 * p] += lane_sum<T, W>(r.adj_E_0[p].re);
-          adj_incident[2 * p + 1] += lane_sum<T, W>(r.adj_E_0[p].im);
-        }
-        if (a.drift) a.drift[y] = std::max(a.drift[y], r.drift());
-        if (a.entrance_E_0) store_frames<T, W>(a.entrance_E_0, a, g, y, a.row, r.E_0.data());
-        if (a.entrance_G) store_frames<T, W>(a.entrance_G, a, g, y, a.exit, r.G.data());
-      }
+      long g = 0;
+      for (; r.packs() == 2 && g + 1 < tables.groups; g += 2) adjoint<Pair<V>>(r, g, y);
+      for (; g < tables.groups; ++g) adjoint<V>(r, g, y);
       r.finish_gradient();
     }
   });

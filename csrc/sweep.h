@@ -23,6 +23,9 @@
 namespace pendel {
 namespace PENDEL_ISA {
 
+template <class T, class R>
+constexpr int lanes = sizeof(R) / sizeof(T);
+
 template <class T, int W>
 struct Tables {
   typedef Pack<T, W> V;
@@ -46,8 +49,8 @@ struct Tables {
     ramp_x.resize(groups * a.exit);
     for (long f = 0; f < groups * W; ++f) {
       const double* q = a.dq + 3 * std::min(f, a.frames - 1);
-      for (long k = 0; k < a.nz; ++k) put(phase_G[f / W * a.nz + k], f % W, -detuning(q) * a.dz * k);
-      for (long x = 0; x < a.exit; ++x) put(ramp_x[f / W * a.exit + x], f % W, q[0] * a.dx * (x - origin()));
+      turns(&phase_G[f / W * a.nz], f % W, -detuning(q) * a.dz, 0, a.nz);
+      turns(&ramp_x[f / W * a.exit], f % W, q[0] * a.dx, -origin(), a.exit);
     }
     if (a.scheme == ETD2RK)
       fft.etd(a.pixels, etd);
@@ -58,46 +61,51 @@ struct Tables {
   long origin() const { return a.exit - a.nx + a.nx / 2; }                  // where x = 0 in a row of E_h
   double half() const { return a.tan_h > 0 ? 0 : 0.5; }                     // layers of (5) after the last
   // exp(i (dq_y y - D dz / 2)) of each lane: (6) and the last half of (5).
-  Cx<V> exit_phase(long group, long y) const {
-    Cx<V> p;
-    for (int l = 0; l < W; ++l) {
+  template <class R>
+  Cx<R> exit_phase(long group, long y) const {
+    Cx<R> p;
+    for (int l = 0; l < lanes<T, R>; ++l) {
       const double* q = a.dq + 3 * std::min(group * W + l, a.frames - 1);
       put(p, l, q[1] * a.dy * (y - a.ny / 2) - half() * detuning(q) * a.dz);
     }
     return p;
   }
-  static void put(Cx<V>& p, int l, double angle) {
+  // Entry k of a table, for the pack of a group or for the pair that begins with it.
+  template <class R>
+  static PENDEL_HD Cx<R> entry(const std::vector<Cx<V>>& table, long length, long group, long k) {
+    const Cx<V>* p = &table[group * length + k];
+    if constexpr (lanes<T, R> == W)
+      return *p;
+    else
+      return {{p->re, p[length].re}, {p->im, p[length].im}};
+  }
+  template <class R>
+  PENDEL_HD Cx<R> phase(long group, long layers) const {
+    return entry<R>(phase_G, a.nz, group, layers);
+  }
+  template <class R>
+  PENDEL_HD Cx<R> ramp(long group, long x) const {
+    return entry<R>(ramp_x, a.exit, group, x);
+  }
+  template <class R>
+  static void put(Cx<R>& p, int l, double angle) {
     lane<T>(p.re, l) = T(std::cos(angle));
     lane<T>(p.im, l) = T(std::sin(angle));
   }
-};
-
-// Copies lanes to and from frames: array is (frames, ny, length) complex, the row y of frames group * W ... In pieces
-// that stay in the first-level cache while every lane passes over them.
-enum { PIECE = 64 };
-template <class T, int W>
-void store_frames(void* array, const Args& a, long group, long y, long length, const Cx<Pack<T, W>>* row) {
-  for (long first = 0; first < length; first += PIECE)
-    for (int l = 0; l < W && group * W + l < a.frames; ++l) {
-      T* out = static_cast<T*>(array) + 2 * ((group * W + l) * a.ny + y) * length;
-      const T* in = reinterpret_cast<const T*>(row) + l;
-      for (long x = first; x < std::min(first + PIECE, length); ++x)
-        out[2 * x] = in[2 * W * x], out[2 * x + 1] = in[2 * W * x + W];
-    }
-}
-template <class T, int W>
-void load_frames(const void* array, const Args& a, long group, long y, long length, Cx<Pack<T, W>>* row) {
-  for (long first = 0; first < length; first += PIECE)
-    for (int l = 0; l < W; ++l) {
-      T* out = reinterpret_cast<T*>(row) + l;
-      const bool present = group * W + l < a.frames;
-      const T* in = static_cast<const T*>(array) + (present ? 2 * ((group * W + l) * a.ny + y) * length : 0);
-      for (long x = first; x < std::min(first + PIECE, length); ++x) {
-        out[2 * W * x] = present ? in[2 * x] : T(0);
-        out[2 * W * x + W] = present ? in[2 * x + 1] : T(0);
+  // exp(i angle (first + k)), k = 0 ... count - 1: one sine and cosine for every TURNS of them.
+  enum { TURNS = 16 };
+  static void turns(Cx<V>* p, int l, double angle, long first, long count) {
+    Cx<double> small[TURNS];
+    for (int k = 0; k < TURNS; ++k) small[k] = {std::cos(angle * k), std::sin(angle * k)};
+    for (long k = 0; k < count; k += TURNS) {
+      const Cx<double> large{std::cos(angle * (first + k)), std::sin(angle * (first + k))};
+      for (long j = 0; j < std::min<long>(TURNS, count - k); ++j) {
+        const Cx<double> e = large * small[j];
+        lane<T>(p[k + j].re, l) = T(e.re), lane<T>(p[k + j].im, l) = T(e.im);
       }
     }
-}
+  }
+};
 
 // One y row: which voxels matter, their matrices, the fields of the current pack, the gradient sums.
 template <class T, int W>
@@ -113,9 +121,15 @@ struct Row {
   std::vector<Pack<T, W>> matrix_store;                // aligned storage of matrices
   T* matrices = nullptr;                               // (voxel, reals)
   std::vector<T> sums;                                 // (voxel, SUMS)
-  std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (exit)
-  std::vector<long> at;                                // layer at which G of a column stands
-  std::vector<Cx<T>> phase_gap;                        // (row) several layers of (4)
+  std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (exit), of pairs where there are any: `fields`
+  std::vector<Cx<V>> exit_sums;                        // (exit) conj(adj_G) G at the exit, lanes not summed
+  std::vector<T> carried[2];                           // (row) X00 on its way from voxel to voxel, re and im
+  struct {                                             // of the W columns complete_sums is at
+    Cx<V> Xhh;
+    V first, last;
+  } column;
+  std::vector<long> at;          // layer at which G of a column stands
+  std::vector<Cx<T>> phase_gap;  // (row) several layers of (4)
 
   Row(const Tables<T, W>& tables, bool adjoint)
       : t(tables),
@@ -129,12 +143,19 @@ struct Row {
         z_last(a.nx),
         matrix_store(((a.nz | 1) * a.nx * reals + W - 1) / W),
         sums(adjoint ? (a.nz | 1) * a.nx * SUMS : 0),
-        E_0(a.row),
-        G(a.exit),
-        adj_E_0(adjoint ? a.row : 0),
-        adj_G(adjoint ? a.exit : 0),
+        E_0(a.row * packs()),
+        G(a.exit * packs()),
+        adj_E_0(adjoint ? a.row * packs() : 0),
+        adj_G(adjoint ? a.exit * packs() : 0),
+        exit_sums(adjoint && by_columns() ? a.exit : 0),
         at(a.exit) {
     matrices = reinterpret_cast<T*>(matrix_store.data());
+  }
+  // Pairs pay where the registers hold them (512 bits: 32) and a voxel's step is short.
+  int packs() const { return by_columns() && sizeof(V) == 64 && t.groups > 1 ? 2 : 1; }
+  template <class R>
+  static Cx<R>* fields(std::vector<Cx<V>>& row) {
+    return reinterpret_cast<Cx<R>*>(row.data());
   }
   bool by_columns() const { return a.shift && a.tan_h == 0; }  // sweep_shift.h
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }
@@ -147,26 +168,34 @@ struct Row {
     y = y_;
     find_spans();
     if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));
+    std::fill(exit_sums.begin(), exit_sums.end(), Cx<V>{V{}, V{}});
     const long margin = by_columns() ? 4 * a.shift : 0;  // strips of columns reach beyond the box (sweep_shift.h)
     const long first = std::max(0l, x_lo - margin), last = std::min(a.nx, x_hi + margin);
-    for (long z = z_lo; z < z_hi; ++z)
-      for (long x = first; x < last; x += W) make_matrices(z, x, std::min<long>(W, last - x));
+    over_box(first, last, [&](long z, long x, long count) {
+      reals == MATRIX ? make_matrices<MATRIX>(z, x, count) : make_matrices<MATRIX_AND_INVERSE>(z, x, count);
+    });
   }
 
   // E_0 at the entrance: the incident row, or 1.
+  template <class R>
   void enter() {
     const T* in = static_cast<const T*>(a.incident);
-    const V zero{};
+    T* out = reinterpret_cast<T*>(E_0.data());
     for (long p = 0; p < a.row; ++p)
-      E_0[p] = {zero + (in ? in[2 * (y * a.row + p)] : T(1)), zero + (in ? in[2 * (y * a.row + p) + 1] : T(0))};
-    std::fill(G.begin(), G.end(), Cx<V>{zero, zero});
+      for (int part = 0; part < 2; ++part, out += lanes<T, R>)
+        std::fill(out, out + lanes<T, R>, in ? in[2 * (y * a.row + p) + part] : T(1 - part));
+    std::fill(G.begin(), G.end(), Cx<V>{V{}, V{}});
   }
 
+  void add_exit_sum(long x, Cx<V> s) { exit_sums[x] = exit_sums[x] + s; }
+  void add_exit_sum(long x, Cx<Pair<V>> s) { exit_sums[x] = exit_sums[x] + Cx<V>{s.re.a + s.re.b, s.im.a + s.im.b}; }
+
   // |G| / |E_0| over the row where the reversed sweep has ended: 0 but for rounding, which absorption amplifies.
-  double drift() const {
+  template <class R>
+  double drift() {
     double lost = 0, there = 0;
-    for (const Cx<V>& g : G) lost += lane_sum<T, W>(norm(g));
-    for (const Cx<V>& e : E_0) there += lane_sum<T, W>(norm(e));
+    for (long x = 0; x < a.exit; ++x) lost += lane_sum<T, W>(norm(fields<R>(G)[x]));
+    for (long p = 0; p < a.row; ++p) there += lane_sum<T, W>(norm(fields<R>(E_0)[p]));
     return std::sqrt(lost / there);
   }
 
@@ -175,11 +204,14 @@ struct Row {
     T* dS = static_cast<T*>(a.adj_S);
     T* ds = static_cast<T*>(a.adj_s_0);
     for (long z = 0; z < a.nz; ++z) {
-      const long base = (z * a.ny + y) * a.nx;
-      std::fill(dS + 2 * base, dS + 2 * (base + a.nx), T(0));
-      if (ds) std::fill(ds + base, ds + base + a.nx, T(0));
-      for (long x = x_first[z]; x < x_last[z]; x += W) voxel_gradients(z, x, std::min<long>(W, x_last[z] - x));
+      const bool inside = z_lo <= z && z < z_hi;
+      const long base = (z * a.ny + y) * a.nx, first = inside ? x_lo : a.nx, last = inside ? x_hi : a.nx;
+      std::fill(dS + 2 * base, dS + 2 * (base + first), T(0));
+      std::fill(dS + 2 * (base + last), dS + 2 * (base + a.nx), T(0));
+      if (ds) std::fill(ds + base, ds + base + first, T(0)), std::fill(ds + base + last, ds + base + a.nx, T(0));
     }
+    for (std::vector<T>& part : carried) part.assign(by_columns() ? a.row + W : 0, T(0));
+    over_box(x_lo, x_hi, [&](long z, long x, long count) { voxel_gradients(z, x, count); });
   }
 
  private:
@@ -190,11 +222,15 @@ struct Row {
     for (long z = 0; z < a.nz; ++z) {
       const T *f = S(z), *g = s_0(z);
       const std::uint8_t* wanted = reals == MATRIX_AND_INVERSE ? support(z) : nullptr;
-      for (long x = 0; x < a.nx; ++x) {
-        if (!(all || f[2 * x] != 0 || f[2 * x + 1] != 0 || (g && g[x] != 0) || (wanted && wanted[x]))) continue;
-        x_first[z] = std::min(x_first[z], x), x_last[z] = x + 1;
-        z_first[x] = std::min(z_first[x], z), z_last[x] = z + 1;
-      }
+      const auto vacuum = [&](long x) {
+        return !(all || f[2 * x] != 0 || f[2 * x + 1] != 0 || (g && g[x] != 0) || (wanted && wanted[x]));
+      };
+      long first = 0, last = a.nx;
+      while (first < last && vacuum(first)) ++first;
+      while (first < last && vacuum(last - 1)) --last;
+      if (first == last) continue;
+      x_first[z] = first, x_last[z] = last;
+      for (long x = first; x < last; ++x) z_first[x] = std::min(z_first[x], z), z_last[x] = z + 1;
     }
     x_lo = *std::min_element(x_first.begin(), x_first.end()), x_hi = *std::max_element(x_last.begin(), x_last.end());
     z_lo = *std::min_element(z_first.begin(), z_first.end()), z_hi = *std::max_element(z_last.begin(), z_last.end());
@@ -206,21 +242,29 @@ struct Row {
     const V zero{};
     S_x = {zero, zero}, s_0_x = zero;
     V pair[2] = {zero, zero};
-    __builtin_memcpy(pair, in, 2 * count * sizeof(T));
+    copy<2>(pair, in, count);
     unzip<T, W>(pair[0], pair[1], S_x.re, S_x.im);
     if (g) {
-      __builtin_memcpy(&s_0_x, g + x, count * sizeof(T));
+      copy<1>(&s_0_x, g + x, count);
     } else {
-      const V s = norm(S_x);
-      for (int l = 0; l < W; ++l) s_0_x[l] = std::sqrt(s[l]);
+      T s[W];
+      s_0_x = norm(S_x);
+      __builtin_memcpy(s, &s_0_x, sizeof s);
+      for (int l = 0; l < W; ++l) s[l] = std::sqrt(s[l]);
+      __builtin_memcpy(&s_0_x, s, sizeof s);
     }
     Cx<V> mu, u;
     exponents(t.medium, S_x, s_0_x, mu, omega, u);
     f = factors_series<T>(t.powers, s_0_x, u);
     const auto outside = (norm(u) >= T(Series<T>::u_norm)) | (norm(mu) >= T(Series<T>::mu_norm));
-    bool any = false;
-    for (int l = 0; l < W; ++l) any |= outside[l] != 0;
-    for (int l = 0; any && l < W; ++l) {
+    long long bits[sizeof outside / 8], any = 0;
+    __builtin_memcpy(bits, &outside, sizeof bits);
+    for (long long b : bits) any |= b;
+    if (__builtin_expect(any != 0, 0)) f = exact_lanes(f, mu, u, S_x, s_0_x);
+  }
+  // The closed formulas in the lanes that are out of the series' range.
+  __attribute__((noinline)) Factors<V> exact_lanes(Factors<V> f, Cx<V> mu, Cx<V> u, Cx<V> S_x, V s_0_x) const {
+    for (int l = 0; l < W; ++l) {
       if (in_series_range(Cx<T>{mu.re[l], mu.im[l]}, Cx<T>{u.re[l], u.im[l]})) continue;
       Cx<double> mu_l, omega_l, u_l;
       exponents(t.exact, Cx<double>{S_x.re[l], S_x.im[l]}, double(s_0_x[l]), mu_l, omega_l, u_l);
@@ -228,12 +272,34 @@ struct Row {
       set(f.exp_1, l, e.exp_1), set(f.inverse_exp_1, l, e.inverse_exp_1);
       set(f.ch_1, l, e.ch_1), set(f.shc, l, e.shc), set(f.q, l, e.q);
     }
+    return f;
+  }
+  // count x K values to or from packs; of whole packs the length is known to the compiler.
+  template <int K>
+  static PENDEL_HD void copy(void* to, const void* from, long count) {
+    if (count == W)
+      __builtin_memcpy(to, from, K * W * sizeof(T));
+    else
+      __builtin_memcpy(to, from, K * count * sizeof(T));
   }
   static void set(Cx<V>& f, int l, Cx<double> e) {
     lane<T>(f.re, l) = T(e.re);
     lane<T>(f.im, l) = T(e.im);
   }
 
+  // Packs of voxels of the box in the order of matrices and sums: strips of columns from the last back, or layers.
+  template <class Work>
+  void over_box(long first, long last, Work work) {
+    if (by_columns()) {
+      for (long x = first + (last - first - 1) / W * W; x >= first && first < last; x -= W)
+        for (long z = z_hi - 1; z >= z_lo; --z) work(z, x, std::min<long>(W, last - x));
+    } else {
+      for (long z = z_lo; z < z_hi; ++z)
+        for (long x = first; x < last; x += W) work(z, x, std::min<long>(W, last - x));
+    }
+  }
+
+  template <int Reals>
   void make_matrices(long z, long x, long count) {
     Cx<V> S_x, omega;
     V s_0_x;
@@ -244,7 +310,7 @@ struct Row {
       M[0] = M[1] = potential(t.medium, S_x, s_0_x);
     else
       voxel(t.medium, S_x, omega, f, M[0], M[1]);
-    reals == MATRIX ? store<MATRIX>(M, z, x, count) : store<MATRIX_AND_INVERSE>(M, z, x, count);
+    store<Reals>(M, z, x, count);
   }
   template <int Reals>
   void store(const Matrix<V>* M, long z, long x, long count) {
@@ -256,31 +322,73 @@ struct Row {
     for (long l = 0; l < count; ++l) __builtin_memcpy(out + l * sx * Reals, in + l * Reals, Reals * sizeof(T));
   }
 
+  // The four sums of couple_adj from the three of couple_adj_before. A step with its adjoint conserves
+  // conj(adj_E_0) E_0 + conj(adj_G) G, of which (4) moves the first term and (5) leaves both as they are, and adj_E_0
+  // is 0 behind the last layer: so X00 before = X00 after + Xhh after - Xhh before, where X00 after is what the layer
+  // behind has sent along the path of E_0, and Xhh after is that of the layer behind. Then Y = M^-T X, because
+  // adj after = M^-H adj before.
+  void complete_sums(long z, long x, long count, Cx<V> S_x, Cx<V> omega, const Factors<V>& f, V (&X)[SUMS]) {
+    if (z + 1 == z_hi)
+      for (int l = 0; l < W; ++l) {
+        const bool there = l < count;
+        lane<T>(column.Xhh.re, l) = there ? lane_sum<T, W>(exit_sums[x + l].re) : T(0);
+        lane<T>(column.Xhh.im, l) = there ? lane_sum<T, W>(exit_sums[x + l].im) : T(0);
+        lane<T>(column.first, l) = there ? T(z_first[x + l]) : T(z_hi);
+        lane<T>(column.last, l) = there ? T(z_last[x + l]) : T(z_lo);
+      }
+    const auto inside = (column.first <= T(z)) & (column.last > T(z));
+    const Cx<V> X0h{X[0], X[1]}, Xh0{X[2], X[3]};
+    const Cx<V> Xhh{inside ? X[4] : column.Xhh.re, inside ? X[5] : column.Xhh.im};
+    T *re = &carried[0][x + a.shift * (a.nz - 1 - z)], *im = &carried[1][x + a.shift * (a.nz - 1 - z)];
+    Cx<V> X00;
+    __builtin_memcpy(&X00.re, re, sizeof(V)), __builtin_memcpy(&X00.im, im, sizeof(V));
+    X00 = X00 + (column.Xhh - Xhh), column.Xhh = Xhh;
+    __builtin_memcpy(re, &X00.re, sizeof(V)), __builtin_memcpy(im, &X00.im, sizeof(V));
+    Matrix<V> M, I;
+    voxel(t.medium, S_x, omega, f, M, I);
+    const Cx<V> Y[] = {X00 + (I.d00 * X00 + I.m10 * Xh0), X0h + (I.d00 * X0h + I.m10 * Xhh),
+                       Xh0 + (I.m01 * X00 + I.d11 * Xh0), Xhh + (I.m01 * X0h + I.d11 * Xhh)};
+    __builtin_memcpy(X, Y, sizeof Y);
+  }
+
   void voxel_gradients(long z, long x, long count) {
     Cx<V> S_x, omega, adj_S;
-    V s_0_x, adj_s_0, X[SUMS] = {};
+    V s_0_x, adj_s_0, X[SUMS];
     Factors<V> f;
     load(z, x, count, S_x, s_0_x, omega, f);
-    for (long l = 0; l < count; ++l) {
-      const T* in = sum(z, x + l);
-      for (int c = 0; c < SUMS; ++c) lane<T>(X[c], l) = in[c];
+    if (count == W && sx == 1) {
+      __builtin_memcpy(X, sum(z, x), sizeof X);
+    } else {
+      T rows[W * SUMS];
+      if (count < W) std::fill(rows, rows + W * SUMS, T(0));
+      for (long l = 0; l < count; ++l) __builtin_memcpy(rows + l * SUMS, sum(z, x + l), SUMS * sizeof(T));
+      __builtin_memcpy(X, rows, sizeof X);
     }
+    transpose_back<T, W, SUMS>(X);
+    if (by_columns()) complete_sums(z, x, count, S_x, omega, f, X);
     const Cx<V> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
     if (a.scheme == ETD2RK)
       potential_adj(t.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
     else
       voxel_adj(t.medium, S_x, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
-    const std::uint8_t* wanted = support(z);
-    const long base = (z * a.ny + y) * a.nx + x;
-    T *dS = static_cast<T*>(a.adj_S) + 2 * base, *ds = static_cast<T*>(a.adj_s_0);
-    for (long l = 0; l < count; ++l) {
-      if (wanted && !wanted[x + l]) continue;
-      // Reverse: s_0 = |S| where s_0 was not given
-      const T s = s_0_x[l], tied = a.s_0 || s == 0 ? T(0) : adj_s_0[l] / s;
-      dS[2 * l] = adj_S.re[l] + tied * S_x.re[l];
-      dS[2 * l + 1] = adj_S.im[l] + tied * S_x.im[l];
-      if (ds) ds[base + l] = adj_s_0[l];
+    const V zero{};
+    // Reverse: s_0 = |S| where s_0 was not given
+    if (!a.s_0) {
+      const V tied = s_0_x != zero ? adj_s_0 / s_0_x : zero;
+      adj_S = adj_S + Cx<V>{tied * S_x.re, tied * S_x.im};
     }
+    if (const std::uint8_t* wanted = support(z)) {
+      typename IndexOf<T>::type keep[W];
+      for (int l = 0; l < W; ++l) keep[l] = l < count && wanted[x + l] ? -1 : 0;
+      Indices<T, W> mask;
+      __builtin_memcpy(&mask, keep, sizeof mask);
+      adj_S = {mask ? adj_S.re : zero, mask ? adj_S.im : zero};
+      adj_s_0 = mask ? adj_s_0 : zero;
+    }
+    const long base = (z * a.ny + y) * a.nx + x;
+    const V pair[2] = {zip<T, W, 0>(adj_S.re, adj_S.im), zip<T, W, 1>(adj_S.re, adj_S.im)};
+    copy<2>(static_cast<T*>(a.adj_S) + 2 * base, pair, count);
+    if (a.adj_s_0) copy<1>(static_cast<T*>(a.adj_s_0) + base, &adj_s_0, count);
   }
 };
 

@@ -66,7 +66,7 @@ struct Etd2rk {
     const long stride = std::max(1l, std::lround(std::sqrt(double(a.nz))));
     std::vector<State> kept, segment;
     Etd2rk s(r, group);
-    r.enter();
+    r.template enter<V>();
     s.enter();
     for (long n = 0; n < a.nz; ++n) {
       if (n % stride == 0) kept.push_back(s.u);
@@ -147,7 +147,7 @@ struct Etd2rk {
     to_space(g_2, g_1);
     to_space(adj_U, e);
     for (long x = 0; x < a.nx; ++x) A_H[x] = Cx<V>{V{}, V{}}, g_h[x] = scale(adj_H[x], T(0.5));
-    r.enter();
+    r.template enter<V>();
     generator_adj(0, r.E_0, r.G, g_1, g_h, e, A_H, adj_D);
   }
 
