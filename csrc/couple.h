@@ -154,6 +154,15 @@ PENDEL_HD Pack<T, W> merge_blocks(Pack<T, W> a, Pack<T, W> b) {
   return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + block);
 }
 
+// Values to or from packs; where there are Most of them the compiler knows the length.
+template <class T, int Most>
+PENDEL_HD void copy_values(void* to, const void* from, long count) {
+  if (count == Most)
+    __builtin_memcpy(to, from, Most * sizeof(T));
+  else
+    __builtin_memcpy(to, from, count * sizeof(T));
+}
+
 template <class T, int N>
 PENDEL_HD void add_to(T* sums, Pack<T, N> v) {
   Pack<T, N> old;

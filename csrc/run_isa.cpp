@@ -13,33 +13,52 @@
 namespace pendel {
 namespace PENDEL_ISA {
 
-// Copies lanes to and from frames: array is (frames, ny, length) complex, the row y of that frame and the next ones. In
-// pieces that stay in the first-level cache while every lane passes over them.
-enum { PIECE = 64 };
-template <class T, class R>
-void store_frames(void* array, const Args& a, long frame, long y, long length, const Cx<R>* row) {
-  constexpr int W = lanes<T, R>;
-  for (long first = 0; first < length; first += PIECE)
-    for (int l = 0; l < W && frame + l < a.frames; ++l) {
-      T* out = static_cast<T*>(array) + 2 * ((frame + l) * a.ny + y) * length;
-      const T* in = reinterpret_cast<const T*>(row) + l;
-      for (long x = first; x < std::min(first + PIECE, length); ++x)
-        out[2 * x] = in[2 * W * x], out[2 * x + 1] = in[2 * W * x + W];
+// Copies lanes to and from frames: array is (frames, ny, length) complex, the row y of that frame and the next ones. W
+// places of W lanes at a time, as a transposition in registers.
+template <class T, class R, class Copy>
+void over_blocks(const Args& a, long frame, long y, long length, Copy copy) {
+  constexpr int W = PENDEL_BYTES / sizeof(T), packs = lanes<T, R> / W;
+  for (long x = 0; x < length; x += W)
+    for (int pack = 0; pack < packs; ++pack) {
+      const long first = frame + pack * W, count = std::min<long>(W, length - x);
+      copy(2 * packs * x + pack, count, std::min<long>(W, a.frames - first), 2 * ((first * a.ny + y) * length + x));
     }
 }
 template <class T, class R>
-void load_frames(const void* array, const Args& a, long frame, long y, long length, Cx<R>* row) {
-  constexpr int W = lanes<T, R>;
-  for (long first = 0; first < length; first += PIECE)
-    for (int l = 0; l < W; ++l) {
-      T* out = reinterpret_cast<T*>(row) + l;
-      const bool present = frame + l < a.frames;
-      const T* in = static_cast<const T*>(array) + (present ? 2 * ((frame + l) * a.ny + y) * length : 0);
-      for (long x = first; x < std::min(first + PIECE, length); ++x) {
-        out[2 * W * x] = present ? in[2 * x] : T(0);
-        out[2 * W * x + W] = present ? in[2 * x + 1] : T(0);
-      }
+void store_frames(void* array, const Args& a, long frame, long y, long length, const Cx<R>* row) {
+  constexpr int W = PENDEL_BYTES / sizeof(T), packs = lanes<T, R> / W;
+  typedef Pack<T, W> V;
+  over_blocks<T, R>(a, frame, y, length, [&](long place, long count, long frames, long to) {
+    const V* in = reinterpret_cast<const V*>(row) + place;
+    V re[W], im[W];
+    for (int i = 0; i < W; ++i) {
+      const long at = 2 * packs * std::min<long>(i, count - 1);
+      re[i] = in[at], im[i] = in[at + packs];
     }
+    transpose<T, W, W>(re), transpose<T, W, W>(im);
+    T* out = static_cast<T*>(array) + to;
+    for (long l = 0; l < frames; ++l, out += 2 * a.ny * length) {
+      const V pair[2] = {zip<T, W, 0>(re[l], im[l]), zip<T, W, 1>(re[l], im[l])};
+      copy_values<T, 2 * W>(out, pair, 2 * count);
+    }
+  });
+}
+template <class T, class R>
+void load_frames(const void* array, const Args& a, long frame, long y, long length, Cx<R>* row) {
+  constexpr int W = PENDEL_BYTES / sizeof(T), packs = lanes<T, R> / W;
+  typedef Pack<T, W> V;
+  over_blocks<T, R>(a, frame, y, length, [&](long place, long count, long frames, long from) {
+    V* out = reinterpret_cast<V*>(row) + place;
+    V re[W], im[W];
+    const T* in = static_cast<const T*>(array) + from;
+    for (int l = 0; l < W; ++l, in += 2 * a.ny * length) {
+      V pair[2] = {};
+      if (l < frames) copy_values<T, 2 * W>(pair, in, 2 * count);
+      unzip<T, W>(pair[0], pair[1], re[l], im[l]);
+    }
+    transpose<T, W, W>(re), transpose<T, W, W>(im);  // its own inverse
+    for (long i = 0; i < count; ++i) out[2 * packs * i] = re[i], out[2 * packs * i + packs] = im[i];
+  });
 }
 
 // Rows are handed to threads as they come; each row's results depend on that row alone, so the bits do not depend on

@@ -242,10 +242,10 @@ struct Row {
     const V zero{};
     S_x = {zero, zero}, s_0_x = zero;
     V pair[2] = {zero, zero};
-    copy<2>(pair, in, count);
+    copy_values<T, 2 * W>(pair, in, 2 * count);
     unzip<T, W>(pair[0], pair[1], S_x.re, S_x.im);
     if (g) {
-      copy<1>(&s_0_x, g + x, count);
+      copy_values<T, W>(&s_0_x, g + x, count);
     } else {
       T s[W];
       s_0_x = norm(S_x);
@@ -273,14 +273,6 @@ struct Row {
       set(f.ch_1, l, e.ch_1), set(f.shc, l, e.shc), set(f.q, l, e.q);
     }
     return f;
-  }
-  // count x K values to or from packs; of whole packs the length is known to the compiler.
-  template <int K>
-  static PENDEL_HD void copy(void* to, const void* from, long count) {
-    if (count == W)
-      __builtin_memcpy(to, from, K * W * sizeof(T));
-    else
-      __builtin_memcpy(to, from, K * count * sizeof(T));
   }
   static void set(Cx<V>& f, int l, Cx<double> e) {
     lane<T>(f.re, l) = T(e.re);
@@ -387,8 +379,8 @@ struct Row {
     }
     const long base = (z * a.ny + y) * a.nx + x;
     const V pair[2] = {zip<T, W, 0>(adj_S.re, adj_S.im), zip<T, W, 1>(adj_S.re, adj_S.im)};
-    copy<2>(static_cast<T*>(a.adj_S) + 2 * base, pair, count);
-    if (a.adj_s_0) copy<1>(static_cast<T*>(a.adj_s_0) + base, &adj_s_0, count);
+    copy_values<T, 2 * W>(static_cast<T*>(a.adj_S) + 2 * base, pair, 2 * count);
+    if (a.adj_s_0) copy_values<T, W>(static_cast<T*>(a.adj_s_0) + base, &adj_s_0, count);
   }
 };
 

