@@ -90,6 +90,13 @@ class Emulated:
         library = ctypes.CDLL(str(path))
         self.seed, self.barriers = library.emulator_seed, library.emulator_barriers
         self.barriers.restype = ctypes.c_long
+        self.transforms, self.plans = library.emulator_transforms, library.emulator_plans
+        self.plans_made = library.emulator_plans_made
+        for count in (self.transforms, self.plans, self.plans_made):
+            count.restype = ctypes.c_long
+        # finds cuFFT: in the module itself (emulated_cufft.h)
+        self.pathfinder = types.ModuleType("cuda.pathfinder")
+        self.pathfinder.load_nvidia_dynamic_lib = lambda name: types.SimpleNamespace(abs_path=str(path))
         self._stores = []
         self.cupy = self._cupy()
 
@@ -145,6 +152,7 @@ class Emulated:
 def install(emulated):
     """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
     names = {"pendel._cuda": emulated.module, "cupy": emulated.cupy}
+    names |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": emulated.pathfinder}
     before = {name: sys.modules.get(name) for name in names}
     sys.modules.update(names)
     try:

@@ -15,6 +15,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "emulated_cufft.h"
+
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
@@ -107,11 +109,12 @@ inline void run_block(std::mt19937& random) {
 }
 
 template <class... P>
-void launch(void (*kernel)(P...), long blocks, int block_threads, std::size_t shared_bytes, void*,
+void launch(void (*kernel)(P...), long blocks, int block_threads, std::size_t shared_bytes, void* stream,
             const std::remove_const_t<P>&... arguments) {
   if (blocks < 1 || block_threads < 1 || block_threads > 1024)
     throw std::runtime_error("emulator: launch of " + std::to_string(blocks) + " blocks of " +
                              std::to_string(block_threads) + " threads");
+  emulator::stream = stream;
   const std::function<void()> call = [&] { kernel(arguments...); };
   body = &call;
   threads.x = block_threads;

@@ -146,19 +146,19 @@ def test_the_order_of_threads_and_blocks_does_not_change_a_bit(engine, problem, 
 # (file, text, what stands there instead, transport in which it must show). The first three take a barrier away.
 FAULTS = {
     "no block barrier between layers": (
-        "sweep_cuda.h",
+        "sweep_fused.h",
         "        if (enters) b.enter_adj(first, place(a, z, x), through);\n      }\n      __syncthreads();",
         "        if (enters) b.enter_adj(first, place(a, z, x), through);\n      }",
         "shift",
     ),
-    "no warp barrier in the row FFT": ("run_cuda.cu", "    __syncwarp();", "    {}", "fourier"),
+    "no warp barrier in the row FFT": ("sweep_fused.h", "    __syncwarp();", "    {}", "fourier"),
     "a barrier some threads miss": (
-        "run_cuda.cu",
+        "sweep_fused.h",
         "      if (z + 1 == a.nz) break;",
         "      if (threadIdx.x >= 64) __syncthreads();\n      if (z + 1 == a.nz) break;",
         "fourier",
     ),
-    "a column too far": ("sweep_cuda.h", "* nx + x - m];", "* nx + x - m + 1];", "shift"),
+    "a column too far": ("sweep_fused.h", "* nx + x - m];", "* nx + x - m + 1];", "shift"),
     "a frame too far": ("sweep_cuda.h", "    if (frame < a.frames)\n", "    if (frame <= a.frames)\n", "shift"),
     "shared memory too small": (
         "run_cuda.cu",
