@@ -49,6 +49,8 @@ struct Cufft {
   }
   int load(const std::string& path) {
     const std::lock_guard<std::mutex> lock(guard);
+    int number = 0;
+    if (loaded) return version(&number), number;
     void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) throw std::runtime_error(std::string("cuFFT: ") + dlerror());
     const auto find = [&](auto& function, const char* name) {
@@ -59,9 +61,8 @@ struct Cufft {
     find(auto_allocation, "cufftSetAutoAllocation"), find(make, "cufftMakePlanMany64");
     find(work_area, "cufftSetWorkArea"), find(stream, "cufftSetStream");
     find(single, "cufftExecC2C"), find(twice, "cufftExecZ2Z");
-    loaded = true;
-    int number = 0;
     ask("cufftGetVersion", version(&number));
+    loaded = true;
     return number;
   }
   static void ask(const char* what, int code) {
@@ -109,14 +110,8 @@ class RowFfts {
     Cufft::ask("cufftSetStream", Cufft::get().stream(plan.handle, stream));
     Cufft::ask("cufftSetWorkArea", Cufft::get().work_area(plan.handle, work));
   }
-  template <class V>
-  void forward(V* in, V* out) const {
-    run(in, out, Cufft::FORWARD);
-  }
-  template <class V>
-  void inverse(V* in, V* out) const {  // without the factor 1 / N
-    run(in, out, Cufft::INVERSE);
-  }
+  void forward(void* in, void* out) const { run(in, out, Cufft::FORWARD); }
+  void inverse(void* in, void* out) const { run(in, out, Cufft::INVERSE); }  // without the factor 1 / N
 
  private:
   void run(void* in, void* out, int direction) const {
@@ -126,9 +121,7 @@ class RowFfts {
 };
 
 enum { GOOD_BLOCKS = 512, MOST_PARTS = 16 };
-enum {
-  CHUNK_BYTES = 256 << 20
-};  // of fields and kept states of the frames on their way, work area of cuFFT not counted
+constexpr long CHUNK_BYTES = 256l << 20;  // of fields and kept states on their way, work area of cuFFT not counted
 
 template <class T>
 bool transforms(const Args& a, bool adjoint) {
@@ -197,18 +190,17 @@ class Unfused {
   Cx<T>*U = nullptr, *H = nullptr, *A = nullptr, *w_1 = nullptr, *w_2 = nullptr;  // spectra, rows
   Cx<T>*g_h = nullptr, *adj_U = nullptr, *adj_H = nullptr, *adj_AH = nullptr;
   std::unique_ptr<RowFfts> fft;
+  char* work = nullptr;
 
  public:
   Cut cut;
   Unfused(const Args& a_, bool adjoint_) : a(a_), adjoint(adjoint_), etd(a.scheme == ETD2RK), cut{a.workspace} {
     stride = std::max(1l, std::lround(std::sqrt(double(a.nz)))), kept = (a.nz + stride - 1) / stride;
     const long states = !etd ? 0 : adjoint ? kept + stride - 1 : 1, moves = adjoint ? 2 : 1;
-    const long per_row = (etd ? (states + 3 + adjoint) * a.row + (states + 1 + 2 * adjoint) * a.nx  //
-                              : moves * (a.row + a.exit)) *
-                             sizeof(Cx<T>) +
-                         adjoint * a.exit * sizeof(T);
-    long most = a.chunk ? a.chunk : std::max(1l, CHUNK_BYTES / (per_row * a.ny));
-    const long chunks = (a.frames + most - 1) / most;
+    const long values = etd ? (states + 3 + adjoint) * a.row + (states + 1 + 2 * adjoint) * a.nx  // of a row
+                            : moves * (a.row + a.exit);
+    const long bytes = a.ny * (values * long(sizeof(Cx<T>)) + adjoint * a.exit * long(sizeof(T)));
+    const long most = a.chunk ? a.chunk : std::max(1l, CHUNK_BYTES / bytes), chunks = (a.frames + most - 1) / most;
     c.frames = int((a.frames + chunks - 1) / chunks);  // all alike: one plan
     c.turns = a.tan_h == 0 || a.shift;
     c.d.a = a, c.d.parts = 1, c.d.ends = a.frames;
@@ -226,11 +218,10 @@ class Unfused {
     cut(c.D, adjoint * rows * a.exit);
     if (a.shift) return;
     fft.reset(new RowFfts(a, rows * (etd ? 1 : moves * (c.turns ? 1 : 2)), sizeof(T) == 4));
-    char* work;
     cut(work, fft->bytes());
-    fft->begin(a.stream, work);
   }
   void run() {
+    if (fft) fft->begin(a.stream, work);
     before(c.d, adjoint);
     for (c.first = 0; c.first < a.frames; c.first += c.frames)
       adjoint ? etd ? etd_adjoint() : march_adjoint() : etd ? etd_forward() : march_forward();

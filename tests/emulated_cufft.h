@@ -1,6 +1,7 @@
 // cuFFT's functions for the emulator, found by dlsym as in the library itself: transforms in double, and errors where a
-// plan is used other than the engine promises (made with auto-allocation off; work area and stream set; the stream that
-// of the kernels before). A transform soils its whole work area, which must be memory of the caller's.
+// plan is used other than the engine promises: made with auto-allocation off; work area and stream set anew in every
+// call of the engine; the stream that of the kernels before. A transform soils its whole work area, which is the
+// caller's.
 #pragma once
 #include <complex>
 #include <cstddef>
@@ -12,12 +13,14 @@
 namespace emulator {
 
 inline void* stream = nullptr;  // of the latest launch
+inline long calls = 0;          // of the engine
 inline long transforms = 0;     // rows, for tests that want to know that something ran
 
 struct Plan {
   long long length = 0, rows = 0;
   int type = 0;
-  bool manual = false, stream_set = false;
+  bool manual = false;
+  long work_set = 0, stream_set = 0;  // in which call
   void *stream = nullptr, *work = nullptr;
   std::size_t bytes() const { return std::size_t(length * rows) * (type == 0x29 ? 8 : 16) / 2 + 64; }
 };
@@ -47,7 +50,7 @@ int execute(int handle, const std::complex<T>* in, std::complex<T>* out, int sig
   if (found == plans.end() || !found->second.length) return 1;  // no such plan, or not made
   const Plan& p = found->second;
   if (p.type != type) return 3;
-  if (!p.work || !p.stream_set || p.stream != stream || (sign != 1 && sign != -1)) return 4;
+  if (!p.work || p.work_set != calls || p.stream_set != calls || p.stream != stream) return 4;
   std::memset(p.work, 0xff, p.bytes());
   std::vector<Z> row(p.length);
   for (long long r = 0; r < p.rows; ++r, ++transforms) {
@@ -73,10 +76,13 @@ EMULATED int cufftMakePlanMany64(int handle, int rank, long long* n, long long* 
   p.length = *n, p.rows = rows, p.type = type;
   return *bytes = p.bytes(), 0;
 }
-EMULATED int cufftSetWorkArea(int handle, void* work) { return emulator::plans.at(handle).work = work, 0; }
+EMULATED int cufftSetWorkArea(int handle, void* work) {
+  emulator::Plan& p = emulator::plans.at(handle);
+  return p.work = work, p.work_set = emulator::calls, 0;
+}
 EMULATED int cufftSetStream(int handle, void* stream) {
   emulator::Plan& p = emulator::plans.at(handle);
-  return p.stream = stream, p.stream_set = true, 0;
+  return p.stream = stream, p.stream_set = emulator::calls, 0;
 }
 EMULATED int cufftExecC2C(int handle, void* in, void* out, int sign) {
   typedef std::complex<float>* Row;
