@@ -185,7 +185,7 @@ def info():
     except ImportError:
         pass
     except RuntimeError as error:
-        state["cufft"] = f"not found: {error.__cause__}"
+        state["cufft"] = " ".join(f"not found: {error.__cause__}".split())
     state.pop("problem", None)
     return {
         "pendel": __version__,
