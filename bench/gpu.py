@@ -4,8 +4,9 @@
     python bench/gpu.py --small     one forward and adjoint of each kernel, for compute-sanitizer
     python bench/gpu.py --dry-run   the same path on the CPU engine at a size that takes no time: no figure of a GPU
 
-Cubes of size^3 voxels, gold at 8 nm. "unfused" rows march layer by layer with cuFFT what the fused kernels march on
-chip: the yardstick of what fusing gains; etd2rk and symmetric have no fused kernels. Memory is the peak of CuPy's pool above the inputs. Not yet run on a GPU.
+Cubes of size^3 voxels, gold at 8 nm. Rows "unfused" march layer by layer what the fused kernels march on chip: what
+fusing gains; etd2rk and symmetric have no fused kernels. Memory is the peak of CuPy's pool above the inputs. Not yet
+run on a GPU.
 """
 
 import argparse
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pendel
-
 
 # Beside transport shift and fourier: what goes layer by layer, and what makes its operator.
 UNFUSED = {

@@ -146,8 +146,8 @@ PENDEL_HD void etd_functions(double z, Cx<double> (&f)[3]) {
     for (int k = 1; k < 22; ++k) {
       term = {-term.im * z / k, term.re * z / k};  // (i z)^k / k!
       f[0] = f[0] + term;
-      f[1] = f[1] + scale(term, 1 / (k + 1.0));
-      f[2] = f[2] + scale(term, 1 / ((k + 1.0) * (k + 2.0)));
+      f[1].re += term.re / (k + 1), f[1].im += term.im / (k + 1);
+      f[2].re += term.re / ((k + 1.0) * (k + 2.0)), f[2].im += term.im / ((k + 1.0) * (k + 2.0));
     }
   } else {
     const double c = std::cos(z), s = std::sin(z);

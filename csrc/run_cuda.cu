@@ -187,8 +187,9 @@ class Unfused {
   const Args& a;
   const bool adjoint, etd;
   long rows = 0, stride = 0, kept = 0;  // rows of a chunk; etd2rk's adjoint keeps every stride-th state
-  Cx<T>*U = nullptr, *H = nullptr, *A = nullptr, *w_1 = nullptr, *w_2 = nullptr;  // spectra, rows
-  Cx<T>*g_h = nullptr, *adj_U = nullptr, *adj_H = nullptr, *adj_AH = nullptr;
+  // etd2rk: states; A or E_0 of the step at hand, and what its transforms work on; H's g_1; adjoints
+  Cx<T>*U = nullptr, *H = nullptr, *A = nullptr, *w_1 = nullptr, *w_2 = nullptr, *g_h = nullptr;
+  Cx<T>*adj_U = nullptr, *adj_H = nullptr, *adj_AH = nullptr;
   std::unique_ptr<RowFfts> fft;
   char* work = nullptr;
 
