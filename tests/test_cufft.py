@@ -78,6 +78,24 @@ def test_a_last_chunk_that_is_not_full(engine, make, operator_of, relative, tole
         compare(device, cpu, relative, tolerance["complex128"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_vacuum_which_the_cpu_skips(engine, make, operator_of, relative, tolerance, kind):
+    p = make(kind, (9, 2, 12), 3)
+    crystal = np.zeros(p.shape, bool)
+    crystal[2:5, :, 3:9] = crystal[6, 1, 4:6] = True
+    p.S *= crystal
+    for support in (None, crystal):
+        device, cpu = both(engine, operator_of, p, "complex128", None, p.incident, support, KINDS[kind][2])
+        compare(device, cpu, relative, tolerance["complex128"])
+
+
+@pytest.mark.parametrize("nz", range(1, 13))
+def test_kept_and_repeated_states(engine, make, operator_of, relative, tolerance, nz):
+    p = make("etd2rk", (nz, 1, 3), 1)
+    device, cpu = both(engine, operator_of, p, "complex128")
+    compare(device, cpu, relative, tolerance["complex128"])
+
+
 def test_voxels_beyond_the_series(engine, make, overwhelming, operator_of, relative, tolerance):
     p = make("symmetric, fourier", (3, 1, 5), 2, physics=overwhelming)
     device, cpu = both(engine, operator_of, p, "complex64")
