@@ -4,7 +4,9 @@
     python bench/gpu.py --small     one forward and adjoint of each kernel, for compute-sanitizer
     python bench/gpu.py --dry-run   the same path on the CPU engine at a size that takes no time: no figure of a GPU
 
-Cubes of size^3 voxels, gold at 8 nm. Memory is the peak of CuPy's pool above the inputs. Not yet run on a GPU.
+Cubes of size^3 voxels, gold at 8 nm. Rows "unfused" march layer by layer what the fused kernels march on chip: what
+fusing gains; etd2rk and symmetric have no fused kernels. Memory is the peak of CuPy's pool above the inputs. Not yet
+run on a GPU.
 """
 
 import argparse
@@ -16,6 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pendel
+
+# Beside transport shift and fourier: what goes layer by layer, and what makes its operator.
+UNFUSED = {
+    "shift, unfused": {"transport": "shift"},
+    "fourier, cuFFT unfused": {"transport": "fourier"},
+    "symmetric, shift": {"transport": "shift", "orientation": "symmetric"},
+    "symmetric, fourier": {"transport": "fourier", "orientation": "symmetric"},
+    "etd2rk": {"transport": "fourier", "scheme": "etd2rk"},
+}
 
 
 class Timer:
@@ -37,12 +48,15 @@ class Timer:
         return self.cupy.cuda.get_elapsed_time(*events)
 
 
-def case(transport, shape, frames, cupy, dtype="complex64"):
+def case(kind, shape, frames, cupy, dtype="complex64", chunk=0):
     dx, two_theta = 8e-9, 0.7812
+    change = UNFUSED.get(kind, {"transport": kind})
+    tan = np.tan(two_theta / 2 if "orientation" in change else two_theta)
     op = pendel.TakagiTaupin(
-        shape, (dx / np.tan(two_theta), dx, dx), 1.5498e-10, two_theta, -9.407e-5 + 8.4962e-6j,
-        5.2548e-5 - 5.9889e-6j, transport=transport, dtype=dtype, device="cpu" if cupy is None else "cuda",
+        shape, (dx / tan, dx, dx), 1.5498e-10, two_theta, -9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j,
+        dtype=dtype, device="cpu" if cupy is None else "cuda", **change,
     )  # fmt: skip
+    op._plan |= {"unfused": kind in UNFUSED, "chunk": chunk}
     rng = np.random.default_rng(1)
     S = (rng.uniform(0.5, 1, shape) * np.exp(1j * rng.normal(size=shape))).astype(dtype)
     dq = np.zeros((frames, 3))
@@ -51,8 +65,8 @@ def case(transport, shape, frames, cupy, dtype="complex64"):
     return op, *(a if cupy is None else cupy.asarray(a) for a in (S, dq, adj_E_h))
 
 
-def measure(transport, size, frames, repeat, cupy):
-    op, S, dq, adj_E_h = case(transport, (size, size, size), frames, cupy)
+def measure(kind, size, frames, repeat, cupy):
+    op, S, dq, adj_E_h = case(kind, (size, size, size), frames, cupy)
     timer, pool = Timer(cupy), None if cupy is None else cupy.get_default_memory_pool()
     before = pool.used_bytes() if pool else 0
     if pool:
@@ -73,7 +87,7 @@ def measure(transport, size, frames, repeat, cupy):
             for values, value in zip(times.values(), taken, strict=True):
                 values.append(value)
         del state
-    result = {"transport": transport, "size": size, "frames": frames, "row_length": op.row_length}
+    result = {"kind": kind, "size": size, "frames": frames, "row_length": op.row_length}
     result |= {name: statistics.median(values) for name, values in times.items()}
     result["point_steps_per_second"] = S.size * frames / result["epoch_ms"] * 1e3
     if pool:
@@ -83,7 +97,7 @@ def measure(transport, size, frames, repeat, cupy):
 
 
 def small(cupy):
-    """Every kernel once: both precisions, and for shift every number of columns a thread may take."""
+    """Every kernel: both precisions, for shift every number of columns a thread may take, two chunks of frames."""
     for dtype, columns in (("complex64", (40, 513, 1025, 2049)), ("complex128", (40, 257, 513))):
         for transport, widths in (("shift", columns), ("fourier", (40, 600))):
             for nx in widths:
@@ -91,6 +105,11 @@ def small(cupy):
                 gradient = op.adjoint(S, dq, adj_E_h).S
                 assert bool(abs(gradient).max() > 0), (dtype, transport, nx)
                 print(f"{dtype} {transport} nx = {nx}: done", flush=True)
+        for kind in UNFUSED:
+            op, S, dq, adj_E_h = case(kind, (3, 2, 40), 9, cupy, dtype, chunk=5)
+            gradient = op.adjoint(S, dq, adj_E_h).S
+            assert bool(abs(gradient).max() > 0), (dtype, kind)
+            print(f"{dtype} {kind}: done", flush=True)
 
 
 def main():
@@ -114,8 +133,8 @@ def main():
     )
     results = {"commit": commit.stdout.strip(), "dry_run": args.dry_run, "info": pendel.info(), "cases": []}
     for size in args.size:
-        for transport in ("shift", "fourier"):
-            result = measure(transport, size, args.frames, args.repeat, cupy)
+        for kind in ("shift", "fourier", *UNFUSED):
+            result = measure(kind, size, args.frames, args.repeat, cupy)
             results["cases"].append(result)
             print(json.dumps(result), flush=True)
     if args.json:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in under ten minutes: build, tests on the device, compute-sanitizer on small cases,
 # times. Writes bench/results/gpu.json (commit, GPU, driver, times). Needs nvcc and an environment with the packages of
-# pyproject.toml's build-system and [test], and CuPy; nothing is downloaded. Without a GPU it is a dry run: it builds,
-# collects the tests, and goes through the bench's code on the CPU, without a figure of a GPU.
+# pyproject.toml's build-system, [test] and [cuda13] or [cuda12]; nothing is downloaded. Without a GPU it is a dry run:
+# it builds, collects the tests, and goes through the bench's code on the CPU, without a figure of a GPU.
 #
 #   bench/gpu.sh [PYTHON]
 set -euo pipefail

@@ -1,11 +1,62 @@
 // The extension modules _core and, with PENDEL_CUDA, _cuda: a table of names. Arrays arrive checked by
-// python/pendel/operator.py; those on a device as their addresses.
+// python/pendel/operator.py; those on a device as their addresses. _core also chooses its instruction set here.
 #include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdlib>
+#include <cstring>
+
+#if !defined(PENDEL_CUDA)
+#include "fft.h"
+#endif
 #include "run.h"
+
+#if !defined(PENDEL_CUDA)
+namespace pendel {
+
+namespace {
+struct Choice {
+  const Engine* engine;
+  const char* name;
+};
+
+Choice choose() {
+#if defined(PENDEL_X86)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+  const char* wish = std::getenv("PENDEL_CPU");
+  const bool low = wish && !std::strcmp(wish, "sse2"), middle = wish && !std::strcmp(wish, "avx2");
+  if (has_avx512 && !low && !middle) return {&avx512::engine, "avx512"};
+  if (has_avx2 && !low) return {&avx2::engine, "avx2"};
+  return {&sse2::engine, "sse2"};
+#else
+  return {&generic::engine, "generic"};
+#endif
+}
+
+const Choice& chosen() {
+  static const Choice choice = choose();
+  return choice;
+}
+}  // namespace
+
+const char* cpu_isa() { return chosen().name; }
+int cpu_lanes(bool single) { return chosen().engine->bytes / (single ? 4 : 8); }
+long fourier_row_length(long need) { return PENDEL_ISA::fourier_row_length(need); }
+
+void forward_cpu(const Args& args, bool single) {
+  (single ? chosen().engine->forward_single : chosen().engine->forward_double)(args);
+}
+void adjoint_cpu(const Args& args, bool single) {
+  (single ? chosen().engine->adjoint_single : chosen().engine->adjoint_double)(args);
+}
+
+}  // namespace pendel
+#endif
 
 namespace py = pybind11;
 
@@ -41,6 +92,8 @@ pendel::Args plan(const py::dict& p) {
 #if defined(PENDEL_CUDA)
   a.device = py::cast<int>(p["device"]);
   a.workspace = output(p["workspace"]), a.stream = output(p["stream"]);
+  a.unfused = p.contains("unfused") && py::cast<bool>(p["unfused"]);
+  a.chunk = p.contains("chunk") ? py::cast<long>(p["chunk"]) : 0;
 #endif
   return a;
 }
@@ -80,8 +133,17 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "Takagi-Taupin sweeps on a CUDA device";
   m.def(
       "workspace",
-      [](const py::dict& p, bool single, bool adjoint) { return pendel::workspace_cuda(plan(p), single, adjoint); },
+      [](const py::dict& p, bool single, bool adjoint) {
+        const pendel::Args a = plan(p);
+        py::gil_scoped_release release;
+        return pendel::workspace_cuda(a, single, adjoint);
+      },
       py::arg("plan"), py::arg("single"), py::arg("adjoint"));
+  m.def(
+      "needs_cufft",
+      [](const py::dict& p, bool single, bool adjoint) { return pendel::needs_cufft(plan(p), single, adjoint); },
+      py::arg("plan"), py::arg("single"), py::arg("adjoint"));
+  m.def("load_cufft", &pendel::load_cufft, py::arg("path"));
   m.def("state", &pendel::cuda_state);
 #else
 PYBIND11_MODULE(_core, m) {

@@ -138,6 +138,25 @@ inline long fourier_row_length(long need) {
   }
 }
 
+// exp(i z), phi_1(i z) = (exp(i z) - 1) / (i z) and phi_2(i z) = (exp(i z) - 1 - i z) / (i z)^2 of a real z.
+PENDEL_HD void etd_functions(double z, Cx<double> (&f)[3]) {
+  f[0] = f[1] = {1, 0}, f[2] = {0.5, 0};
+  if (std::fabs(z) < 1) {  // the quotients cancel: series sum z^k / (k + 1)!, sum z^k / (k + 2)!
+    Cx<double> term{1, 0};
+    for (int k = 1; k < 22; ++k) {
+      term = {-term.im * z / k, term.re * z / k};  // (i z)^k / k!
+      f[0] = f[0] + term;
+      f[1].re += term.re / (k + 1), f[1].im += term.im / (k + 1);
+      f[2].re += term.re / ((k + 1.0) * (k + 2.0)), f[2].im += term.im / ((k + 1.0) * (k + 2.0));
+    }
+  } else {
+    const double c = std::cos(z), s = std::sin(z);
+    f[0] = {c, s};
+    f[1] = {s / z, (1 - c) / z};
+    f[2] = {(1 - c) / (z * z), (z - s) / (z * z)};
+  }
+}
+
 template <class T, int W>
 struct RowFft {
   typedef Pack<T, W> V;
@@ -178,28 +197,13 @@ struct RowFft {
     }
   }
 
-  // exp(z), phi_1(z) = (exp(z) - 1) / z and phi_2(z) = (exp(z) - 1 - z) / z^2 at z = -2 pi i f pixels / N.
+  // The same functions of sweep_etd2rk.h at -2 pi i f pixels / N.
   void etd(double pixels, std::vector<Cx<T>> (&out)[3]) const {
     for (auto& table : out) table.resize(N);
     for (long p = 0; p < N; ++p) {
-      const double z = -2 * M_PI * frequency[p] * pixels / N;
-      double c = 1, s = 0, phi_1[2] = {1, 0}, phi_2[2] = {0.5, 0};
-      if (std::fabs(z) < 1) {  // the quotients cancel: series sum z^k / (k + 1)!, sum z^k / (k + 2)!
-        double term[2] = {1, 0};
-        for (int k = 1; k < 22; ++k) {
-          const double next[2] = {-term[1] * z / k, term[0] * z / k};  // (i z)^k / k!
-          term[0] = next[0], term[1] = next[1];
-          c += term[0], s += term[1];
-          for (int i = 0; i < 2; ++i) phi_1[i] += term[i] / (k + 1), phi_2[i] += term[i] / ((k + 1.0) * (k + 2.0));
-        }
-      } else {
-        c = std::cos(z), s = std::sin(z);
-        phi_1[0] = s / z, phi_1[1] = (1 - c) / z;
-        phi_2[0] = (1 - c) / (z * z), phi_2[1] = (z - s) / (z * z);
-      }
-      out[0][p] = {T(c), T(s)};
-      out[1][p] = {T(phi_1[0]), T(phi_1[1])};
-      out[2][p] = {T(phi_2[0]), T(phi_2[1])};
+      Cx<double> f[3];
+      etd_functions(-2 * M_PI * frequency[p] * pixels / N, f);
+      for (int i = 0; i < 3; ++i) out[i][p] = cast<T>(f[i]);
     }
   }
 

@@ -1,5 +1,5 @@
 // The border between the sweeps and whoever calls them: one plain struct, two functions per back end; and one
-// instruction set's compiled sweeps, as run_cpu.cpp sees them.
+// instruction set's compiled sweeps, as bindings.cpp sees them.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -44,6 +44,8 @@ struct Args {
   void* workspace;              // CUDA only: workspace_cuda bytes on the device, where all arrays are
   void* stream;                 // CUDA only
   int device;                   // CUDA only
+  bool unfused;                 // CUDA only, for tests: march layer by layer also what fits on chip
+  long chunk;  // CUDA only, for tests: frames on their way together when unfused; 0: what memory allows
 };
 
 // Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower
@@ -57,7 +59,9 @@ void adjoint_cpu(const Args& args, bool single);
 
 void forward_cuda(const Args& args, bool single);
 void adjoint_cuda(const Args& args, bool single);
-std::size_t workspace_cuda(const Args& args, bool single, bool adjoint);
+std::size_t workspace_cuda(const Args& args, bool single, bool adjoint);  // makes a plan where cuFFT is needed
+bool needs_cufft(const Args& args, bool single, bool adjoint);
+int load_cufft(const std::string& path);  // cuFFT's version; once before any sweep that needs it
 // "driver", "devices", "device 0", ... with name and memory; or "problem": why no device can be used.
 std::map<std::string, std::string> cuda_state();
 

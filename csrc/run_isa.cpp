@@ -6,8 +6,7 @@
 
 #include "run.h"
 #include "sweep_etd2rk.h"
-#include "sweep_fourier.h"
-#include "sweep_shift.h"
+#include "sweep_k_h.h"
 #include "sweep_symmetric.h"
 
 namespace pendel {

@@ -157,7 +157,7 @@ struct Row {
   static Cx<R>* fields(std::vector<Cx<V>>& row) {
     return reinterpret_cast<Cx<R>*>(row.data());
   }
-  bool by_columns() const { return a.shift && a.tan_h == 0; }  // sweep_shift.h
+  bool by_columns() const { return a.shift && a.tan_h == 0; }  // sweep_k_h.h
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }
   const T* s_0(long z) const { return a.s_0 ? static_cast<const T*>(a.s_0) + (z * a.ny + y) * a.nx : nullptr; }
   const std::uint8_t* support(long z) const { return a.support ? a.support + (z * a.ny + y) * a.nx : nullptr; }
@@ -169,7 +169,7 @@ struct Row {
     find_spans();
     if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));
     std::fill(exit_sums.begin(), exit_sums.end(), Cx<V>{V{}, V{}});
-    const long margin = by_columns() ? 4 * a.shift : 0;  // strips of columns reach beyond the box (sweep_shift.h)
+    const long margin = by_columns() ? 4 * a.shift : 0;  // strips of columns reach beyond the box (sweep_k_h.h)
     const long first = std::max(0l, x_lo - margin), last = std::min(a.nx, x_hi + margin);
     over_box(first, last, [&](long z, long x, long count) {
       reals == MATRIX ? make_matrices<MATRIX>(z, x, count) : make_matrices<MATRIX_AND_INVERSE>(z, x, count);

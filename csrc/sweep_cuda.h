@@ -1,11 +1,5 @@
-// The sweeps on a CUDA device: the schedule only; (1)-(7) are those of voxel.h and couple.h, the FFT's butterflies
-// those of fft.h.
-//
-// A block takes one y row and, one after another, groups of F rocking angles, and keeps their fields on chip for the
-// whole march. Coupling: a thread owns columns x and takes every angle of the group through one voxel, so the matrix is
-// read once per group and the gradient sums (B) are added in its registers in the order of the angles: no atomics, no
-// shuffles, the same bits from run to run. Angles are dealt to `parts` blocks per row; their sums are added in the
-// order of the parts at the end (gradient). How many parts and angles depends on the problem only, not on the device.
+// What all sweeps on a CUDA device share: tables, matrices, gradient, and a row's way in and out. (1)-(7) are those of
+// voxel.h and couple.h. The marches are in sweep_fused.h (fields stay on chip) and sweep_cufft.h (layer by layer).
 //
 // This text is also compiled by the host compiler and run thread by thread in the tests (tests/emulator.h).
 #pragma once
@@ -15,6 +9,10 @@
 #include <cuda_runtime.h>
 #define PENDEL_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
 
 #include "couple.h"
 #include "fft.h"
@@ -34,14 +32,16 @@ struct Device {
   Medium<double> exact;
   Powers<T> powers;
   long parts, groups;              // blocks per y row; groups of `angles` frames
+  long ends;                       // places of `drift` per y row
   int angles;                      // frames a block keeps on chip
   int stages, radix[MOST_STAGES];  // of the row FFT, 16 first; transport fourier
   unsigned inverse[MOST_STAGES];   // 2^32 over length / radix, rounded up: divides without dividing
   T *matrices, *sums;              // (ny, nz, nx, MATRIX or both), (parts, ny, nz, nx, SUMS)
-  Cx<T>*layer, *ramp_x, *ramp_y;   // (frames) one layer of (5); (frames, exit), (frames, ny): (6), half of (5)
+  Cx<T>*layer, *ramp_x, *ramp_y;   // (frames) one layer of (5), (10); (frames, exit), (frames, ny): (6), half of (5)
   Cx<T>* adj_row;                  // (parts, ny, row) adj_E_0 at the entrance, summed over the part's frames
-  double* drift;                   // (parts, ny)
+  double* drift;                   // (ends, ny)
   Cx<T>*phase_E_0, *twiddle;       // (row) one layer of (4), spectrum's order; per stage (radix, length / radix)
+  Cx<T>*etd, *turns;               // (3, row) exp(L), phi_1(L), phi_2(L); (nz, frames) P_n of sweep_etd2rk.h
 };
 
 // Reals of one voxel, 16 bytes at a time.
@@ -95,19 +95,27 @@ PENDEL_HD Cx<T> unit_of(double angle) {
   return {T(cos(angle)), T(sin(angle))};
 }
 
+inline __device__ double detuning(const Args& a, long frame) {  // D = k_h.dq / k_hz
+  return a.dq[3 * frame + 2] - a.tan_h * a.dq[3 * frame];
+}
+inline __device__ long origin(const Args& a) { return a.exit - a.nx + a.nx / 2; }  // where x = 0 in a row of E_h
+inline __device__ double half(const Args& a) { return a.tan_h > 0 ? 0 : 0.5; }     // layers of (5) after the last
+
 // Tables: phases of (5) and (6), and of the row FFT. One thread per entry.
 template <class T>
 __global__ void tables(const Device<T> d) {
   const Args& a = d.a;
   const long i = long(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < a.frames) d.layer[i] = unit_of<T>(-a.dq[3 * i + 2] * a.dz);
-  if (i < a.frames * a.exit) d.ramp_x[i] = unit_of<T>(a.dq[3 * (i / a.exit)] * a.dx * double(i % a.exit - a.nx / 2));
+  if (i < a.frames) d.layer[i] = unit_of<T>(-detuning(a, i) * a.dz);
+  if (i < a.frames * a.exit) d.ramp_x[i] = unit_of<T>(a.dq[3 * (i / a.exit)] * a.dx * double(i % a.exit - origin(a)));
   if (i < a.frames * a.ny) {
-    const double* q = a.dq + 3 * (i / a.ny);
-    d.ramp_y[i] = unit_of<T>(q[1] * a.dy * double(i % a.ny - a.ny / 2) - 0.5 * q[2] * a.dz);
+    const long f = i / a.ny, y = i % a.ny - a.ny / 2;
+    d.ramp_y[i] = unit_of<T>(a.dq[3 * f + 1] * a.dy * double(y) - half(a) * detuning(a, f) * a.dz);
   }
+  if (a.scheme == ETD2RK && i < a.nz * a.frames)
+    d.turns[i] = unit_of<T>(detuning(a, i % a.frames) * a.dz * double(a.nz - 1 - i / a.frames));
   if (a.shift || i >= a.row) return;
-  long L = a.row, f = 0, weight = 1;  // f: numpy's frequency at place i of the digit-reversed spectrum
+  long L = a.row, f = d.stages ? 0 : i, weight = 1;  // f: numpy's frequency at place i of the spectrum: digit-reversed
   for (int s = 0; s < d.stages; ++s) {
     const long R = d.radix[s], M = L / R;
     // entry i = (block, k, n) of this stage's elements; the blocks share the twiddles of the first
@@ -118,6 +126,10 @@ __global__ void tables(const Device<T> d) {
   if (2 * f >= a.row) f -= a.row;
   const Cx<double> p = unit_of<double>(-2 * M_PI * remainder(f * a.pixels / a.row, 1.0));
   d.phase_E_0[i] = {T(p.re / a.row), T(p.im / a.row)};
+  if (a.scheme != ETD2RK) return;
+  Cx<double> functions[3];
+  etd_functions(-2 * M_PI * f * a.pixels / a.row, functions);
+  for (int k = 0; k < 3; ++k) d.etd[k * a.row + i] = cast<T>(functions[k]);
 }
 
 // One voxel and everything voxel() and voxel_adj() need to know of it.
@@ -148,7 +160,10 @@ __global__ void matrices(const Device<T> d) {
   Factors<T> f;
   Matrix<T> M[2];
   load_voxel(d, i, S, s_0, omega, f);
-  voxel(d.medium, S, omega, f, M[0], M[1]);
+  if (a.scheme == ETD2RK)
+    M[0] = potential(d.medium, S, s_0);
+  else
+    voxel(d.medium, S, omega, f, M[0], M[1]);
   const Quad<T>* in = reinterpret_cast<const Quad<T>*>(M);
   Quad<T>* out = reinterpret_cast<Quad<T>*>(d.matrices + ((y * a.nz + z) * a.nx + x) * Reals);
 #pragma unroll
@@ -167,7 +182,7 @@ __global__ void gradient(const Device<T> d) {
   }
   if (i < a.ny && a.drift) {
     double most = d.drift[i];
-    for (long p = 1; p < d.parts; ++p) {
+    for (long p = 1; p < d.ends; ++p) {
       const double other = d.drift[p * a.ny + i];
       if (!(other <= most)) most = other;  // a NaN is kept
     }
@@ -187,8 +202,11 @@ __global__ void gradient(const Device<T> d) {
       for (int c = 0; c < SUMS; ++c) X[c] += more[c];
     }
     load_voxel(d, i, S, s_0, omega, f);
-    voxel_adj(d.medium, S, omega, f, Cx<T>{X[0], X[1]}, Cx<T>{X[2], X[3]}, Cx<T>{X[4], X[5]}, Cx<T>{X[6], X[7]}, adj_S,
-              adj_s_0);
+    const Cx<T> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
+    if (a.scheme == ETD2RK)
+      potential_adj(d.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+    else
+      voxel_adj(d.medium, S, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
     // Reverse: s_0 = |S| where s_0 was not given
     if (!a.s_0 && s_0 != 0) adj_S = adj_S + scale(S, adj_s_0 / s_0);
   }
@@ -196,7 +214,7 @@ __global__ void gradient(const Device<T> d) {
   if (a.adj_s_0) static_cast<T*>(a.adj_s_0)[i] = adj_s_0;
 }
 
-// What both marches know of their block: its row, its part, and the rows of the arrays by frame.
+// What all marches know of their block: its row, its part, and the rows of the arrays by frame.
 template <class T>
 struct Block {
   const Device<T>& d;
@@ -204,6 +222,7 @@ struct Block {
   const long part, y;
   inline __device__ explicit Block(const Device<T>& device)
       : d(device), a(device.a), part(blockIdx.x % device.parts), y(blockIdx.x / device.parts) {}
+  inline __device__ Block(const Device<T>& device, long part_, long y_) : d(device), a(device.a), part(part_), y(y_) {}
 
   inline __device__ Cx<T> incident(long place) const {
     return a.incident ? static_cast<const Cx<T>*>(a.incident)[y * a.row + place] : Cx<T>{1, 0};
@@ -228,7 +247,7 @@ struct Block {
     G = static_cast<const Cx<T>*>(a.E_h)[exit(frame, x)];
     adj_G = static_cast<const Cx<T>*>(a.adj_E_h)[exit(frame, x)];
     const double t = turning(adj_G, G);
-    turned += t, turned_x += t * double(x - a.nx / 2);
+    turned += t, turned_x += t * double(x - origin(a));
     const Cx<T> back = d.ramp_y[frame * a.ny + y] * d.ramp_x[frame * a.exit + x];
     G = conj_mul(back, G), adj_G = conj_mul(back, adj_G);
   }
@@ -237,11 +256,13 @@ struct Block {
     turned = block_sum(turned, scratch), turned_x = block_sum(turned_x, scratch);
     if (threadIdx.x || frame >= a.frames || !a.adj_dq) return;
     double* q = a.adj_dq + 3 * (y * a.frames + frame);
-    q[0] = -turned_x * a.dx, q[1] = -turned * a.dy * double(y - a.ny / 2), q[2] = 0.5 * a.dz * turned;
+    q[0] = -turned_x * a.dx, q[1] = -turned * a.dy * double(y - a.ny / 2), q[2] = half(a) * a.dz * turned;
   }
   inline __device__ void dq_of_march(long frame, double D, double* scratch) const {
     D = block_sum(D, scratch);
-    if (threadIdx.x == 0 && frame < a.frames && a.adj_dq) a.adj_dq[3 * (y * a.frames + frame) + 2] += a.dz * D;
+    if (threadIdx.x || frame >= a.frames || !a.adj_dq) return;
+    double* q = a.adj_dq + 3 * (y * a.frames + frame);
+    q[0] -= a.tan_h * a.dz * D, q[2] += a.dz * D;
   }
   inline __device__ void finish_drift(bool first, double lost, double there, double* scratch) const {
     lost = block_sum(lost, scratch), there = block_sum(there, scratch);
@@ -264,136 +285,63 @@ struct Block {
   }
 };
 
-// Transport shift: in the frame that moves with E_0, place p = x + m (nz - 1 - z), (4) is nothing at all. A thread owns
-// C columns x, x + blockDim, ..., and keeps G of F frames in registers; E_0 after layer z is handed from column x to
-// column x + m through shared memory, two buffers in turn, one barrier per layer. It comes in from the incident row
-// where no column hands over, and leaves to the exit row likewise; the adjoint the other way round.
-inline __device__ long place(const Args& a, long z, long x) { return x + a.shift * (a.nz - 1 - z); }
+// The host's side of all this.
+inline void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
+}
+#if defined(PENDEL_EMULATED)
+using emulator::launch;
+#else
+template <class... P>
+void launch(void (*kernel)(P...), long blocks, int threads, std::size_t shared, void* stream, const P&... arguments) {
+  if (shared > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+  void* list[] = {const_cast<P*>(&arguments)...};
+  check(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), list, shared,
+                         static_cast<cudaStream_t>(stream)));
+}
+#endif
 
-template <class T, int F, int C>
-__global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_forward(const Device<T> d) {
-  const Block<T> b(d);
-  const Args& a = d.a;
-  const int nx = int(a.nx), m = a.shift;
-  PENDEL_SHARED(memory);
-  Cx<T>* handed = reinterpret_cast<Cx<T>*>(memory);  // (2, F, nx)
-  int side = 0;
-  for (long g = b.part; g < d.groups; g += d.parts) {
-    Cx<T> G[C][F] = {}, layer[F];
-#pragma unroll
-    for (int f = 0; f < F; ++f) layer[f] = b.layer(g * F + f);
-    for (long z = 0; z < a.nz; ++z, side ^= 1) {
-#pragma unroll
-      for (int c = 0; c < C; ++c) {
-        const int x = threadIdx.x + c * blockDim.x;
-        if (x >= nx) continue;
-        T M[MATRIX];
-        load(b.matrix(z, x, MATRIX), M);
-        const bool enters = z == 0 || x < m, leaves = a.E_0 && (z + 1 == a.nz || x + m >= nx);
-        const Cx<T> in = enters ? b.incident(place(a, z, x)) : Cx<T>{0, 0};
-#pragma unroll
-        for (int f = 0; f < F; ++f) {
-          Cx<T> E_0 = enters ? in : handed[((side ^ 1) * F + f) * nx + x - m];  // (4)
-          couple(M, E_0, G[c][f]);                                              // (3)
-          handed[(side * F + f) * nx + x] = E_0;
-          if (z + 1 < a.nz) G[c][f] = layer[f] * G[c][f];  // (5)
-          if (leaves && g * F + f < a.frames) static_cast<Cx<T>*>(a.E_0)[b.row(g * F + f, place(a, z, x))] = E_0;
-        }
-      }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int c = 0; c < C; ++c)
-#pragma unroll
-      for (int f = 0; f < F; ++f)
-        if (int(threadIdx.x + c * blockDim.x) < nx) b.leave(g * F + f, threadIdx.x + c * blockDim.x, G[c][f]);
-    for (long p = threadIdx.x; a.E_0 && m > nx && p < a.row; p += blockDim.x)  // places no column passes
-      for (int f = 0; p % m >= nx && f < F && g * F + f < a.frames; ++f)
-        static_cast<Cx<T>*>(a.E_0)[b.row(g * F + f, p)] = b.incident(p);
+// Cuts the workspace up; `bytes`: how much of it there must be.
+struct Cut {
+  void* const workspace;
+  std::size_t bytes = 0;
+  template <class P>
+  void operator()(P*& pointer, long count) {
+    pointer = reinterpret_cast<P*>(static_cast<char*>(workspace) + bytes);
+    bytes += (count * sizeof(P) + 255) / 256 * 256;
   }
+};
+template <class T>
+void cut_device(Device<T>& d, bool adjoint, Cut& cut) {
+  const Args& a = d.a;
+  d.exact = {{a.m.re, a.m.im}, {a.w.re, a.w.im}, {a.b.re, a.b.im}, {a.c.re, a.c.im}};
+  d.medium = {cast<T>(d.exact.m), cast<T>(d.exact.w), cast<T>(d.exact.b), cast<T>(d.exact.c)};
+  d.powers = Powers<T>::of(d.exact.m);
+  const long voxels = a.nz * a.ny * a.nx, etd = a.scheme == ETD2RK;
+  cut(d.matrices, voxels * (adjoint && !etd ? MATRIX_AND_INVERSE : MATRIX));
+  cut(d.sums, adjoint ? d.parts * voxels * SUMS : 0);
+  cut(d.layer, a.frames), cut(d.ramp_x, a.frames * a.exit), cut(d.ramp_y, a.frames * a.ny);
+  cut(d.adj_row, adjoint ? d.parts * a.ny * a.row : 0), cut(d.drift, adjoint ? d.ends * a.ny : 0);
+  cut(d.phase_E_0, a.shift ? 0 : a.row), cut(d.twiddle, d.stages * a.row);
+  cut(d.etd, etd ? 3 * a.row : 0), cut(d.turns, etd ? a.nz * a.frames : 0);
 }
 
-template <class T, int F, int C>
-__global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_adjoint(const Device<T> d) {
-  const Block<T> b(d);
+template <class T>
+void each(void (*kernel)(const Device<T>), long count, const Device<T>& d) {
+  constexpr int threads = 128;
+  launch(kernel, (count + threads - 1) / threads, threads, 0, d.a.stream, d);
+}
+template <class T>
+void before(const Device<T>& d, bool adjoint) {
   const Args& a = d.a;
-  const int nx = int(a.nx), m = a.shift;
-  PENDEL_SHARED(memory);
-  double* scratch = reinterpret_cast<double*>(memory);       // one per warp
-  Cx<T>* handed = reinterpret_cast<Cx<T>*>(scratch + WARP);  // (2, F, nx) E_0
-  Cx<T>* handed_adj = handed + 2 * F * nx;                   // (2, F, nx) adj_E_0
-  Cx<T>* layer = handed_adj + 2 * F * nx;                    // (F)
-  int side = 0;
-  for (long g = b.part; g < d.groups; g += d.parts) {
-    const bool first = g == b.part;
-    Cx<T> G[C][F] = {}, adj_G[C][F] = {};
-    T D[F] = {}, there = 0, lost = 0;
-    if (threadIdx.x < F) layer[threadIdx.x] = b.layer(g * F + threadIdx.x);  // dq_of_exit has the barrier
-#pragma unroll
-    for (int f = 0; f < F; ++f) {
-      double turned = 0, turned_x = 0;
-#pragma unroll
-      for (int c = 0; c < C; ++c) {
-        const int x = threadIdx.x + c * blockDim.x;
-        if (x < nx) b.leave_adj(g * F + f, x, G[c][f], adj_G[c][f], turned, turned_x);
-      }
-      b.dq_of_exit(g * F + f, turned, turned_x, scratch);
-    }
-    for (long z = a.nz - 1; z >= 0; --z, side ^= 1) {
-#pragma unroll
-      for (int c = 0; c < C; ++c) {
-        const int x = threadIdx.x + c * blockDim.x;
-        if (x >= nx) continue;
-        T M[MATRIX_AND_INVERSE], X[SUMS], sum[SUMS] = {};
-        load(b.matrix(z, x, MATRIX_AND_INVERSE), M);
-        const bool leaves = z + 1 == a.nz || x + m >= nx, enters = z == 0 || x < m;
-        Cx<T> through{0, 0};
-#pragma unroll
-        for (int f = 0; f < F; ++f) {
-          const long frame = g * F + f;
-          // Reverse (4): E_0(x) <- E_0(x - dz tan 2theta)
-          Cx<T> E_0{0, 0}, adj_E_0{0, 0};
-          if (!leaves)
-            E_0 = handed[((side ^ 1) * F + f) * nx + x + m], adj_E_0 = handed_adj[((side ^ 1) * F + f) * nx + x + m];
-          else if (frame < a.frames)
-            E_0 = b.exit_E_0(frame, place(a, z, x));
-          // Reverse (3): (E_0, G) <- M (E_0, G)
-          couple_adj(M, E_0, G[c][f], adj_E_0, adj_G[c][f], X);
-#pragma unroll
-          for (int i = 0; i < SUMS; ++i) sum[i] += X[i];
-          handed[(side * F + f) * nx + x] = E_0, handed_adj[(side * F + f) * nx + x] = adj_E_0;
-          if (enters) through = through + adj_E_0, there += norm(E_0), b.enter_state(frame, place(a, z, x), E_0);
-          if (z == 0) continue;
-          // Reverse (5): G <- exp(-i D dz) G
-          D[f] += turning(adj_G[c][f], G[c][f]);
-          G[c][f] = conj_mul(layer[f], G[c][f]), adj_G[c][f] = conj_mul(layer[f], adj_G[c][f]);
-        }
-        store_sums(sum, first, b.sum(z, x));
-        if (enters) b.enter_adj(first, place(a, z, x), through);
-      }
-      __syncthreads();
-    }
-    for (long p = threadIdx.x; m > nx && p < a.row; p += blockDim.x) {  // places no column passes
-      if (p % m < nx) continue;
-      b.enter_adj(first, p, {0, 0});
-      for (int f = 0; f < F && g * F + f < a.frames; ++f) {
-        const Cx<T> E_0 = b.exit_E_0(g * F + f, p);
-        there += norm(E_0), b.enter_state(g * F + f, p, E_0);
-      }
-    }
-#pragma unroll
-    for (int f = 0; f < F; ++f) {
-      b.dq_of_march(g * F + f, D[f], scratch);
-#pragma unroll
-      for (int c = 0; c < C; ++c) {
-        const int x = threadIdx.x + c * blockDim.x;
-        lost += norm(G[c][f]);
-        if (a.entrance_G && x < nx && g * F + f < a.frames)
-          static_cast<Cx<T>*>(a.entrance_G)[b.exit(g * F + f, x)] = G[c][f];
-      }
-    }
-    b.finish_drift(first, lost, there, scratch);
-  }
+  const bool etd = a.scheme == ETD2RK;
+  each<T>(tables<T>, std::max({a.frames * a.exit, a.frames * a.ny, a.row, etd ? a.nz * a.frames : 0l}), d);
+  each<T>(adjoint && !etd ? matrices<T, MATRIX_AND_INVERSE> : matrices<T, MATRIX>, a.nz * a.ny * a.nx, d);
+}
+template <class T>
+void after(const Device<T>& d) {
+  const Args& a = d.a;
+  each<T>(gradient<T>, std::max({a.nz * a.ny * a.nx, a.ny * a.row, a.ny}), d);
 }
 
 }  // namespace PENDEL_ISA

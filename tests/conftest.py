@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from emulated import Emulated, build, install
+from faults import FAULTS
 
 # Au (002), 8 keV, pi polarisation: C is inside chi_h, so the polarisation factor stays 1.
 GOLD = {
@@ -21,6 +23,47 @@ def pytest_configure(config):
 def pytest_terminal_summary(terminalreporter):
     skipped = sum("gpu" in report.keywords for report in terminalreporter.stats.get("skipped", []))
     terminalreporter.write_line(f"GPU tests skipped: {skipped}")
+
+
+class Gpu:
+    """A CUDA device, with what an `Emulated` one is asked."""
+
+    def __init__(self):
+        import cupy
+
+        self.cupy = cupy
+
+    def unharmed(self):
+        return True  # compute-sanitizer looks after that: bench/gpu.sh
+
+    def seed(self, seed):
+        pass
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The CUDA engine for the emulator, compiled once."""
+    return build(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture(scope="session")
+def planted(built, tmp_path_factory):
+    """The same with all of faults.py in it."""
+    return build(tmp_path_factory.mktemp("planted"), built.parent, tuple(FAULTS.values()), "-O0")
+
+
+@pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def engine(request):
+    """What device "cuda" stands for: the emulator, and a GPU where there is one."""
+    if request.param == "gpu":
+        import pendel
+
+        if not pendel.cuda_available():
+            pytest.skip(f"no GPU to run on: {pendel.info()['cuda']}")
+        yield Gpu()
+    else:
+        with install(Emulated(request.getfixturevalue("built"))) as emulated:
+            yield emulated
 
 
 @pytest.fixture

@@ -26,21 +26,22 @@ GUARD = np.array([0xA5, 0xA5, 0xA5, 0xFF], np.uint8)  # NaN, and not the one tha
 PAD = 64  # elements of NaN on either side of every "device" array
 
 
-def build(folder, bindings=None, change=None, optimise="-O1"):
+def build(folder, bindings=None, faults=(), optimise="-O1"):
     """Compile and link ``_cuda`` in ``folder`` and return its path.
 
-    ``bindings``: folder of an earlier build, whose bindings are used again. ``change``: (file in csrc, text,
-    replacement), made in a copy of csrc and expected to match exactly once.
+    ``bindings``: folder of an earlier build, whose bindings are used again. ``faults``: (file in csrc, text,
+    replacement, ...) each, made in a copy of csrc and expected to match exactly once; FAULT in the replacement of
+    number i is true after ``Emulated.fault(i + 1)``.
     """
     import pybind11
 
     compiler, csrc = os.environ.get("CXX", "g++"), CSRC
-    if change:
+    if faults:
         csrc = Path(shutil.copytree(CSRC, folder / "csrc"))
-        name, old, new = change
+    for i, (name, old, new, *_) in enumerate(faults):
         text = (csrc / name).read_text()
         assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
-        (csrc / name).write_text(text.replace(old, new))
+        (csrc / name).write_text(text.replace(old, new.replace("FAULT", f"(::emulator::fault == {i + 1})")))
     python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}", "-DPENDEL_CUDA"]
     tests = Path(__file__).parent
     jobs = [
@@ -89,7 +90,15 @@ class Emulated:
         spec.loader.exec_module(self.module)
         library = ctypes.CDLL(str(path))
         self.seed, self.barriers = library.emulator_seed, library.emulator_barriers
+        self.fault = library.emulator_fault
         self.barriers.restype = ctypes.c_long
+        self.transforms, self.plans = library.emulator_transforms, library.emulator_plans
+        self.plans_made = library.emulator_plans_made
+        for count in (self.transforms, self.plans, self.plans_made):
+            count.restype = ctypes.c_long
+        # finds cuFFT: in the module itself (emulated_cufft.h)
+        self.pathfinder = types.ModuleType("cuda.pathfinder")
+        self.pathfinder.load_nvidia_dynamic_lib = lambda name: types.SimpleNamespace(abs_path=str(path))
         self._stores = []
         self.cupy = self._cupy()
 
@@ -145,6 +154,7 @@ class Emulated:
 def install(emulated):
     """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
     names = {"pendel._cuda": emulated.module, "cupy": emulated.cupy}
+    names |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": emulated.pathfinder}
     before = {name: sys.modules.get(name) for name in names}
     sys.modules.update(names)
     try:

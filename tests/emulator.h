@@ -15,6 +15,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "emulated_cufft.h"
+
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
@@ -34,6 +36,7 @@ struct Fiber {
 enum { LANES = 32, STACK = 128 * 1024, GUARD = 4096 };
 
 inline unsigned seed = 0;
+inline int fault = 0;      // which of those planted is at work (faults.py)
 inline long barriers = 0;  // met, for tests that want to know that something ran
 inline Index thread, block, threads;
 inline std::vector<unsigned char> shared;
@@ -107,11 +110,12 @@ inline void run_block(std::mt19937& random) {
 }
 
 template <class... P>
-void launch(void (*kernel)(P...), long blocks, int block_threads, std::size_t shared_bytes, void*,
+void launch(void (*kernel)(P...), long blocks, int block_threads, std::size_t shared_bytes, void* stream,
             const std::remove_const_t<P>&... arguments) {
   if (blocks < 1 || block_threads < 1 || block_threads > 1024)
     throw std::runtime_error("emulator: launch of " + std::to_string(blocks) + " blocks of " +
                              std::to_string(block_threads) + " threads");
+  emulator::stream = stream;
   const std::function<void()> call = [&] { kernel(arguments...); };
   body = &call;
   threads.x = block_threads;
@@ -140,6 +144,9 @@ void launch(void (*kernel)(P...), long blocks, int block_threads, std::size_t sh
 extern "C" __attribute__((used, visibility("default"))) inline void emulator_seed(unsigned seed) {
   emulator::seed = seed;
 }
+extern "C" __attribute__((used, visibility("default"))) inline void emulator_fault(int fault) {
+  emulator::fault = fault;
+}
 extern "C" __attribute__((used, visibility("default"))) inline long emulator_barriers() { return emulator::barriers; }
 
 typedef int cudaError_t;
@@ -150,7 +157,7 @@ struct cudaDeviceProp {
   std::size_t totalGlobalMem;
 };
 inline const char* cudaGetErrorString(cudaError_t) { return "error"; }
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) { return ++emulator::calls, cudaSuccess; }  // every call begins with it
 inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {

@@ -16,12 +16,26 @@ ARCHITECTURES = ("80", "90")
 FLAGS = "-std=c++17 -O3 -DPENDEL_ISA=cuda --expt-relaxed-constexpr -diag-suppress 1675 -Xcompiler -fvisibility=hidden"
 
 # Registers a thread may use, (complex64, complex128): 65536 a multiprocessor, divided among the threads of
-# `__launch_bounds__`: one block of 512 marches with shift (double 256), two of 256 with the row FFT (double one).
+# `__launch_bounds__`: one block of 512 marches with shift (double 256), two of 256 with the row FFT (double one). What
+# goes layer by layer waits for memory: three blocks of 256 at least (double two).
 LIMITS = {
     "shift_forward": (128, 128),
     "shift_adjoint": (128, 200),
     "fourier_forward": (128, 200),
     "fourier_adjoint": (128, 240),
+    "layer_forward": (48, 64),
+    "layer_adjoint": (80, 128),
+    "spectrum_forward": (32, 40),
+    "spectrum_adjoint": (32, 40),
+    "generator_forward": (48, 64),
+    "generator_adjoint": (80, 128),
+    "multiply_forward": (32, 40),
+    "multiply_adjoint": (32, 40),
+    "enter": (32, 32),
+    "enter_adjoint": (40, 40),
+    "leave": (48, 48),
+    "leave_adjoint": (48, 48),
+    "finish": (64, 64),
     "matrices": (96, 128),
     "gradient": (96, 128),
     "tables": (64, 64),

@@ -62,11 +62,20 @@ class Cuda:
         if index >= count:
             raise ValueError(f"device: expected one of {count} CUDA devices, cuda:0 ... cuda:{count - 1}, got {index}")
         self.index = index
-        self.workspace(plan | {"frames": 1}, single, True)  # raises where rows are too long
+        self._ready(plan | {"frames": 1}, single, True)  # raises where cuFFT is missing
 
     def workspace(self, plan, single, adjoint):
         """Bytes of workspace a sweep takes."""
-        return self._cuda.workspace(plan | {"device": self.index, "workspace": None, "stream": None}, single, adjoint)
+        plan = self._ready(plan, single, adjoint)
+        with self.xp.cuda.Device(self.index):  # a plan of cuFFT is made here
+            return self._cuda.workspace(plan, single, adjoint)
+
+    def _ready(self, plan, single, adjoint):
+        """``plan`` with a place to run, and cuFFT loaded if it takes that."""
+        plan = plan | {"device": self.index, "workspace": None, "stream": None}
+        if self._cuda.needs_cufft(plan, single, adjoint):
+            load_cufft(self._cuda)
+        return plan
 
     def array(self, name, value, shape, dtype, *, axes=None):
         """Return ``value`` as a C-contiguous CuPy array of ``dtype`` on this device, checked but for its values.
@@ -145,6 +154,19 @@ def cuda_problem():
     return None
 
 
+def load_cufft(module):
+    """Load cuFFT into the CUDA engine; returns "version, path". Raises RuntimeError that says what to install."""
+    try:
+        path = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cufft").abs_path
+        version = module.load_cufft(path)
+    except (ImportError, RuntimeError) as error:  # DynamicLibNotFoundError is a RuntimeError
+        raise RuntimeError(
+            "device: expected cuFFT for scheme 'etd2rk', orientation 'symmetric' or rows this long, found none; "
+            f"pip install 'pendel[cuda13]' or 'pendel[cuda12]', or use device='cpu' ({error})"
+        ) from error
+    return f"{version // 1000}.{version % 1000 // 100}.{version % 100}, {path}"
+
+
 def cuda_available():
     """Whether device 'cuda' can be used here: CUDA engine built, driver and device present, CuPy importable."""
     return cuda_problem() is None
@@ -155,10 +177,15 @@ def info():
     from . import __version__
 
     problem = cuda_problem()
+    state = {}
     try:
-        state = importlib.import_module("._cuda", __package__).state()
+        module = importlib.import_module("._cuda", __package__)
+        state = module.state()
+        state["cufft"] = load_cufft(module)
     except ImportError:
-        state = {}
+        pass
+    except RuntimeError as error:
+        state["cufft"] = " ".join(f"not found: {error.__cause__}".split())
     state.pop("problem", None)
     return {
         "pendel": __version__,
