@@ -42,7 +42,7 @@ def _matrix(M, voxel, voxels, inside):
     return ar, ai, br, bi, cr, ci, dr, di
 
 
-@triton.jit(do_not_specialize=["offset", "voxel"])
+@triton.jit(do_not_specialize=["offset", "voxel", "per"])
 def couple(
     E_0, G, M, layer, frames, rows, nx, N, offset, voxel, voxels, per,
     TURN: tl.constexpr, FB: tl.constexpr, BX: tl.constexpr,
@@ -73,7 +73,7 @@ def couple(
         _store(G, at_G, pr, pi, inside)
 
 
-@triton.jit(do_not_specialize=["offset", "voxel"])
+@triton.jit(do_not_specialize=["offset", "voxel", "per"])
 def couple_adj(
     E_0, G, M, X, layer, frames, rows, nx, N, offset, voxel, voxels, per,
     TURN: tl.constexpr, FB: tl.constexpr, BX: tl.constexpr,
@@ -140,7 +140,7 @@ def couple_adj(
 
 
 @triton.jit
-def multiply(spectrum, phase, count, N, BX: tl.constexpr):
+def multiply(spectrum, phase, count, N: tl.constexpr, BX: tl.constexpr):
     """spectrum (rows, N) *= phase (N); count = rows."""
     at = tl.program_id(0) * BX + tl.arange(0, BX)[None, :]
     re, im = _load(spectrum, at, at < count * N)
@@ -155,11 +155,11 @@ class Kernels:
     name = "triton"
     CHOICES = [
         {"parts": parts, "tile": tile, "warps": warps}
-        for parts in (1, 4)
-        for tile, warps in (((2, 64), 4), ((4, 64), 4), ((1, 128), 4), ((4, 128), 8))
+        for parts in (1, 4, 16, 64)
+        for tile, warps in (((1, 128), 4), ((1, 256), 4), ((2, 128), 4), ((4, 64), 4))
     ]
 
-    def __init__(self, parts=1, tile=(2, 64), warps=4):
+    def __init__(self, parts, tile, warps):
         self.parts, self.tile, self.warps = parts, tile, warps
 
     def _place(self, E_0, G, M, z):
@@ -188,7 +188,7 @@ class Kernels:
 
     def multiply(self, spectrum, phase):
         count, N = spectrum.numel() // spectrum.shape[-1], spectrum.shape[-1]
-        multiply[(-(-count * N // 1024),)](_real(spectrum), _real(phase), count, N, BX=1024, num_warps=4)
+        multiply[(-(-count * N // 1024),)](_real(spectrum), _real(phase), count, N=N, BX=1024, num_warps=4)
 
 
 def _real(tensor):
