@@ -16,6 +16,7 @@ class Driver:
         device, self._context, self.arrays = ctypes.c_int(), ctypes.c_void_p(), {}
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), index)
+        self._device = device
         # the context the CUDA runtime inside _cuda uses as well
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
         self._call("cuCtxSetCurrent", self._context)
@@ -69,6 +70,11 @@ class Driver:
         self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return total.value - free.value
 
+    def multiprocessors(self):
+        count = ctypes.c_int()
+        self._call("cuDeviceGetAttribute", ctypes.byref(count), 16, self._device)  # ..._MULTIPROCESSOR_COUNT
+        return count.value
+
     def clock(self, run):
         """ms of what ``run`` puts into the default stream, by events."""
         ms = ctypes.c_float()
@@ -107,6 +113,9 @@ class Host:
         return sum(array.nbytes for array in self.arrays.values())
 
     used = allocated
+
+    def multiprocessors(self):
+        return None
 
     def clock(self, run):
         from gpu_common import wall

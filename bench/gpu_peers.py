@@ -13,7 +13,6 @@ device. What takes too long or too much memory is left out and says so.
 
 import argparse
 import os
-import statistics
 import time
 
 import gpu_common as common
@@ -118,20 +117,21 @@ class Best(Eager):
         return choice, lambda what: gradient(S, s_0, adj, out, what)
 
     def check(self, variant):
-        choices, found = self.kernels[variant].CHOICES, {}
-        if self.device == "cpu":  # the interpreter is slow
-            choices = choices[:: max(1, len(choices) - 1)]
+        choices = self.kernels[variant].CHOICES  # every setting that may be chosen; the interpreter is slow
+        worst = {}
+        for choice in choices if self.device != "cpu" else choices[:: max(1, len(choices) - 1)]:
+            for transport, differences in common.check(self._checked(variant, choice)).items():
+                worst[transport] = tuple(map(max, differences, worst.get(transport, differences)))
+        return worst
 
+    def _checked(self, variant, choice):
         def gradient(op, S, s_0, dq, adj_E_h):
             inputs, rows = self._inputs(S, s_0, dq, adj_E_h), 1 if op.transport == "shift" else 3
             run = self.best.Gradient(op._plan, inputs[2], rows, self.device, self.kernels[variant](**choice))
             out = (self.torch.empty_like(inputs[3]), self.torch.empty_like(inputs[0]))
             return [a.cpu().numpy() for a in run(inputs[0], inputs[1], inputs[3], out)]
 
-        for choice in choices:  # every setting that may be chosen
-            differences = common.check(gradient)
-            found = {k: tuple(map(max, zip(v, found.get(k, v)))) for k, v in differences.items()}
-        return found
+        return gradient
 
     def fits(self, op, frames, rows):
         if self.device == "cpu":
@@ -162,7 +162,7 @@ class Jax:
         def gradient(op, S, s_0, dq, adj_E_h):
             run = self.gpu_jax.Gradient(op._plan, dq[:, 2], 1, variant)
             done = run(run.chunks(S, s_0, adj_E_h))
-            return [np.concatenate(parts, 1) for parts in zip(*done)]
+            return [np.concatenate(parts, 1) for parts in zip(*done, strict=True)]
 
         return common.check(gradient)
 

@@ -41,7 +41,7 @@ def unfused(plan, cuda):
 
 
 class Kernels:
-    """Both sweeps of `_cuda` on arrays that a Driver (or Host) holds, argument by argument as operator.py calls them."""
+    """Both sweeps of `_cuda` on arrays that a Driver (or Host) holds, called by name as operator.py calls them."""
 
     def __init__(self, cuda, memory, op, frames, inputs, without_fusion=False):
         S, s_0, dq, adj_E_h = inputs
@@ -252,6 +252,7 @@ def small(args):
 
 def once(args):
     cuda, memory = kernels_of(args)
+    common.report(multiprocessors=memory.multiprocessors())
     for transport in args.transport:
         op = common.operator(transport, args.shape)
         run = Kernels(cuda, memory, op, args.frames, common.problem(op, args.frames))

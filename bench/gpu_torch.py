@@ -1,6 +1,6 @@
-"""The best PyTorch version known: closed-form matrices once per voxel, a custom autograd function that reverses the sweep
-instead of storing fields, Triton for the coupling and its adjoint, torch.fft for the transport, rows in chunks whose
-fields can stay in the second-level cache, each chunk one CUDA graph.
+"""The best PyTorch version known: closed-form matrices once per voxel, a custom autograd function that reverses the
+sweep instead of storing fields, Triton for the coupling and its adjoint, torch.fft for the transport, rows in chunks
+whose fields can stay in the second-level cache, each chunk one CUDA graph.
 
 What it saves beyond that: `shift` moves nothing (E_0 stays in the frame that moves with it, as in pendel); 1/N is in
 the transport's phases, because torch's own would be one more pass; state and adjoint go through one batched FFT.
@@ -166,7 +166,7 @@ class Gradient:
             rows = slice(first, first + self.rows)
             with torch.no_grad():
                 self.S.copy_(S[:, rows]), self.s_0.copy_(s_0[:, rows]), self.adj_G.copy_(adj_G[:, rows])
-            for whole, part in zip(out, self.replay[what]()):
+            for whole, part in zip(out, self.replay[what](), strict=False):
                 whole[:, rows] = part
         return out
 

@@ -150,7 +150,7 @@ def multiply(spectrum, phase, count, N: tl.constexpr, BX: tl.constexpr):
 
 
 class Kernels:
-    """``parts``: programs that share a column's frames; ``tile``: (frames, columns) at a time; ``warps`` per program."""
+    """``parts`` programs share a column's frames; ``tile`` (frames, columns) at a time; ``warps`` per program."""
 
     name = "triton"
     CHOICES = [
