@@ -14,7 +14,7 @@ import torch
 class Kernels:
     """The coupling in plain PyTorch, for machines without Triton: same interface as `gpu_triton.Kernels`."""
 
-    name, parts = "torch", 1
+    parts = 1
     CHOICES = [{}]
 
     def couple(self, E_0, G, M, z, offset, layer):

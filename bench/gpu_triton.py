@@ -152,7 +152,6 @@ def multiply(spectrum, phase, count, N: tl.constexpr, BX: tl.constexpr):
 class Kernels:
     """``parts`` programs share a column's frames; ``tile`` (frames, columns) at a time; ``warps`` per program."""
 
-    name = "triton"
     CHOICES = [
         {"parts": parts, "tile": tile, "warps": warps}
         for parts in (1, 4, 16, 64)
