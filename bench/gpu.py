@@ -119,7 +119,7 @@ def need(*modules):
 
 def command_of(part, about):
     """Command and extra environment of a part; Skip where it cannot run."""
-    dry, pytest = about["dry_run"], [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    dry, pytest = about["dry_run"], [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     if part == "build":
         shutil.rmtree(SITE, ignore_errors=True)  # what an earlier build left must not be measured
         need("pip", "scikit_build_core", "pybind11")

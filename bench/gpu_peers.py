@@ -128,7 +128,7 @@ class Best(Eager):
 
     def _checked(self, variant, choice):
         def gradient(op, S, s_0, dq, adj_E_h):
-            inputs, rows = self._inputs(S, s_0, dq, adj_E_h), 1 if op.transport == "shift" else 3
+            inputs, rows = self._inputs(S, s_0, dq, adj_E_h), 1 if op.transport == "shift" else op.shape[1]
             run = self.best.Gradient(op._plan, inputs[2], rows, self.device, self.kernels[variant](**choice))
             out = (self.torch.empty_like(inputs[3]), self.torch.empty_like(inputs[0]))
             return [a.cpu().numpy() for a in run(inputs[0], inputs[1], inputs[3], out)]
@@ -152,6 +152,8 @@ class Jax:
 
     def __init__(self, device):
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if device == "cpu":
+            os.environ["JAX_PLATFORMS"] = "cpu"
         import gpu_jax
         import jax
 

@@ -1,5 +1,5 @@
 """The best PyTorch version known: closed-form matrices once per voxel, a custom autograd function that reverses the
-sweep instead of storing fields, Triton for the coupling and its adjoint, torch.fft for the transport, rows in chunks
+sweep instead of storing fields, Triton for matrices, coupling and adjoints, torch.fft for the transport, rows in chunks
 whose fields can stay in the second-level cache, each chunk one CUDA graph.
 
 What it saves beyond that: `shift` moves nothing (E_0 stays in the frame that moves with it, as in pendel); 1/N is in
@@ -16,6 +16,16 @@ class Kernels:
 
     parts = 1
     CHOICES = [{}]
+
+    def matrices(self, S, s_0, medium):
+        """M of every voxel, complex (4, nz, rows, nx)."""
+        return matrices(S, s_0, medium)
+
+    def matrices_adj(self, S, s_0, medium, X):
+        """adj_S of the sums X."""
+        with torch.enable_grad():
+            S = S.detach().requires_grad_()
+            return torch.autograd.grad(matrices(S, s_0, medium), S, X.sum(0).conj())[0]  # dL = Re sum X dM
 
     def couple(self, E_0, G, M, z, offset, layer):
         """(E_0, G) <- M (E_0, G) in place, G <- layer G where given; E_0 (frames, rows, N), G (frames, rows, nx)."""
@@ -92,7 +102,7 @@ class Sweep:
         return E_0, G * self.half[:, None, None]
 
     def adjoint(self, M, E_0, G, adj_G):
-        """adj_M, from the exit fields of `forward`."""
+        """X (parts, 4, nz, rows, nx), from the exit fields of `forward`."""
         E_0 = torch.stack((E_0, torch.zeros_like(E_0)))
         G = torch.stack((G, adj_G)) * self.half.conj()[:, None, None]
         X = torch.empty((self.kernels.parts, *M.shape), dtype=M.dtype, device=M.device)
@@ -101,22 +111,25 @@ class Sweep:
             if not last:
                 E_0 = self._transport(E_0, self.phase_back)
             self.kernels.couple_adj(E_0, G, M, z, self._offset(z), None if last else self.layer, X)
-        return X.sum(0).conj()  # dL = Re sum X dM
+        return X
 
 
 class March(torch.autograd.Function):
-    """Exit G (frames, rows, nx) of the matrices M."""
+    """Exit G (frames, rows, nx) of S and s_0 (nz, rows, nx); the gradient of S at fixed s_0."""
 
     @staticmethod
-    def forward(ctx, M, sweep):
+    def forward(ctx, S, s_0, medium, sweep):
+        M = sweep.kernels.matrices(S, s_0, medium)
         E_0, G = sweep.forward(M)
-        ctx.sweep = sweep
-        ctx.save_for_backward(M, E_0, G)
+        ctx.sweep, ctx.medium = sweep, medium
+        ctx.save_for_backward(S, s_0, M, E_0, G)
         return G
 
     @staticmethod
     def backward(ctx, adj_G):
-        return ctx.sweep.adjoint(*ctx.saved_tensors, adj_G), None
+        S, s_0, *kept = ctx.saved_tensors
+        X = ctx.sweep.adjoint(*kept, adj_G)
+        return ctx.sweep.kernels.matrices_adj(S, s_0, ctx.medium, X), None, None, None
 
 
 class Gradient:
@@ -137,10 +150,10 @@ class Gradient:
 
     def _forward(self):
         with torch.no_grad():
-            return (March.apply(matrices(self.S, self.s_0, self.medium), self.sweep),)
+            return (March.apply(self.S, self.s_0, self.medium, self.sweep),)
 
     def _epoch(self):
-        G = March.apply(matrices(self.S, self.s_0, self.medium), self.sweep)
+        G = March.apply(self.S, self.s_0, self.medium, self.sweep)
         (adj_S,) = torch.autograd.grad(G, self.S, self.adj_G)
         return G.detach(), adj_S
 

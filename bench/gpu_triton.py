@@ -1,5 +1,6 @@
-"""The coupling of the best PyTorch version in Triton: (3) and (5) of csrc/README.md in place, their adjoint with the
-reversed state, and the product with the transport's phases. Complex arrays as pairs of float32.
+"""The best PyTorch version's kernels in Triton: the voxels' matrices (1), (2) of csrc/README.md and their adjoint (C),
+(D); the coupling (3), (5) in place and its adjoint with the reversed state; the product with the transport's phases.
+Complex arrays as pairs of float32.
 
 A program takes BX columns of one row through its part of the frames, FB at a time, so the voxel's matrix is read once
 per program and the sums over frames stay in registers. `Kernels` has the interface of `gpu_torch.Kernels`.
@@ -149,6 +150,98 @@ def multiply(spectrum, phase, count, N: tl.constexpr, BX: tl.constexpr):
     _store(spectrum, at, re, im, at < count * N)
 
 
+@triton.jit
+def _horner(ur, ui, d1, d2, d3, d4):
+    """1 + u / d1 (1 + u / d2 (1 + u / d3 (1 + u / d4)))."""
+    hr, hi = 1 + ur / d4, ui / d4
+    hr, hi = _mul(ur / d3, ui / d3, hr, hi)
+    hr, hi = _mul(ur / d2, ui / d2, 1 + hr, hi)
+    hr, hi = _mul(ur / d1, ui / d1, 1 + hr, hi)
+    return 1 + hr, hi
+
+
+@triton.jit
+def _voxel(sr, si, s_0, mr, mi, wr, wi, bcr, bci):
+    """exp(mu), omega and u; the series in u are good to complex64 where |u| < 0.1."""
+    scale = tl.exp(mr * s_0)
+    er, ei = scale * tl.cos(mi * s_0), scale * tl.sin(mi * s_0)
+    vr, vi = wr * s_0, wi * s_0
+    ur, ui = _mul(vr, vi, vr, vi)
+    size = sr * sr + si * si
+    return er, ei, vr, vi, ur + bcr * size, ui + bci * size
+
+
+@triton.jit
+def matrices(S, s_0, M, voxels, mr, mi, wr, wi, br, bi, cr, ci, BX: tl.constexpr):
+    """M (4, voxels) of S, s_0 (voxels)."""
+    at = tl.program_id(0) * BX + tl.arange(0, BX)[None, :]
+    inside = at < voxels
+    sr, si = _load(S, at, inside)
+    bcr, bci = _mul(br, bi, cr, ci)
+    er, ei, vr, vi, ur, ui = _voxel(sr, si, tl.load(s_0 + at, mask=inside), mr, mi, wr, wi, bcr, bci)
+    fr, fi = _horner(ur, ui, 6, 20, 42, 72)  # sinh(x) / x
+    fr, fi = _mul(er, ei, fr, fi)
+    hr, hi = _horner(ur, ui, 2, 12, 30, 56)  # cosh(x)
+    hr, hi = _mul(er, ei, hr, hi)
+    pr, pi = _mul(fr, fi, vr, vi)
+    _store(M, at, hr + pr, hi + pi, inside)
+    _store(M, at + 3 * voxels, hr - pr, hi - pi, inside)
+    pr, pi = _mul(br, bi, sr, -si)
+    pr, pi = _mul(fr, fi, pr, pi)
+    _store(M, at + voxels, pr, pi, inside)
+    pr, pi = _mul(cr, ci, sr, si)
+    pr, pi = _mul(fr, fi, pr, pi)
+    _store(M, at + 2 * voxels, pr, pi, inside)
+
+
+@triton.jit
+def matrices_adj(S, s_0, X, adj_S, parts, voxels, mr, mi, wr, wi, br, bi, cr, ci, BX: tl.constexpr):
+    """adj_S (voxels) of X (parts, 4, voxels) at fixed s_0."""
+    at = tl.program_id(0) * BX + tl.arange(0, BX)[None, :]
+    inside = at < voxels
+    tr, ti = _load(X, at, inside)  # X00 + Xhh
+    kr, ki = _load(X, at + voxels, inside)  # X0h
+    lr, li = _load(X, at + 2 * voxels, inside)  # Xh0
+    dr, di = _load(X, at + 3 * voxels, inside)
+    tr, ti, dr, di = tr + dr, ti + di, tr - dr, ti - di  # and X00 - Xhh
+    for part in range(1, parts):
+        there = at + part * 4 * voxels
+        pr, pi = _load(X, there, inside)
+        qr, qi = _load(X, there + 3 * voxels, inside)
+        tr, ti, dr, di = tr + pr + qr, ti + pi + qi, dr + pr - qr, di + pi - qi
+        pr, pi = _load(X, there + voxels, inside)
+        kr, ki = kr + pr, ki + pi
+        pr, pi = _load(X, there + 2 * voxels, inside)
+        lr, li = lr + pr, li + pi
+    sr, si = _load(S, at, inside)
+    bcr, bci = _mul(br, bi, cr, ci)
+    er, ei, vr, vi, ur, ui = _voxel(sr, si, tl.load(s_0 + at, mask=inside), mr, mi, wr, wi, bcr, bci)
+    fr, fi = _horner(ur, ui, 6, 20, 42, 72)
+    fr, fi = _mul(er, ei, fr, fi)  # adj_N
+    kr, ki = _mul(br, bi, kr, ki)  # b X0h
+    lr, li = _mul(cr, ci, lr, li)  # c Xh0
+    gr, gi = _mul(vr, vi, dr, di)  # n = omega (X00 - Xhh) + b conj(S) X0h + c S Xh0
+    pr, pi = _mul(sr, -si, kr, ki)
+    qr, qi = _mul(sr, si, lr, li)
+    gr, gi = gr + pr + qr, gi + pi + qi
+    pr, pi = _horner(ur, ui, 10, 28, 54, 88)  # 6 dshc/du
+    pr, pi = _mul(er / 6, ei / 6, pr, pi)
+    pr, pi = _mul(pr, pi, gr, gi)
+    qr, qi = _mul(fr / 2, fi / 2, tr, ti)
+    ur, ui = _mul(bcr, bci, pr + qr, pi + qi)  # b c a_u
+    kr, ki = _mul(fr, fi, kr, ki)
+    pr, pi = _mul(ur, ui, sr, si)
+    kr, ki = kr + pr, ki + pi
+    lr, li = _mul(fr, fi, lr, li)
+    pr, pi = _mul(ur, ui, sr, -si)
+    lr, li = lr + pr, li + pi
+    _store(adj_S, at, lr + kr, ki - li, inside)  # conj(Z), Z = l + conj(k)
+
+
+def _scalars(medium):
+    return [part for value in medium for part in (value.real, value.imag)]
+
+
 class Kernels:
     """``parts`` programs share a column's frames; ``tile`` (frames, columns) at a time; ``warps`` per program."""
 
@@ -168,6 +261,18 @@ class Kernels:
         nz = M.shape[1]
         sizes = (frames, rows, nx, E_0.shape[-1])
         return grid, sizes, (z * rows * nx, nz * rows * nx, per)
+
+    def matrices(self, S, s_0, medium):
+        M = torch.empty((4, *S.shape), dtype=S.dtype, device=S.device)
+        arrays = (_real(S), s_0, _real(M))
+        matrices[(-(-S.numel() // 256),)](*arrays, S.numel(), *_scalars(medium), BX=256, num_warps=4)
+        return M
+
+    def matrices_adj(self, S, s_0, medium, X):
+        adj_S = torch.empty_like(S)
+        arrays = (_real(S), s_0, _real(X), _real(adj_S), len(X))
+        matrices_adj[(-(-S.numel() // 256),)](*arrays, S.numel(), *_scalars(medium), BX=256, num_warps=4)
+        return adj_S
 
     def couple(self, E_0, G, M, z, offset, layer):
         grid, sizes, where = self._place(E_0, G, M, z)
