@@ -138,7 +138,8 @@ class Best(Eager):
     def fits(self, variant, op, frames, rows):
         if self.device == "cpu":
             return True
-        need = 8 * rows * (frames * (8 * op.row_length + 8 * op.shape[2]) + 350 * op.shape[0] * op.shape[2])
+        sums = 4 * self.best.PROGRAMS * 128 * op.shape[0]  # of 4 sums per column and program
+        need = 8 * rows * (frames * 8 * (op.row_length + op.shape[2]) + 30 * op.shape[0] * op.shape[2]) + 8 * sums
         return need < 0.7 * self.torch.cuda.mem_get_info()[0]
 
     def prepare(self, variant, op, inputs, rows):

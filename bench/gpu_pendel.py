@@ -196,22 +196,23 @@ def time_model(args):
         )  # fmt: skip
         crystal = pendel.Crystal(**common.GOLD)
         grid = (size,) * 3, experiment.suggest_voxel()
-        try:
-            model = pendel.Model(experiment, crystal, *grid, polarization={"sigma": 1.0}, device="cuda")
-        except ValueError as error:
-            raise Skip(f"pendel.Model: {error}") from None
-        rng = np.random.default_rng(1)
-        S = cp.asarray((rng.uniform(0.5, 1, grid[0]) * np.exp(1j * rng.normal(size=grid[0]))).astype(model.dtype))
-        data = model.intensities(S) * 1.1
+        for transport in args.transport:
+            options = {"polarization": {"sigma": 1.0}, "transport": transport, "device": "cuda"}
+            try:
+                model = pendel.Model(experiment, crystal, *grid, **options)
+            except ValueError as error:
+                raise Skip(f"pendel.Model: {error}") from None
+            S = cp.asarray(common.problem(model.operators[0][1], 1)[0])
+            data = model.intensities(S) * 1.1
 
-        def epoch(model=model, S=S, data=data):
-            return model.loss_and_adjoint(S, data)
+            def epoch(model=model, S=S, data=data):
+                return model.loss_and_adjoint(S, data)
 
-        times = common.medians({"epoch_ms": epoch}, cupy_clock(cp), args.repeat)
-        where = {"transport": model.transport, "size": size, "frames": args.frames}
-        common.report(peer="pendel", variant="model", **where, **times)
-        del model, S, data, epoch
-        cp.get_default_memory_pool().free_all_blocks()
+            times = common.medians({"epoch_ms": epoch}, cupy_clock(cp), args.repeat)
+            where = {"transport": model.transport, "size": size, "frames": args.frames}
+            common.report(peer="pendel", variant="model", **where, **times)
+            del model, S, data, epoch
+            cp.get_default_memory_pool().free_all_blocks()
 
 
 def layers(args):
