@@ -5,8 +5,8 @@
 RESULTS/gpu.json is written again after every part (temporary file and rename), so that whatever is stopped keeps what
 came before; RESULTS/gpu.log has all output. ``--only`` adds to the JSON of the same sources. A part that cannot run is
 "skipped" with its reason. Exit status 1 if the build, a test, the sanitizer or pendel's check of its own kernels
-failed, or was stopped, or was not reached in time. Only the standard library is used here. PENDEL_COMMIT names the
-commit where there is no git. Not yet run on a GPU.
+failed, or was stopped, or was not reached in time; or if there is a GPU and pendel could not be built or run on it.
+Only the standard library is used here. PENDEL_COMMIT names the commit where there is no git. Not yet run on a GPU.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def command_of(part, about):
         if dry or not ncu:
             raise Skip("no GPU" if dry else "ncu is not installed")
         return [*gpu_ncu.command(ncu), *bench("gpu_pendel.py", "once")], {}
-    sanitizer = tool("compute-sanitizer")
+    sanitizer = tool("compute-sanitizer", Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "compute-sanitizer")
     if dry or not sanitizer:
         raise Skip("no GPU" if dry else "compute-sanitizer is not installed")
     return [sanitizer, "--tool", part, "--error-exitcode", "9", *bench("gpu_pendel.py", "small")], {}
@@ -196,8 +196,8 @@ def verdict(part, status, text, limit):
     if status is None:
         return found | {"status": "stopped", "reason": f"after its limit of {limit:.0f} s"}
     if part == "ncu":
-        multiprocessors = next((r["multiprocessors"] for r in found["results"] if "multiprocessors" in r), None)
-        found = {"kernels": gpu_ncu.parse(text, multiprocessors), "multiprocessors": multiprocessors}
+        found = next((r for r in found["results"] if "multiprocessors" in r), {"multiprocessors": None})
+        found["kernels"] = gpu_ncu.parse(text, found["multiprocessors"])
         if found["kernels"]:
             return found | {"status": "passed"}
         reason = gpu_ncu.unable(text)
@@ -281,6 +281,8 @@ def main():
             print(f"{part:10s} {done['status']:11s} {done['seconds']:6.1f} s  {reason}", flush=True)
     print("\n".join(gpu_goals.table(results)))
     bad = [p for p in CRITICAL if results["parts"].get(p, {}).get("status") in ("failed", "stopped", "not reached")]
+    if not dry:  # there is a GPU: pendel must run on it
+        bad += [p for p in ("build", "kernels") if results["parts"].get(p, {}).get("status") == "skipped"]
     unchecked = [p for p in CRITICAL if results["parts"].get(p, {}).get("status", "skipped") == "skipped"]
     print(f"wrote {path}; failed: {', '.join(bad) or 'nothing'}; NOT CHECKED: {', '.join(unchecked) or 'nothing'}")
     raise SystemExit(1 if bad else 0)

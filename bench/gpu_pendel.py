@@ -253,7 +253,8 @@ def small(args):
 
 def once(args):
     cuda, memory = kernels_of(args)
-    common.report(multiprocessors=memory.multiprocessors())
+    points = int(np.prod(args.shape)) * args.frames
+    common.report(multiprocessors=memory.multiprocessors(), point_steps=points)
     for transport in args.transport:
         op = common.operator(transport, args.shape)
         run = Kernels(cuda, memory, op, args.frames, common.problem(op, args.frames))

@@ -48,7 +48,7 @@ def test_the_kernels_are_called_as_the_operator_calls_them(tmp_path):
 
 
 NCU = """==PROF== Connected to process 7
-RESULT {"multiprocessors": 132}
+RESULT {"multiprocessors": 132, "point_steps": 536870912}
 ==PROF== Disconnected from process 7
 "ID","Process ID","Kernel Name","gpu__time_duration.sum","smsp__inst_executed.sum","smsp__cycles_elapsed.avg",\
 "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum","l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum",\
@@ -108,7 +108,14 @@ def test_goals_are_met_by_measurements_on_a_device_alone(tmp_path):
         "best": {"results": [case | {"peer": "best", "variant": "triton", "epoch_ms": 60.0}]},
         "eager": {"results": [case | {"peer": "eager", "variant": "eager", "epoch_ms": 600.0}]},
     }
-    results = {"commit": "c", "gpu": {"name": "NVIDIA H200"}, "dry_run": False, "parts": parts}
+    counted = [{"kernel": f"shift_{way}", "smsp__inst_executed.sum": 6.6e8} for way in ("forward", "adjoint")]
+    parts["ncu"] = {"kernels": counted, "multiprocessors": 132, "point_steps": 256**4 // 8}
+    results = {
+        "commit": "c",
+        "gpu": {"name": "NVIDIA H200", "clocks.max.sm": "1000 MHz"},
+        "dry_run": False,
+        "parts": parts,
+    }
     results["goals"] = gpu_goals.goals(results)
     found = {g["goal"]: (g["measured"], g["met"]) for g in results["goals"]}
     assert found["epoch, 256 frames of 256^3, shift (ms)"] == (30, True)
@@ -116,6 +123,9 @@ def test_goals_are_met_by_measurements_on_a_device_alone(tmp_path):
     assert found["times faster than the best PyTorch, shift"] == (2, False)
     assert found["times faster than eager PyTorch, shift"] == (20, True)
     assert found["device memory of that gradient, shift (GiB)"] == (3, True)
+    # 8 times the instructions of ncu's case, 1.056e10 in all, take 20 ms of 4 x 132 x 1 GHz
+    assert found["the whole epoch's share of it at the highest clock, shift"] == (pytest.approx(20 / 30), True)
+    assert found["the whole epoch's share of it at the highest clock, fourier"] == (None, None)
     assert any("NOT MET" in line for line in gpu_goals.table(results))
     assert {g["measured"] for g in gpu_goals.goals(results | {"dry_run": True})} == {None}
     gpu.write(tmp_path / "gpu.json", results)
