@@ -18,6 +18,10 @@ STRONG = {"chi_0": 20 * GOLD["chi_0"], "chi_h": 1.1e-3 - 1e-4j, "chi_hbar": (0.8
 CHECK = (12, 3, 21), 5  # shape, frames
 
 
+class Skip(Exception):
+    """Why a part cannot be run here."""
+
+
 def operator(transport, shape, dtype="complex64", device="cpu", strong=False, **change):
     """Gold (002) at 8 nm and 8 keV; one pixel per layer, for `fourier` 0.83 in the strong (checking) case."""
     dx, two_theta = 8e-9, 0.7812

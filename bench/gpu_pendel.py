@@ -22,10 +22,7 @@ import gpu_common as common
 import gpu_driver
 import numpy as np
 import pendel
-
-
-class Skip(Exception):
-    """Why a part cannot be run here."""
+from gpu_common import Skip
 
 
 def unfused(plan, cuda):
