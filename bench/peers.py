@@ -22,21 +22,23 @@ def matrices(S, s_0, medium):
 
 
 def forward(S, s_0, D, plan, rows):
-    """Exit G (frames, rows, nx) of the rows `rows`; S, s_0 (nz, ny, nx) torch tensors, D (frames,) detuning."""
+    """Exit G (frames, rows, nx) of the rows `rows`; S, s_0 (nz, ny, nx) torch tensors, D (frames,) detuning,
+    all on one device."""
     nz, _, nx = plan["shape"]
     dz, _, dx = plan["voxel"]
     m00, m01, m10, m11 = matrices(S[:, rows], s_0[:, rows], plan["medium"])
     frames, ny, dtype = len(D), m00.shape[1], S.dtype
+    device = S.device
     layer = torch.exp(-1j * D * dz).to(dtype)[:, None, None]
     half = torch.exp(-0.5j * D * dz).to(dtype)[:, None, None]
     if plan["shift"]:
-        inflow = torch.ones((frames, ny, plan["shift"]), dtype=dtype)
-        E_0 = torch.ones((frames, ny, nx), dtype=dtype)
+        inflow = torch.ones((frames, ny, plan["shift"]), dtype=dtype, device=device)
+        E_0 = torch.ones((frames, ny, nx), dtype=dtype, device=device)
     else:
         N = plan["row_length"]
-        q = torch.fft.fftfreq(N, dtype=torch.float64)
+        q = torch.fft.fftfreq(N, dtype=torch.float64, device=device)
         phase = torch.exp(-2j * math.pi * q * plan["pixels"]).to(dtype)
-        E_0 = torch.ones((frames, ny, N), dtype=dtype)
+        E_0 = torch.ones((frames, ny, N), dtype=dtype, device=device)
     G = None
     for k in range(nz):
         inner = E_0 if plan["shift"] else E_0[..., :nx]
