@@ -32,7 +32,7 @@ def test_exit_fields_equal_the_oracle(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("transport", ["shift", "fourier"])
-@pytest.mark.parametrize("n", [1, 2, 8, 9, 17])
+@pytest.mark.parametrize("n", [1, 2, 8, 9, 17, 41])
 def test_any_number_of_frames_equals_the_oracle(
     problem, operator_of, oracle_kwargs, relative, tolerance, asymmetric, n, transport, dtype
 ):

@@ -364,7 +364,9 @@ def estimate_memory(op, n_frames):
         plan = op._plan | {"frames": n_frames}
         return int(fields + gradient + op._engine.workspace(plan, op._single, adjoint=True))
     tables = (n_frames + lanes) * (nz + width) * complex_bytes
-    per_thread = nz * nx * (16 + 8) * real_bytes + 2 * lanes * (width + op.row_length) * complex_bytes
+    pair = op.shift and op.orientation == "k_h" and lanes * real_bytes == 64 and n_frames > lanes
+    rows = (4 if pair else 2) * (width + op.row_length) + (width + op.row_length / lanes if op.shift else 0)
+    per_thread = nz * nx * (16 + 8) * real_bytes + lanes * rows * complex_bytes
     if op.scheme == "etd2rk":  # kept and repeated states, and a dozen rows
         states = 2 * math.ceil(math.sqrt(nz)) + 12
         per_thread += states * lanes * (nx + op.row_length) * complex_bytes
