@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._arrays import module
+
 
 @dataclass
 class Adam:
-    """Adam on one array, real or complex; the second moment is |g|^2, blind to the global phase."""
+    """Adam on one array, real or complex; the second moment is |g|^2, blind to the global phase. NumPy or CuPy."""
 
     m: np.ndarray
     v: np.ndarray
@@ -16,15 +18,16 @@ class Adam:
     beta_2: float = 0.99
 
     @classmethod
-    def zeros(cls, shape, dtype):
-        """Before the first step of an array of ``dtype``."""
-        m = np.zeros(shape, dtype)
-        return cls(m, np.zeros(shape, m.real.dtype))
+    def zeros(cls, shape, dtype, xp=np):
+        """Before the first step of an array of ``dtype`` of the module ``xp``."""
+        m = xp.zeros(shape, dtype)
+        return cls(m, xp.zeros(shape, m.real.dtype))
 
     def direction(self, gradient):
         self.steps += 1
+        xp = module(gradient)
         self.m += (1 - self.beta_1) * (gradient - self.m)
         self.v += (1 - self.beta_2) * (gradient.real**2 + gradient.imag**2 - self.v)
         m = self.m / (1 - self.beta_1**self.steps)
-        v = np.sqrt(self.v / (1 - self.beta_2**self.steps))
-        return m / np.maximum(v, np.finfo(v.dtype).tiny ** 0.5)
+        v = xp.sqrt(self.v / (1 - self.beta_2**self.steps))
+        return m / xp.maximum(v, np.finfo(v.dtype).tiny ** 0.5)
