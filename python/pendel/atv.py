@@ -47,8 +47,8 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
         support = check("support", support, S.shape, bool, axes="(nz, ny, nx)")
     omega = S.size if support is None else xp.count_nonzero(support)
     adj_S, total = xp.zeros_like(S), 0.0
-    if xp is not np:
-        omega = xp.maximum(omega, 1)  # of nothing: 0, which a device would have to be waited for
+    if support is not None and xp is not np:
+        omega = xp.maximum(omega, 1)  # nobody waits to hear that it is 0; the sum is 0 then
     elif omega == 0:
         return 0.0, adj_S
     step = max(1, (SLAB if xp is np else DEVICE_SLAB) // max(1, S[0].size))

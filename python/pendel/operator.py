@@ -175,6 +175,7 @@ class TakagiTaupin:
             "threads": self.threads,
         }
         self._single = self.dtype == np.complex64
+        self._weights = {}  # of the adjoint of `incident_row`, by length of the row, uploaded once
         self._engine = _device.Cpu() if index is None else _device.Cuda(index, self._plan, self._single)
 
     def _row_length(self, plane_wave):
@@ -330,7 +331,10 @@ class TakagiTaupin:
     def _incident_row_adj(self, adj_row):
         # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
         outside, left, right, box = self._padding(adj_row.shape[1])
-        left, right = (self._engine.xp.asarray(w.astype(self._real)) for w in (left, right))
+        if adj_row.shape[1] not in self._weights:
+            upload = self._engine.upload
+            self._weights[adj_row.shape[1]] = [upload(w.astype(self._real)) for w in (left, right)]
+        left, right = self._weights[adj_row.shape[1]]
         adj_incident = adj_row[:, box].copy()
         adj_incident[:, 0] += (adj_row[:, outside] * left).sum(axis=1)
         adj_incident[:, -1] += (adj_row[:, outside] * right).sum(axis=1)

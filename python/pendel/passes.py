@@ -208,7 +208,7 @@ class Pass:
         rows = [weight * sums, misfit]
         if adj_fields is not None:
             if fit.flux is not None:
-                adj_D *= fit.flux[indices[chunk], None, None]
+                adj_D *= fit.flux[indices[chunk]][:, None, None]
             for (fraction, _), F, adj_E_h in zip(self.operators, spectra, adj_fields, strict=True):
                 F *= adj_D * self.real.type(2 * fraction)
                 adj_E_h[chunk][..., self.seen] = self.far_field.adjoint_chunk(F)
