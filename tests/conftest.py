@@ -23,6 +23,32 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"GPU tests skipped: {skipped}")
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Path of the CUDA engine's text, compiled for the host."""
+    from emulated import build
+
+    return build(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    """A CUDA device with CuPy, or an emulated one with the stand-in for CuPy."""
+    if request.param == "gpu":
+        import pendel
+
+        if not pendel.cuda_available():
+            pytest.skip(f"no GPU to run on: {pendel.info()['cuda']}")
+        import cupy
+
+        yield SimpleNamespace(cupy=cupy, unharmed=lambda: True, strict=False)
+    else:
+        from standin import Standin, installed
+
+        with installed(Standin(request.getfixturevalue("built"))) as standin:
+            yield SimpleNamespace(cupy=standin.cupy, unharmed=standin.unharmed, strict=True)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20250618)

@@ -311,7 +311,9 @@ def _label(input, structure=None, output=None):
     return ndarray(labels), number
 
 
-def _gaussian_filter(input, sigma, order=0, output=None, mode="reflect", cval=0.0, truncate=4.0, radius=None, axes=None):
+def _gaussian_filter(
+    input, sigma, order=0, output=None, mode="reflect", cval=0.0, truncate=4.0, radius=None, axes=None
+):
     return ndarray(scipy.ndimage.gaussian_filter(input._bare, sigma, order, None, mode, cval, truncate))
 
 

@@ -38,11 +38,6 @@ class Gpu:
         pass
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("cuda"))
-
-
 @pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
 def engine(request):
     if request.param == "gpu":
