@@ -41,12 +41,12 @@ def device(request):
             pytest.skip(f"no GPU to run on: {pendel.info()['cuda']}")
         import cupy
 
-        yield SimpleNamespace(cupy=cupy, unharmed=lambda: True, strict=False)
+        yield SimpleNamespace(cupy=cupy, unharmed=lambda: True, strict=False, transfers=[])
     else:
-        from standin import Standin, installed
+        from standin import Standin, installed, transfers
 
         with installed(Standin(request.getfixturevalue("built"))) as standin:
-            yield SimpleNamespace(cupy=standin.cupy, unharmed=standin.unharmed, strict=True)
+            yield SimpleNamespace(cupy=standin.cupy, unharmed=standin.unharmed, strict=True, transfers=transfers)
 
 
 @pytest.fixture

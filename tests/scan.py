@@ -9,7 +9,7 @@ KEV = 1.602176634e-16
 # About ten times the susceptibilities of gold at 9 keV, so that a crystal of some 10 voxels scatters dynamically.
 STRONG = Crystal(-9.4e-4 + 8.5e-5j, 7.4e-4 - 8.4e-5j, 6.6e-4 - 4.0e-5j, name="strong", hkl=(1, 1, 1))
 FRAMES = 8
-SHAPE = (6, 7, 8)
+SHAPE = (5, 5, 7)
 
 
 def make_model(dtype="complex128", **changes):
