@@ -28,7 +28,8 @@ class Evaluation(NamedTuple):
     where the scale was given.
     free : float64 (4,), sums over the held-out pixels: misfit numerator and denominator, loss terms, and their number;
     None without such pixels.
-    Of a model on a device all of them are CuPy arrays, the numbers of shape (); float() of one waits for the device.
+    Of a model on a device all of them are CuPy arrays, the numbers of shape (), but for a scale that was given; float()
+    of one waits for the device.
     """
 
     loss: float
