@@ -41,12 +41,19 @@ def device(request):
             pytest.skip(f"no GPU to run on: {pendel.info()['cuda']}")
         import cupy
 
-        yield SimpleNamespace(cupy=cupy, unharmed=lambda: True, strict=False, transfers=[])
+        yield SimpleNamespace(cupy=cupy, unharmed=lambda: True, strict=False, transfers=[], watch=bool)
     else:
-        from standin import Standin, installed, transfers
+        from standin import Standin, installed, transfers, watch
 
         with installed(Standin(request.getfixturevalue("built"))) as standin:
-            yield SimpleNamespace(cupy=standin.cupy, unharmed=standin.unharmed, strict=True, transfers=transfers)
+            yield SimpleNamespace(
+                cupy=standin.cupy,
+                unharmed=standin.unharmed,
+                strict=True,
+                transfers=transfers,
+                watch=lambda on: setattr(watch, "on", on),
+            )
+            watch.on = False
 
 
 @pytest.fixture

@@ -24,11 +24,16 @@ NUMPY_NAMES = {
     "le": "less_equal", "lt": "less", "mul": "multiply", "ne": "not_equal", "or": "bitwise_or", "pow": "power",
     "sub": "subtract", "truediv": "true_divide", "xor": "bitwise_xor",
 }  # fmt: skip
+watch = types.SimpleNamespace(on=False, depth=0)  # ``on``: an array made where no device is the current one is an error
 transfers = []  # ("to the host" or "to the device", elements)
 
 
 def count(direction, elements):
     transfers.append((direction, int(elements)))
+
+
+def look():
+    assert watch.depth or not watch.on, "an array made on whatever device is the current one"
 
 
 def bare(value):
@@ -61,6 +66,8 @@ class ndarray:
 
     def __init__(self, bare):
         self._bare = np.asarray(bare)
+        if self._bare.base is None:  # not a view
+            look()
 
     shape = property(lambda self: self._bare.shape)
     dtype = property(lambda self: self._bare.dtype)
@@ -331,6 +338,7 @@ class Standin(Emulated):
 
     def _cupy(self):
         def empty(shape, dtype=float, order="C"):
+            look()
             shape = (shape,) if np.isscalar(shape) else shape
             return ndarray(self._empty(shape, dtype).view(np.ndarray))
 
@@ -338,10 +346,15 @@ class Standin(Emulated):
         cupy.ndarray, cupy.uint8 = ndarray, np.uint8
         for name, function in ({n: _ufunc(n) for n in UFUNCS} | _functions(empty)).items():
             setattr(cupy, name, function)
+
+        @contextlib.contextmanager
+        def device(index):
+            watch.depth += 1
+            yield
+            watch.depth -= 1
+
         stream = types.SimpleNamespace(ptr=0)
-        cupy.cuda = types.SimpleNamespace(
-            get_current_stream=lambda: stream, Device=lambda index: contextlib.nullcontext(index)
-        )
+        cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, Device=device)
         self.modules = {"pendel._cuda": self.module, "cupy": cupy}
         for name, functions in {
             "cupyx": {},

@@ -90,7 +90,9 @@ def test_a_run_takes_the_steps_of_the_cpu_and_copies_no_array(device, given, rel
     options = {"epochs": 4, "batches": 3, "learning_rate": 0.05, "seed": 3} | QUIET | given | RECIPES[name]
     device.unharmed()
     seen.clear()
+    device.watch(True)
     found = reconstruct(make_model(dtype, device="cuda"), **options, callback=mark)
+    device.watch(False)
     assert device.unharmed(), "a kernel wrote outside its arrays"
     same(found, reconstruct(make_model(dtype), **options), relative, tolerance)
     assert np.array_equal(found.support, given["start"] != 0) != bool(options["shrink_wrap_every"])
@@ -154,10 +156,17 @@ def test_lbfgs_and_polish_are_those_of_the_cpu(device, given, relative):
     xp = device.cupy
     cpu, model = make_model(), make_model(device="cuda")
     options = {"iterations": 2, "atv_weight": 0.01, "free_fraction": 0.05} | QUIET
-    same(lbfgs(model, **given, **options), lbfgs(cpu, **given, **options), relative, 1e-11)
+    device.watch(True)
+    found = lbfgs(model, **given, **options)
+    device.watch(False)
+    same(found, lbfgs(cpu, **given, **options), relative, 1e-11)
     options = {"rounds": 1, "iterations": (1, 1), "flux": np.linspace(0.9, 1.1, FRAMES)} | QUIET
     uploaded = {name: xp.asarray(value) for name, value in given.items()}
-    same(polish(model, **uploaded, **options), polish(cpu, **given, **options), relative, 1e-11)
+    expected = polish(cpu, **given, **options)
+    same(polish(model, **uploaded, **options), expected, relative, 1e-11)
+    device.watch(True)
+    same(polish(model, **given, **options), expected, relative, 1e-11)
+    device.watch(False)
 
 
 def test_the_ways_to_a_start_take_a_model_on_a_device(device, given, relative):

@@ -6,6 +6,7 @@ and the two sweeps with the arrays' order of ``csrc/bindings.cpp``.
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -146,6 +147,17 @@ class Cuda:
 
     def check_drift(self, drift, most, adj_S):
         adj_S *= self.xp.where(drift.max() <= most, 1, np.nan).astype(adj_S.real.dtype)
+
+
+def on_device(method):
+    """Run a method with the device of ``self._engine`` as CuPy's current one, where new arrays come to lie."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        with self._engine.here():
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 def parse(device):

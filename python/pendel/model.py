@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 
 from . import _checks, loss
+from ._device import on_device
 from .crystal import Crystal, polarization_fractions
 from .experiment import Experiment
 from .farfield import FarField
@@ -142,6 +143,7 @@ class Model:
                 )
         return tuple(sizes)
 
+    @on_device
     def intensities(self, S, frames=None, s_0=None, *, dq=None, flux=None):
         """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
 
@@ -150,8 +152,7 @@ class Model:
         """
         frames = _checks.frame_indices(frames, self.n_frames)
         dqs, flux = self._dq(dq), self._flux(flux)
-        with self._engine.here():
-            return self._pass.intensities(S, frames, s_0, dqs, flux)
+        return self._pass.intensities(S, frames, s_0, dqs, flux)
 
     def loss_and_adjoint(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
         """(loss, adj_S), equation (3): float and complex (nz, ny, nx), dL = Re sum conj(adj_S) dS.
@@ -167,6 +168,7 @@ class Model:
         result = self.evaluate(S, data, mask, frames, scale, s_0, support)
         return result.loss, result.adj_S
 
+    @on_device
     def evaluate(
         self,
         S,
@@ -195,9 +197,9 @@ class Model:
 
     def _run(self, S, fit, frames, scale, s_0, support, gradient):
         frames = _checks.frame_indices(frames, self.n_frames)
-        with self._engine.here():
-            return self._pass.run(S, fit, frames, scale, s_0, support, gradient)
+        return self._pass.run(S, fit, frames, scale, s_0, support, gradient)
 
+    @on_device
     def misfit(self, S, data, mask=None, frames=None, s_0=None):
         """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
         result = self._run(S, self._fit(data, mask), frames, None, s_0, None, gradient=False)

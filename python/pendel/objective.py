@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _checks
 from ._arrays import either, host, module
+from ._device import on_device
 from .atv import atv
 from .loss import Likelihood, bad_count, bad_data, check_data, check_mask, frame_sums, frame_weights
 from .passes import Evaluation
@@ -45,17 +46,22 @@ class Objective:
         seed=0,
         surface=False,
     ):
-        self.model, self.surface = model, surface
+        self.model, self.surface, self._engine = model, surface, model._engine
         self.likelihood = Likelihood(likelihood, background)
         weight = _checks.number("atv_weight", atv_weight, at_least=0)
         self._atv = {"p": _checks.number("atv_p", atv_p, at_least=1), "q": _checks.number("atv_q", atv_q, above=0)}
         self.density = _checks.choice("s_0", s_0, DENSITIES)
         self.free_fraction = _checks.number("free_fraction", free_fraction, at_least=0, below=1)
+        self._prepare(data, mask, free_fraction, weight, seed)
+
+    @on_device
+    def _prepare(self, data, mask, free_fraction, weight, seed):
+        model = self.model
         shape = (model.n_frames, *model.experiment.detector_shape)
         self.free = free_pixels(shape, free_fraction, host(mask), seed) if self.free_fraction else None
         self.data, self.mask, free = data, mask, self.free
-        upload = model._engine.upload
-        if not model._engine.looks:
+        upload = self._engine.upload
+        if not self._engine.looks:
             data, mask = check_data("data", data, shape, either), check_mask("mask", mask, shape, either)
             # no wider than the model's numbers, which they become anyway: they have to stay on the device
             data = data.astype(model._real) if data.dtype.itemsize > model._real.itemsize else data
@@ -70,14 +76,16 @@ class Objective:
         """The `Pixels` of the fit."""
         return self.model._fit(self.data, self.mask, **self._kwargs).pixels
 
+    @on_device
     def mean_intensity(self):
         """I_mean of (1), over the pixels that are fitted."""
         pixels, total = self.pixels(), 0.0
         for frame in range(self.model.n_frames):
-            root, good = pixels.load(self.model._engine.upload(np.array([frame])))
+            root, good = pixels.load(self._engine.upload(np.array([frame])))
             total += float(frame_weights(good, root) @ frame_sums(root * root))
         return total / self.model.n_frames
 
+    @on_device
     def evaluate(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
         """`Evaluation` of ``frames`` at their best scale; its loss and adj_S are those of (1).
 
@@ -97,21 +105,23 @@ class Objective:
             now = now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
         return now
 
+    @on_device
     def on_host(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
         """`evaluate` with NumPy arrays and floats in and out, wherever the model works."""
         given = S, support, s_0, angle_offsets, flux
-        if self.model._engine.looks:
+        if self._engine.looks:
             return self.evaluate(*given[:2], frames, *given[2:])
-        S, support, s_0, angle_offsets, flux = (self.model._engine.upload(a) for a in given)
+        S, support, s_0, angle_offsets, flux = (self._engine.upload(a) for a in given)
         values = (host(value) for value in self.evaluate(S, support, frames, s_0, angle_offsets, flux))
         return Evaluation(*(float(v) if v is not None and v.ndim == 0 else v for v in values))
 
+    @on_device
     def trusted(self, S, support, trim, angle_offsets=None, flux=None):
         """The mask without the pixels that S misses by more than ``trim`` times the rms of sqrt(model) - sqrt(data).
 
         Arguments on the host; the mask lies where the data do.
         """
-        upload = self.model._engine.upload
+        upload = self._engine.upload
         S, support, angle_offsets, flux = (upload(a) for a in (S, support, angle_offsets, flux))
         model, s_0 = self.model, support.astype(S.real.dtype) if self.density == "support" else None
         dq = None if angle_offsets is None else self.turns.dq(angle_offsets)[0]

@@ -192,6 +192,7 @@ class TakagiTaupin:
             f"threads={self.threads})"
         )
 
+    @_device.on_device
     def forward(self, S, dq, s_0=None, incident=None, *, return_E_0=False, return_state=False):
         """Exit fields E_h of the crystal function S for every rocking offset.
 
@@ -237,6 +238,7 @@ class TakagiTaupin:
             extra.append(State(E_h, E_0))
         return (E_h, *extra) if extra else E_h
 
+    @_device.on_device
     def adjoint(self, S, dq, adj_E_h, s_0=None, incident=None, *, state=None, support=None):
         """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (no stored fields).
 
@@ -316,6 +318,7 @@ class TakagiTaupin:
         outside, box = first if self.orientation == "symmetric" else (slice(nx, None), slice(0, nx))
         return outside, left, 1 - left, box
 
+    @_device.on_device
     def incident_row(self, incident):
         """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
         _, ny, nx = self.shape

@@ -152,15 +152,6 @@ def reconstruct(
         seed=seed,
     )
     given, upload = objective.likelihood, model._engine.upload
-    pixels = objective.pixels() if refine_angles or refine_intensities else None
-    options = _Options(
-        batches,
-        amplitude_bound,
-        phase_only_epochs,
-        refine_after,
-        Angles(model.experiment, pixels, given.nats, spreads[0], upload) if refine_angles else None,
-        Flux(model.experiment, pixels, given, spreads[1], upload) if refine_intensities else None,
-    )
     settings = {
         "s_0": s_0,
         "likelihood": likelihood,
@@ -170,6 +161,15 @@ def reconstruct(
     }
 
     with model._engine.here():
+        pixels = objective.pixels() if refine_angles or refine_intensities else None
+        options = _Options(
+            batches,
+            amplitude_bound,
+            phase_only_epochs,
+            refine_after,
+            Angles(model.experiment, pixels, given.nats, spreads[0], upload) if refine_angles else None,
+            Flux(model.experiment, pixels, given, spreads[1], upload) if refine_intensities else None,
+        )
         if resume and os.path.exists(checkpoint):
             run = _checkpoint.load(checkpoint, model, seed, settings)
         else:
