@@ -7,8 +7,13 @@ number gets to the host, a transfer is counted too.
 """
 
 import contextlib
+import ctypes
+import os
+import subprocess
 import sys
+import tempfile
 import types
+from pathlib import Path
 
 import numpy as np
 import scipy.fft
@@ -333,6 +338,68 @@ def _kl_div(x, y):
     return ndarray(scipy.special.kl_div(bare(x), bare(y)))
 
 
+class ElementwiseKernel:
+    """CuPy's, its text compiled by the host compiler; T is complex or real, R real."""
+
+    SOURCE = """
+#include <cmath>
+#include <complex>
+#include <cstddef>
+using std::abs; using std::complex; using std::pow; using std::sqrt;
+#define __device__
+PREAMBLE
+template <class T, class R>
+void run(std::ptrdiff_t size, void** at, const std::ptrdiff_t* step) {
+  for (std::ptrdiff_t i = 0; i < size; ++i) {
+    ARGUMENTS
+    OPERATION
+  }
+}
+"""
+    TYPES = {"complex64": "complex<float>, float", "complex128": "complex<double>, double"}
+    TYPES |= {"float32": "float, float", "float64": "double, double"}
+
+    def __init__(self, in_params, out_params, operation, name="kernel", reduce_dims=True, preamble="", no_return=False,
+                 return_tuple=False, **kwargs):  # fmt: skip
+        split = [[p.split() for p in params.split(",")] for params in (in_params, out_params)]
+        self.params, self.inputs = split[0] + split[1], len(split[0])
+        lines = []
+        for i, (*raw, kind, param) in enumerate(self.params):
+            kind = {"int64": "long long"}.get(kind, kind) + " const" * (i < self.inputs)
+            pointer = f"static_cast<{kind}*>(at[{i}])"
+            lines.append(f"auto {param} = {pointer};" if raw else f"{kind}& {param} = {pointer}[i * step[{i}]];")
+        text = self.SOURCE.replace("PREAMBLE", preamble).replace("OPERATION", operation)
+        text = text.replace("ARGUMENTS", " ".join(lines))
+        for dtype, both in self.TYPES.items():
+            text += f'extern "C" void {dtype}(std::ptrdiff_t size, void** at, const std::ptrdiff_t* step)'
+            text += f" {{ run<{both}>(size, at, step); }}\n"
+        with tempfile.TemporaryDirectory() as folder:
+            source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+            source.write_text(text)
+            command = [os.environ.get("CXX", "g++"), "-std=c++17", "-O1", "-fPIC", "-shared", source, "-o", library]
+            made = subprocess.run(command, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
+            self.library = ctypes.CDLL(str(library))
+
+    def __call__(self, *args):
+        assert len(args) == len(self.params)
+        T = next(a.dtype for a, (*_, kind, _) in zip(args, self.params, strict=True) if kind == "T")
+        dtypes = {"T": T, "R": np.zeros(0, T).real.dtype, "bool": np.dtype(bool), "int64": np.dtype(np.int64)}
+        outputs = args[self.inputs :]
+        shape, kept, steps = outputs[0].shape, [], []
+        for i, (arg, (*raw, kind, param)) in enumerate(zip(args, self.params, strict=True)):
+            if isinstance(arg, ndarray):
+                assert arg.dtype == dtypes[kind], f"{param}: {arg.dtype} is no {kind}, which is {dtypes[kind]}"
+                assert raw or arg.shape in (shape, ()) and (arg.flags.c_contiguous or i < self.inputs)
+            else:
+                assert i < self.inputs and isinstance(arg, SCALARS)
+            kept.append(np.ascontiguousarray(bare(arg), dtypes[kind]))
+            steps.append(int(np.ndim(bare(arg)) > 0))
+        pointers = (ctypes.c_void_p * len(kept))(*(a.ctypes.data for a in kept))
+        self.library[T.name](ctypes.c_ssize_t(outputs[0].size), pointers, (ctypes.c_ssize_t * len(kept))(*steps))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
 class Standin(Emulated):
     """The module ``_cuda`` under test with this CuPy; ``modules``: all that `install` puts in place."""
 
@@ -343,7 +410,7 @@ class Standin(Emulated):
             return ndarray(self._empty(shape, dtype).view(np.ndarray))
 
         cupy = types.ModuleType("cupy")
-        cupy.ndarray, cupy.uint8 = ndarray, np.uint8
+        cupy.ndarray, cupy.uint8, cupy.ElementwiseKernel = ndarray, np.uint8, ElementwiseKernel
         for name, function in ({n: _ufunc(n) for n in UFUNCS} | _functions(empty)).items():
             setattr(cupy, name, function)
 

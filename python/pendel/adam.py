@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import _kernels
 from ._arrays import module
 
 
@@ -25,9 +26,12 @@ class Adam:
 
     def direction(self, gradient):
         self.steps += 1
-        xp = module(gradient)
+        bias = 1 - self.beta_1**self.steps, 1 - self.beta_2**self.steps
+        tiny = np.finfo(self.v.dtype).tiny ** 0.5
+        if module(gradient) is not np:
+            return _kernels.adam(gradient, self.m, self.v, 1 - self.beta_1, 1 - self.beta_2, *bias, tiny)
         self.m += (1 - self.beta_1) * (gradient - self.m)
         self.v += (1 - self.beta_2) * (gradient.real**2 + gradient.imag**2 - self.v)
-        m = self.m / (1 - self.beta_1**self.steps)
-        v = xp.sqrt(self.v / (1 - self.beta_2**self.steps))
-        return m / xp.maximum(v, np.finfo(v.dtype).tiny ** 0.5)
+        m = self.m / bias[0]
+        v = np.sqrt(self.v / bias[1])
+        return m / np.maximum(v, tiny)

@@ -12,10 +12,10 @@ differences between two of its voxels count, and Omega counts its voxels instead
 
 import numpy as np
 
-from . import _checks
-from ._arrays import cast, module
+from . import _checks, _kernels
+from ._arrays import module
 
-SLAB, DEVICE_SLAB = 1 << 18, 1 << 24  # voxels worked on at a time, on the CPU and on a device
+SLAB = 1 << 18  # voxels worked on at a time
 
 
 def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
@@ -45,35 +45,38 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
     eps = _checks.number("eps", eps, at_least=0)
     if support is not None:
         support = check("support", support, S.shape, bool, axes="(nz, ny, nx)")
-    omega = S.size if support is None else xp.count_nonzero(support)
-    adj_S, total = xp.zeros_like(S), 0.0
-    if support is not None and xp is not np:
-        omega = xp.maximum(omega, 1)  # nobody waits to hear that it is 0; the sum is 0 then
-    elif omega == 0:
+    if xp is not np:
+        omega = S.size if support is None else xp.maximum(xp.count_nonzero(support), 1)  # nobody waits to hear of 0
+        terms, adj_S = _kernels.atv(S, support, p, q, eps, weight / omega)
+        return weight * terms.sum(dtype=np.float64) / omega, adj_S
+    omega = S.size if support is None else np.count_nonzero(support)
+    adj_S, total = np.zeros_like(S), 0.0
+    if omega == 0:
         return 0.0, adj_S
-    step = max(1, (SLAB if xp is np else DEVICE_SLAB) // max(1, S[0].size))
+    step = max(1, SLAB // max(1, S[0].size))
     for first in range(0, len(S), step):
         planes = slice(first, min(first + step, len(S)))
         differences = [_difference(S, axis, planes, support) for axis in range(3)]
         base = sum(_power(d, p) for d in differences) + S.real.dtype.type(eps)
         values = base ** (q / p)
-        factor = _positive_power(base, q / p - 1)
-        factor *= cast(weight * q / omega, S.real.dtype)
+        factor = np.zeros_like(base)
+        np.power(base, q / p - 1, out=factor, where=base > 0)
+        factor *= S.real.dtype.type(weight * q / omega)
         if support is not None:
             values *= support[planes]
-        total += values.sum(dtype=np.float64)
+        total += float(values.sum(dtype=np.float64))
         for axis, d in enumerate(differences):
             # Reverse (1)
             if p != 2:
-                d *= _positive_power(xp.abs(d), p - 2)
+                size = np.abs(d)
+                d *= np.power(size, p - 2, out=np.zeros_like(size), where=size > 0)
             d *= factor
             # Reverse (2): d = S[next] - S[here]
             here, after = _pair(adj_S, axis, planes)
             kept = d[_but_last(axis, planes, len(S))]
             here -= kept
             after += kept
-    value = weight * total / omega
-    return float(value) if xp is np else value, adj_S
+    return weight * total / omega, adj_S
 
 
 def _there(name, value, shape, dtype, axes):
@@ -83,14 +86,6 @@ def _there(name, value, shape, dtype, axes):
         raise TypeError(f"{name}: expected {what}, got {_checks.describe(value)}; convert it with cupy.asarray")
     _checks.kind_and_shape(name, value, shape, np.dtype(dtype), axes)
     return value
-
-
-def _positive_power(base, exponent):
-    """base^exponent where base > 0, elsewhere 0."""
-    xp = module(base)
-    if xp is np:
-        return np.power(base, exponent, out=np.zeros_like(base), where=base > 0)
-    return xp.where(base > 0, xp.power(base, exponent), 0)
 
 
 def _pair(S, axis, planes):
@@ -111,11 +106,10 @@ def _but_last(axis, planes, nz):
 
 def _difference(S, axis, planes, support):
     """Equation (2) for the voxels of ``planes``; 0 where a support does not hold both voxels."""
-    xp = module(S)
-    d = xp.zeros_like(S[planes])
+    d = np.zeros_like(S[planes])
     here, after = _pair(S, axis, planes)
     kept = d[_but_last(axis, planes, len(S))]
-    xp.subtract(after, here, out=kept)
+    np.subtract(after, here, out=kept)
     if support is not None:
         here, after = _pair(support, axis, planes)
         kept *= here & after
@@ -124,5 +118,4 @@ def _difference(S, axis, planes, support):
 
 def _power(d, p):
     """|d|^p, real."""
-    xp = module(d)
-    return xp.square(d.real) + xp.square(d.imag) if p == 2 else xp.abs(d) ** p
+    return np.square(d.real) + np.square(d.imag) if p == 2 else np.abs(d) ** p

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _kernels
 from . import checkpoint as _checkpoint
 from ._arrays import host, module
 from .adam import Adam
@@ -289,8 +289,11 @@ def _step(run, now, options):
         u = rate * run.adams["phase"].direction((now.adj_S * xp.conj(run.S)).imag)
         run.S = bounded(run.S * xp.exp(-1j * u), bound)
         return
-    step = rate * run.adams["S"].direction(now.adj_S)
-    run.S = bounded(xp.where(run.support, run.S - step, 0), bound)
+    direction = run.adams["S"].direction(now.adj_S)
+    if xp is np:
+        run.S = bounded(np.where(run.support, run.S - rate * direction, 0), bound)
+    else:
+        run.S = _kernels.step(run.S, direction, run.support, rate, bound)
     if run.s_0 is not None:
         moved = run.s_0 - rate * run.adams["s_0"].direction(now.adj_s_0)
         run.s_0 = xp.where(run.support, xp.clip(moved, 0, bound), 0)
