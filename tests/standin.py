@@ -161,8 +161,10 @@ class Standin(Emulated):
         @contextlib.contextmanager
         def device(index):
             watch.depth += 1
-            yield
-            watch.depth -= 1
+            try:
+                yield
+            finally:
+                watch.depth -= 1
 
         stream = types.SimpleNamespace(ptr=0)
         cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, Device=device)

@@ -213,7 +213,8 @@ class Pass:
             for (fraction, _), F, adj_E_h in zip(self.operators, spectra, adj_fields, strict=True):
                 F *= adj_D * self.real.type(2 * fraction)
                 adj_E_h[chunk][..., self.seen] = self.far_field.adjoint_chunk(F)
-                adj_E_h[chunk][..., : self.seen.start] = 0
+                if self.seen.start:
+                    adj_E_h[chunk][..., : self.seen.start] = 0
         rows.append(loss.frame_sums(xp.square(root, out=root)))
         if fit.pixels.free is not None:
             root, free = fit.pixels.load_free(indices[chunk])

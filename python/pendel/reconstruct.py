@@ -286,7 +286,7 @@ def _step(run, now, options):
     xp, rate, bound = module(run.S), run.S.real.dtype.type(run.rate), options.amplitude_bound
     if run.epoch < options.phase_only_epochs:
         # S = |S| exp(i u): dL/du = Re(conj(adj_S) i S)
-        u = rate * run.adams["phase"].direction((now.adj_S * xp.conj(run.S)).imag)
+        u = run.adams["phase"].direction((now.adj_S * xp.conj(run.S)).imag) * rate
         run.S = bounded(run.S * xp.exp(-1j * u), bound)
         return
     direction = run.adams["S"].direction(now.adj_S)
@@ -295,7 +295,7 @@ def _step(run, now, options):
     else:
         run.S = _kernels.step(run.S, direction, run.support, rate, bound)
     if run.s_0 is not None:
-        moved = run.s_0 - rate * run.adams["s_0"].direction(now.adj_s_0)
+        moved = run.s_0 - run.adams["s_0"].direction(now.adj_s_0) * rate
         run.s_0 = xp.where(run.support, xp.clip(moved, 0, bound), 0)
 
 
