@@ -8,8 +8,6 @@ import sys
 
 import numpy as np
 
-from . import _checks
-
 
 def module(array):
     """NumPy, or CuPy for one of its arrays."""
@@ -27,11 +25,6 @@ def host(value):
     if value is None:
         return None
     return np.asarray(value) if module(value) is np else value.get()
-
-
-def either(name, value):
-    """``value`` as a NumPy array, or as it is where it is one of CuPy; raises TypeError naming it."""
-    return _checks.numpy_array(name, value) if module(value) is np else value
 
 
 def cast(value, dtype):

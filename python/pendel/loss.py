@@ -75,7 +75,7 @@ def residual(D, root, good, weight, scale):
     # A pixel with D = 0 has no gradient: its amplitude may grow with any phase.
     _divide(r, amplitude)
     r[amplitude == 0] = 0
-    r *= (root_scale * weight).astype(D.dtype)[:, None, None]
+    r *= (weight * root_scale).astype(D.dtype)[:, None, None]
     return sums, r
 
 
@@ -104,7 +104,7 @@ def poisson_residual(D, root, good, weight, scale, background):
     if good is not None:
         terms *= good
         adj_D *= good
-    adj_D *= (scale * weight).astype(D.dtype)[:, None, None]
+    adj_D *= (weight * scale).astype(D.dtype)[:, None, None]
     return frame_sums(terms), adj_D
 
 

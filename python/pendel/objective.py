@@ -9,7 +9,7 @@ long exposure.
 import numpy as np
 
 from . import _checks
-from ._arrays import either, host, module
+from ._arrays import host, module
 from ._device import on_device
 from .atv import atv
 from .loss import Likelihood, bad_count, bad_data, check_data, check_mask, frame_sums, frame_weights
@@ -58,19 +58,25 @@ class Objective:
     def _prepare(self, data, mask, free_fraction, weight, seed):
         model = self.model
         shape = (model.n_frames, *model.experiment.detector_shape)
+        there = not self._engine.looks
+        if there:
+            data, mask = check_data("data", data, shape, self._once), check_mask("mask", mask, shape, self._once)
         self.free = free_pixels(shape, free_fraction, host(mask), seed) if self.free_fraction else None
         self.data, self.mask, free = data, mask, self.free
-        upload = self._engine.upload
-        if not self._engine.looks:
-            data, mask = check_data("data", data, shape, either), check_mask("mask", mask, shape, either)
+        if there:
             # no wider than the model's numbers, which they become anyway: they have to stay on the device
             data = data.astype(model._real) if data.dtype.itemsize > model._real.itemsize else data
-            self.data, self.mask, free = upload(data), upload(mask), upload(free)
+            self.data, self.mask, free = (self._engine.upload(a) for a in (data, mask, free))
             if bad_count(self.data, self.mask):
                 raise ValueError(f"data: {bad_data(self.data, self.mask)}")
         self._kwargs = {"likelihood": self.likelihood.name, "background": self.likelihood.background, "free": free}
-        self.turns = Turns(model.experiment, upload)
+        self.turns = Turns(model.experiment, self._engine.upload)
         self._weight = weight * self.mean_intensity() if weight else 0.0
+
+    def _once(self, name, value):
+        """An array of the host or of the device, for what is given once."""
+        there = hasattr(value, "__cuda_array_interface__")
+        return self._engine.take(name, value) if there else _checks.numpy_array(name, value)
 
     def pixels(self):
         """The `Pixels` of the fit."""
