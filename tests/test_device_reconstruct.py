@@ -6,7 +6,18 @@ Emulated (standin.py) and, marked gpu, on a GPU.
 import cube
 import numpy as np
 import pytest
-from pendel import Model, coarse, kinematic, kinematic_start, lbfgs, multiscale, polish, reconstruct, store
+from pendel import (
+    Model,
+    coarse,
+    cuda_available,
+    kinematic,
+    kinematic_start,
+    lbfgs,
+    multiscale,
+    polish,
+    reconstruct,
+    store,
+)
 from pendel.cli import main
 from pendel.objective import Objective
 from scan import FRAMES, SHAPE, make_crystal, make_data, make_model
@@ -255,3 +266,12 @@ def test_the_command_line_runs_on_a_device(device, tmp_path, monkeypatch, capsys
     capsys.readouterr()
     assert main([*command, "--device", "gpu"]) == 2
     assert "model.device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'" in capsys.readouterr().err
+
+
+def test_without_a_device_the_command_line_says_why(tmp_path, capsys):
+    if cuda_available():
+        pytest.skip("there is a device")
+    (tmp_path / "run.toml").write_text(CONFIG)
+    assert main(["simulate", str(tmp_path / "run.toml"), "-o", str(tmp_path / "data.cxi"), "--device", "cuda:1"]) == 2
+    expected = "pendel: error: model.device: expected a CUDA device that can be used, got none: "
+    assert capsys.readouterr().err.startswith(expected)
