@@ -175,6 +175,24 @@ def test_where_the_cpu_raises_the_device_gives_nan(device, rng):
     assert np.isnan(float(explained.scale(*sums, [(D, D, None, weight)])))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("share", [1e-3, 0.5, 0.9])
+def test_the_best_scale_beside_a_background_is_that_of_the_cpu(device, rng, dtype, share):
+    xp, D = device.cupy, rng.exponential(size=(3, 40, 50))
+    background = 20.0
+    I = rng.poisson(background + background * (1 / share - 1) * D)  # noqa: E741
+    likelihood, weight, arrays = (
+        Likelihood("poisson", background),
+        np.ones(3),
+        (D.astype(dtype), np.sqrt(I).astype(dtype)),
+    )
+    expected = likelihood.scale(*(weight @ s for s in likelihood.sums(*arrays, None)), [(*arrays, None, weight)])
+    there, at = xp.asarray(weight), [xp.asarray(a) for a in arrays]
+    found = likelihood.scale(*(there @ s for s in likelihood.sums(*at, None)), [(*at, None, there)])
+    # the left side of (6) is a difference of sums 1/(1 - share) times as large
+    assert float(found) == pytest.approx(expected, rel=float(10 * np.finfo(dtype).eps / (1 - share)))
+
+
 def refuses(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
