@@ -140,10 +140,10 @@ def command_of(part, about):
         many = ["-n", workers, "--dist", "loadfile"] if importlib.util.find_spec("xdist") else []
         return [*pytest, "-m", "not gpu", "-rs", *many], {"PENDEL_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
     if part in ("kernels", "unfused", "memory", "cupy", "model"):
-        if part in ("cupy", "model"):
+        if part == "cupy" or part == "model" and not dry:
             need("cupy")
         small = TINY + ["--layers", "3", "6", "--plane", "2", "8"]
-        emulate = ["--emulate"] if part in ("kernels", "unfused", "memory") else []
+        emulate = ["--emulate"] if part in ("kernels", "unfused", "memory", "model") else []
         return bench("gpu_pendel.py", part, *(small + emulate if dry else [])), {}
     if part in ("best", "eager", "jax"):
         need("jax" if part == "jax" else "torch")

@@ -3,19 +3,20 @@
     python bench/gpu_pendel.py kernels [--size 256 128] [--frames 256]    the kernels, through the driver, without CuPy
     python bench/gpu_pendel.py unfused ...                                layer by layer, rows through cuFFT
     python bench/gpu_pendel.py cupy ...                                   TakagiTaupin on CuPy arrays
-    python bench/gpu_pendel.py model ...                                  Model.evaluate: the epoch of a reconstruction
+    python bench/gpu_pendel.py model ...                                  Model.evaluate, and epochs of reconstruct
     python bench/gpu_pendel.py memory                                     device memory against layers
     python bench/gpu_pendel.py small                                      every kernel once, for compute-sanitizer
     python bench/gpu_pendel.py once --transport shift                     one epoch, for ncu
 
 ``--emulate`` runs the kernels' text in the tests' emulator, on the CPU: it shows that this file works, nothing else.
-All but `model`, `small`, `once` compare with the CPU engine first.
+`model` runs on the CPU then. All but `model`, `small`, `once` compare with the CPU engine first.
 """
 
 import argparse
 import importlib
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import gpu_common as common
@@ -193,35 +194,71 @@ def time_cupy(args):
             pool.free_all_blocks()
 
 
+def scan(transport, size, frames, device):
+    """Model of a strained cube of gold that fills most of its box, its crystal function, its frames."""
+    dx, two_theta, wavelength, pixel_size = 8e-9, 0.7812, 1.5498e-10, 55e-6
+    fine = wavelength / (4 * size * dx * np.sin(two_theta / 2))
+    experiment = pendel.Experiment(
+        wavelength=wavelength, distance=dx * size * pixel_size / wavelength, pixel_size=pixel_size,
+        detector_shape=(size, size), arm=(("y+", two_theta),), beam_polarization="horizontal",
+        rocking_angles=np.linspace(-1, 1, frames) * fine * frames / 2,
+    )  # fmt: skip
+    voxel = experiment.suggest_voxel(transport=transport)
+    options = {"polarization": {"sigma": 1.0}, "transport": transport, "device": device}
+    model = pendel.Model(experiment, pendel.Crystal(**common.GOLD), (size,) * 3, voxel, **options)
+    S = pendel.phantom.cube(model.shape, model.voxel, edge=0.7 * size * dx).astype(np.complex64)
+    places = np.array([(0.2, 0.1, -0.2)]) * size * dx
+    S *= np.exp(1j * pendel.phantom.bumps(model.shape, model.voxel, places, [0.2 * size * dx], [1.5])).astype(S.dtype)
+    return model, S
+
+
 def time_model(args):
-    """Everything an epoch of a reconstruction computes: sweeps, far field, loss and their adjoints."""
-    cp = cupy()
+    """Everything an epoch computes: `Model.evaluate` of all frames, and epochs of `reconstruct` by the clock.
+
+    Those have five groups of frames, total variation and none, and shrink-wrap every ten epochs.
+    """
+    cp = None if args.emulate else cupy()
+    xp, clock = (np, common.wall) if cp is None else (cp, cupy_clock(cp))
+    pool = None if cp is None else cp.get_default_memory_pool()
     for size in args.size:
-        pixel_size, wavelength, edge = 55e-6, 1.5498e-10, 1.2e-6
-        experiment = pendel.Experiment(
-            wavelength=wavelength, distance=1.7 * edge * pixel_size / wavelength, pixel_size=pixel_size,
-            detector_shape=(size, size), arm=(("y+", np.deg2rad(44.76)),),
-            rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(args.frames) - args.frames // 2),
-        )  # fmt: skip
-        crystal = pendel.Crystal(**common.GOLD)
-        grid = (size,) * 3, experiment.suggest_voxel()
         for transport in args.transport:
-            options = {"polarization": {"sigma": 1.0}, "transport": transport, "device": "cuda"}
-            try:
-                model = pendel.Model(experiment, crystal, *grid, **options)
-            except ValueError as error:
-                raise Skip(f"pendel.Model: {error}") from None
-            S = cp.asarray(common.problem(model.operators[0][1], 1)[0])
-            data = model.intensities(S) * 1.1
-
-            def epoch(model=model, S=S, data=data):
-                return model.loss_and_adjoint(S, data)
-
-            times = common.medians({"epoch_ms": epoch}, cupy_clock(cp), args.repeat)
+            model, start = scan(transport, size, args.frames, "cpu" if cp is None else "cuda")
+            S = xp.asarray(start)
+            data = model.intensities(S)
+            data *= 1e5 / float(data.max())
             where = {"transport": model.transport, "size": size, "frames": args.frames}
-            common.report(peer="pendel", variant="model", **where, **times)
-            del model, S, data, epoch
-            cp.get_default_memory_pool().free_all_blocks()
+
+            def peak(run):
+                """Run it; how much CuPy's pool grew, MiB."""
+                if pool is None:
+                    run()
+                    return None
+                pool.free_all_blocks()
+                before = pool.total_bytes()
+                run()
+                return (pool.total_bytes() - before) / 2**20
+
+            def evaluate(model=model, S=S, data=data):
+                model.evaluate(S, data, scale=None)
+
+            most = peak(evaluate)
+            times = common.medians({"epoch_ms": evaluate}, clock, args.repeat)
+            common.report(peer="pendel", variant="model", **where, **times, pool_MiB=most)
+            for name, options in (("reconstruct", {"atv_weight": 0.01}), ("reconstruct, no ATV", {})):
+                ends = []
+
+                def run(model=model, data=data, start=start, options=options, ends=ends):
+                    pendel.reconstruct(
+                        model, data, None, start, epochs=args.repeat + 2, shrink_wrap_every=10, progress=False,
+                        callback=lambda *_: ends.append(time.perf_counter()), **options,
+                    )  # fmt: skip
+
+                most = peak(run)  # the first epoch warms up
+                result = {"epoch_ms": 1e3 * float(np.median(np.diff(ends))), "pool_MiB": most}
+                common.report(peer="pendel", variant=name, **where, **result)
+            del model, S, data, evaluate, run
+            if pool is not None:
+                pool.free_all_blocks()
 
 
 def layers(args):

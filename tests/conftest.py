@@ -66,6 +66,31 @@ def engine(request):
             yield emulated
 
 
+@pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    """A CUDA device with CuPy, or an emulated one with the stand-in for CuPy."""
+    if request.param == "gpu":
+        import pendel
+
+        if not pendel.cuda_available():
+            pytest.skip(f"no GPU to run on: {pendel.info()['cuda']}")
+        import cupy
+
+        yield SimpleNamespace(cupy=cupy, unharmed=lambda: True, strict=False, transfers=[], watch=bool)
+    else:
+        from standin import Standin, installed, transfers, watch
+
+        with installed(Standin(request.getfixturevalue("built"))) as standin:
+            yield SimpleNamespace(
+                cupy=standin.cupy,
+                unharmed=standin.unharmed,
+                strict=True,
+                transfers=transfers,
+                watch=lambda on: setattr(watch, "on", on),
+            )
+            watch.on = False
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20250618)

@@ -235,7 +235,7 @@ def test_held_out_pixels_are_not_seen_and_are_counted(crystal_function, measured
         terms = (np.sqrt(D) - np.sqrt(counts)) ** 2
         llk = terms if name == "amplitude" else D - counts + counts * np.log(np.maximum(counts, 1e-300) / D)
         np.testing.assert_allclose(result.free, [terms.sum(), counts.sum(), llk.sum(), out.sum()], rtol=1e-10)
-    monkeypatch.setattr(pendel.model, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(pendel.passes, "BLOCK_BYTES", 1)
     parts = model.evaluate(S, data, mask, scale=None, free=free, **options)
     np.testing.assert_allclose(parts.free, result.free, rtol=1e-10)
     np.testing.assert_allclose(parts.sums, result.sums, rtol=1e-10)
@@ -278,8 +278,8 @@ def test_blocks_change_memory_and_not_the_result(crystal_function, measured, mon
     data, mask = measured
     model = model_of()
     whole = model.evaluate(crystal_function, data, mask, scale=scale, **options)
-    monkeypatch.setattr(pendel.model, "BLOCK_BYTES", 1)
-    assert len(model._blocks(FRAMES)) == FRAMES
+    monkeypatch.setattr(pendel.passes, "BLOCK_BYTES", 1)
+    assert len(model._pass.blocks(FRAMES)) == FRAMES
     parts = model.evaluate(crystal_function, data, mask, scale=scale, **options)
     for a, b in zip(whole, parts, strict=True):
         if a is not None:
@@ -354,7 +354,7 @@ def test_a_voxel_too_coarse_for_the_turned_detector_is_reported():
         ({"polarization": {"sigma": 0.4, "pi": 0.4}}, ValueError, "polarization: expected fractions that sum to 1"),
         ({"polarization": {"s": 1.0}}, ValueError, "polarization: expected a dict"),
         ({"coupling": "both"}, ValueError, "coupling: expected one of 'dynamical', 'kinematic'"),
-        ({"device": "cuda"}, ValueError, "device: expected one of 'cpu'"),
+        ({"device": "gpu"}, ValueError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
         ({"crystal": 3}, TypeError, "crystal: expected Crystal, got 3"),
     ),
 )

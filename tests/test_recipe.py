@@ -6,6 +6,7 @@ from cube import FIXED, QUIET, SIZE, central, make_model, make_problem, rough_cr
 from pendel import Model, io, lbfgs, reconstruct, store
 from pendel.atv import atv
 from pendel.objective import Objective
+from pendel.passes import Pass
 from scipy import ndimage
 
 
@@ -93,8 +94,8 @@ def test_held_out_pixels_tell_overfitting_and_cost_no_pass(problem, monkeypatch)
     mask[4, 7] = False
     options = {"epochs": 30, "learning_rate": 0.1, "support": problem.tight, **FIXED}
     passes = []
-    sweep = Model._sweep
-    monkeypatch.setattr(Model, "_sweep", lambda *args: passes.append(1) or sweep(*args))
+    sweep = Pass._sweep
+    monkeypatch.setattr(Pass, "_sweep", lambda *args: passes.append(1) or sweep(*args))
     plain = reconstruct(problem.model, data, mask, **options)
     count = len(passes)
     held = reconstruct(problem.model, data, mask, free_fraction=0.1, **options)

@@ -90,6 +90,17 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     A real array is accepted for a complex dtype and an integer or bool array for a real dtype; complex for real,
     and strings or objects for anything, are TypeErrors. NaN or infinity is a ValueError.
     """
+    value, dtype = numpy_array(name, value), np.dtype(dtype)
+    kind_and_shape(name, value, shape, dtype, axes)
+    value = np.ascontiguousarray(value, dtype=dtype)
+    # real and imaginary parts as one real array: twice as fast
+    if finite and value.dtype.kind in "fc" and not np.isfinite(value.ravel().view(value.real.dtype)).all():
+        raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
+    return value
+
+
+def numpy_array(name, value):
+    """Return ``value`` as a NumPy array of whatever shape and dtype, or raise TypeError naming it."""
     given = value
     if not isinstance(value, np.ndarray):
         if hasattr(value, "__cuda_array_interface__"):
@@ -99,12 +110,6 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
             value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
         except Exception as error:
             raise TypeError(f"{name}: expected an array, got {describe(given)}: {error}") from None
-    dtype = np.dtype(dtype)
-    kind_and_shape(name, value, shape, dtype, axes)
-    value = np.ascontiguousarray(value, dtype=dtype)
-    # real and imaginary parts as one real array: twice as fast
-    if finite and value.dtype.kind in "fc" and not np.isfinite(value.ravel().view(value.real.dtype)).all():
-        raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
     return value
 
 
@@ -134,6 +139,8 @@ def frame_indices(frames, n):
     """``frames`` as int64 indices in [0, n), None for all of them."""
     if frames is None:
         return np.arange(n)
+    if hasattr(frames, "__cuda_array_interface__"):
+        raise TypeError(f"frames: expected indices on the host, got {describe(frames)}; convert it with .get()")
     frames = np.asarray(frames)
     if frames.dtype.kind not in "iu" or frames.ndim != 1:
         raise TypeError(f"frames: expected a 1-D array of integers, got {describe(frames)}")

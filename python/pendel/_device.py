@@ -1,16 +1,19 @@
 """Where an operator runs: the CPU engine `_core` on NumPy arrays, or the CUDA engine `_cuda` on CuPy arrays.
 
-Both engines have ``xp`` (the array module), ``array`` (the check of an argument) and the two sweeps with the arrays'
-order of ``csrc/bindings.cpp``.
+Both engines have ``xp`` (the array module), ``scipy`` (SciPy's modules for its arrays), ``array`` and ``take`` (the
+check of an argument), ``upload``, ``here`` (makes the device the current one), ``looks`` (whether values are looked at)
+and the two sweeps with the arrays' order of ``csrc/bindings.cpp``.
 """
 
+import contextlib
+import functools
 import importlib
 import os
 import re
 
 import numpy as np
 
-from . import _checks, _core
+from . import _arrays, _checks, _core
 
 
 def available_threads():
@@ -27,7 +30,12 @@ class Cpu:
     """NumPy arrays; results do not depend on the number of threads."""
 
     xp = np
+    looks = True
+    here = staticmethod(contextlib.nullcontext)
     array = staticmethod(_checks.array)
+    take = staticmethod(_checks.numpy_array)
+    upload = staticmethod(_arrays.host)
+    scipy = staticmethod(_arrays.scipy_module)
     forward = staticmethod(_core.forward)
     adjoint = staticmethod(_core.adjoint)
 
@@ -53,6 +61,8 @@ class Cuda:
     lost its digits the gradient ``S`` is NaN.
     """
 
+    looks = False
+
     def __init__(self, index, plan, single):
         problem = cuda_problem()
         if problem:
@@ -77,12 +87,31 @@ class Cuda:
             load_cufft(self._cuda)
         return plan
 
+    def here(self):
+        """Context in which new arrays come to lie on this device."""
+        return self.xp.cuda.Device(self.index)
+
+    def scipy(self, name):
+        """cupyx.scipy.``name``."""
+        return _arrays.scipy_module(name, self.xp)
+
+    def upload(self, value):
+        """``value``, a host array or one on any device, as a CuPy array on this device. None stays None."""
+        with self.here():
+            return None if value is None else self.xp.asarray(value)
+
     def array(self, name, value, shape, dtype, *, axes=None):
         """Return ``value`` as a C-contiguous CuPy array of ``dtype`` on this device, checked but for its values.
 
         Any array that lies on the device is taken (CUDA array interface, DLPack). Raises TypeError or ValueError as
         ``_checks.array``; NumPy arrays are TypeErrors, because nothing is copied between host and device unasked.
         """
+        value, dtype = self.take(name, value), np.dtype(dtype)
+        _checks.kind_and_shape(name, value, shape, dtype, axes)
+        return self.xp.ascontiguousarray(value, dtype=dtype)
+
+    def take(self, name, value):
+        """``value`` as a CuPy array on this device, of whatever shape and dtype, or TypeError or ValueError."""
         xp, given = self.xp, value
         if not isinstance(value, xp.ndarray):
             if isinstance(value, np.ndarray) or not (
@@ -101,9 +130,7 @@ class Cuda:
                 ) from None
         if value.device.id != self.index:
             raise ValueError(f"{name}: expected an array on cuda:{self.index}, got one on cuda:{value.device.id}")
-        dtype = np.dtype(dtype)
-        _checks.kind_and_shape(name, value, shape, dtype, axes)
-        return xp.ascontiguousarray(value, dtype=dtype)
+        return value
 
     def forward(self, plan, dq, S, s_0, incident, E_h, E_0, single):
         self._run(self._cuda.forward, False, plan, single, (dq, S, s_0, incident, E_h, E_0))
@@ -129,6 +156,17 @@ class Cuda:
 
     def check_drift(self, drift, most, adj_S):
         adj_S *= self.xp.where(drift.max() <= most, 1, np.nan).astype(adj_S.real.dtype)
+
+
+def on_device(method):
+    """Run a method with the device of ``self._engine`` as CuPy's current one, where new arrays come to lie."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        with self._engine.here():
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 def parse(device):

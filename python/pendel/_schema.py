@@ -191,7 +191,7 @@ SCHEMA = {
         "scheme": (_choice("strang"), "strang"),
         "dtype": (_choice("complex64", "complex128"), "complex64"),
         "coupling": (_choice("dynamical", "kinematic"), "dynamical"),
-        "device": (_text, "cpu"),
+        "device": (_text, "cpu"),  # "cpu", "cuda" or "cuda:N"
         "threads": (_integer(1), None),
     },
     "start": {

@@ -12,7 +12,8 @@ differences between two of its voxels count, and Omega counts its voxels instead
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _kernels
+from ._arrays import module
 
 SLAB = 1 << 18  # voxels worked on at a time
 
@@ -29,18 +30,25 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
         corner; its gradient is taken as 0.
     support : bool (nz, ny, nx): only differences within it; None: all.
 
-    Returns (value, adj_S): float, summed in float64, and dL/dRe S + i dL/dIm S of the shape and dtype of S.
+    Returns (value, adj_S): float, summed in float64, and dL/dRe S + i dL/dIm S of the shape and dtype of S. For CuPy
+    arrays S and support both are CuPy's, the value of shape ().
     Raises TypeError or ValueError naming the argument.
     """
-    S = np.asarray(S)
+    xp = module(S)
+    check = _checks.array if xp is np else _there
+    S = np.asarray(S) if xp is np else S
     if S.dtype.kind in "biu":
         S = S.astype(np.float64)
-    S = _checks.array("S", S, (None, None, None), S.dtype, axes="(nz, ny, nx)")
+    S = check("S", S, (None, None, None), S.dtype, axes="(nz, ny, nx)")
     weight = _checks.number("weight", weight, at_least=0)
     p, q = _checks.number("p", p, at_least=1), _checks.number("q", q, above=0)
     eps = _checks.number("eps", eps, at_least=0)
     if support is not None:
-        support = _checks.array("support", support, S.shape, bool, axes="(nz, ny, nx)")
+        support = check("support", support, S.shape, bool, axes="(nz, ny, nx)")
+    if xp is not np:
+        omega = S.size if support is None else xp.maximum(xp.count_nonzero(support), 1)  # nobody waits to hear of 0
+        terms, adj_S = _kernels.atv(S, support, p, q, eps, weight / omega)
+        return weight * terms.sum(dtype=np.float64) / omega, adj_S
     omega = S.size if support is None else np.count_nonzero(support)
     adj_S, total = np.zeros_like(S), 0.0
     if omega == 0:
@@ -69,6 +77,15 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
             here -= kept
             after += kept
     return weight * total / omega, adj_S
+
+
+def _there(name, value, shape, dtype, axes):
+    """`_checks.array` of an array on a device, but for its values."""
+    if module(value) is np:
+        what = "a CuPy array, as S is"
+        raise TypeError(f"{name}: expected {what}, got {_checks.describe(value)}; convert it with cupy.asarray")
+    _checks.kind_and_shape(name, value, shape, np.dtype(dtype), axes)
+    return value
 
 
 def _pair(S, axis, planes):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from . import _cxi
+from ._arrays import host
 from .adam import Adam
 
 HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
@@ -49,11 +50,11 @@ def save(path, run, seed, settings):
         file.attrs.update(settings)
         for name in ("S", "support", "s_0", "angle_offsets", "flux"):
             if getattr(run, name) is not None:
-                file.create_dataset(name, data=getattr(run, name))
+                file.create_dataset(name, data=host(getattr(run, name)))
         for name, adam in run.adams.items():
             group = file if name == "S" else file.create_group(f"adam_{name}")
-            group.create_dataset("m", data=adam.m)
-            group.create_dataset("v", data=adam.v)
+            group.create_dataset("m", data=host(adam.m))
+            group.create_dataset("v", data=host(adam.v))
             group.attrs["steps"] = adam.steps
         for name, values in run.history.items():
             file.create_dataset(f"history/{name}", data=np.array(values))
@@ -82,7 +83,9 @@ def _checkpoint(path):
 
 
 def load(path, model, seed, settings):
-    """The `Run` of a checkpoint of the same model, seed and settings. Raises ValueError naming what differs."""
+    """The `Run` of a checkpoint of the same model, seed and settings, where that model works. Raises ValueError naming
+    what differs.
+    """
     with _checkpoint(path) as file:
         S, support = file["S"][()], file["support"][()]
         s_0, angle_offsets, flux = (file[n][()] if n in file else None for n in ("s_0", "angle_offsets", "flux"))
@@ -110,4 +113,8 @@ def load(path, model, seed, settings):
     }
     rate, waited, best = (float(attributes[name]) for name in ("rate", "waited", "best"))
     epoch = int(attributes["epoch"])
-    return Run(S, support, adams, rng, rate, epoch, int(waited), best, history, s_0, angle_offsets, flux)
+    upload = model._engine.upload
+    for adam in adams.values():
+        adam.m, adam.v = upload(adam.m), upload(adam.v)
+    S, support, *further = (upload(a) for a in (S, support, s_0, angle_offsets, flux))
+    return Run(S, support, adams, rng, rate, epoch, int(waited), best, history, *further)

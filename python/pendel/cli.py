@@ -5,6 +5,7 @@ Results go to stdout, progress, warnings and errors to stderr.
 """
 
 import argparse
+import json
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__, config
+from ._arrays import host
 
 
 class UsageError(ValueError):
@@ -55,6 +57,7 @@ def _parser():
     common.add_argument("--quiet", action="store_true", help="no progress")
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("config", metavar="CONFIG.toml")
+    configured.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (model.device)")
     configured.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key")
 
     parser = argparse.ArgumentParser(prog="pendel", description="Dynamical Bragg coherent diffraction imaging.")
@@ -106,14 +109,20 @@ def _demo(args):
     demo.run(args.output, args.size, args.seed, args.threads, args.photons, not args.quiet, _say)
 
 
+def _load(args):
+    device = [] if args.device is None else [f"model.device={json.dumps(args.device)}"]
+    return config.load(args.config, [*args.set, *device])
+
+
 def _simulate(args):
     from . import simulate
 
-    made = config.load(args.config, args.set)
+    made = _load(args)
     path = _output(args, made)
     model = simulate.model_of(made)
     S = simulate.crystal_function(made, model)
-    data, scale = simulate.counts(model.intensities(S), made.simulate.photons, made.simulate.seed)
+    frames = host(model.intensities(model._engine.upload(S)))
+    data, scale = simulate.counts(frames, made.simulate.photons, made.simulate.seed)
     simulate.write(path, model, data, S, scale, made.crystal_keys.name, {"config": made.text})
     _say(_grid(model))
     _say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
@@ -123,7 +132,7 @@ def _simulate(args):
 def _reconstruct(args):
     from . import lbfgs, polish, reconstruct, store
 
-    made = config.load(args.config, args.set)
+    made = _load(args)
     path = _output(args, made)
     checkpoint = made.recipe.checkpoint
     if made.recipe.method == "lbfgs" and (args.resume or checkpoint):

@@ -189,7 +189,7 @@ class Config:
         crystal = self.crystal()
         try:
             return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # the last: no device to use
             raise ConfigError(f"model.{error}") from None
 
     def recipe_arguments(self):

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 
 from . import _checks
-from ._device import available_threads
+from ._device import Cpu, available_threads
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4
@@ -34,12 +34,16 @@ CHUNK = 4
 MARGIN = 16
 
 
-def map_chunks(function, count, workers):
-    """List of ``function(slice)`` over slices of at most CHUNK of ``range(count)``, on ``workers`` threads.
+# Bytes of one far field of all frames handled together on a device, which wants long arrays.
+DEVICE_BYTES = 128 << 20
+
+
+def map_chunks(function, count, workers, size=CHUNK):
+    """List of ``function(slice)`` over slices of at most ``size`` of ``range(count)``, on ``workers`` threads.
 
     The slices do not depend on the number of threads, hence neither do the results.
     """
-    chunks = [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+    chunks = [slice(i, min(i + size, count)) for i in range(0, count, size)]
     if workers == 1 or len(chunks) <= 1:
         return [function(chunk) for chunk in chunks]
     with ThreadPoolExecutor(min(workers, len(chunks))) as pool:
@@ -75,6 +79,7 @@ class FarField:
     centre_offset : (drow, dcol), pixels, any real numbers.
     dtype : "complex64" or "complex128" of both sides; phases are always computed in double.
     workers : threads, None for all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it.
+    engine : of a `TakagiTaupin`, where the arrays and the FFT are to be (`pendel._device`); None: NumPy and SciPy.
 
     What is not zero in the exit field must stay within the field of view when it is turned, and a detector pixel
     outside the band of the model plane receives its periodic copy; ``far_shape_for`` gives a size that avoids this.
@@ -91,6 +96,7 @@ class FarField:
         centre_offset=(0.0, 0.0),
         dtype="complex64",
         workers=None,
+        engine=None,
     ):
         self.shape = _checks.sizes("shape", shape, 2)
         self.far_shape = _checks.sizes("far_shape", (far_shape,) * 2 if np.ndim(far_shape) == 0 else far_shape, 2)
@@ -103,6 +109,8 @@ class FarField:
         if self.dtype.kind != "c" or self.dtype.itemsize > 16:
             raise ValueError(f"dtype: expected complex64 or complex128, got {self.dtype}")
         self.workers = available_threads() if workers is None else _checks.integer("workers", workers, at_least=1)
+        self._engine = Cpu() if engine is None else engine
+        self._fft = self._engine.scipy("fft")
         if any(n > far for n, far in zip(self.shape, self.far_shape, strict=True)):
             raise ValueError(f"shape: expected at most far_shape = {self.far_shape}, got {self.shape}")
         if max(self.detector_shape) > min(self.far_shape):
@@ -110,6 +118,11 @@ class FarField:
                 f"detector_shape: expected at most far_shape = {self.far_shape}, got {self.detector_shape}"
             )
         self._build()
+        # frames at a time, and threads: a device is given one task after another
+        self.chunk = CHUNK
+        if self._engine.xp is not np:
+            self.chunk = max(1, DEVICE_BYTES // (max(self._work) * max(self._far) * self.dtype.itemsize))
+            self.workers = 1
 
     def _build(self):
         (ny, nx), (far_y, far_x) = self.shape, self.far_shape
@@ -144,7 +157,8 @@ class FarField:
         k_row, k_col = self._signs[0] * row, self._signs[1] * col
 
         def phase(cycles, factor=1.0):
-            return (factor * np.exp(-2j * np.pi * (cycles - np.rint(cycles)))).astype(self.dtype)
+            turned = (factor * np.exp(-2j * np.pi * (cycles - np.rint(cycles)))).astype(self.dtype)
+            return self._engine.upload(turned)
 
         # Frequency k_col[c] = k_col[0] +- c: the FFT gives exp(-2 pi i (+- c) i/N), the window's start is a ramp.
         start_x = np.arange(wide) * (k_col[0] / far_x)
@@ -162,24 +176,25 @@ class FarField:
 
     def forward(self, E_h):
         """Detector amplitudes F (n, rows, cols) of exit fields E_h (n, ny, nx), equation (1). Not modified."""
-        E_h = _checks.array("E_h", E_h, (None, *self.shape), self.dtype, axes="(n, ny, nx)")
-        F = np.empty((len(E_h), *self.detector_shape), self.dtype)
+        xp = self._engine.xp
+        E_h = self._engine.array("E_h", E_h, (None, *self.shape), self.dtype, axes="(n, ny, nx)")
+        F = xp.empty((len(E_h), *self.detector_shape), self.dtype)
 
         def part(chunk):
-            np.multiply(self.forward_chunk(E_h[chunk]), self._phase_row, out=F[chunk])
+            xp.multiply(self.forward_chunk(E_h[chunk]), self._phase_row, out=F[chunk])
 
-        map_chunks(part, len(E_h), self.workers)
+        map_chunks(part, len(E_h), self.workers, self.chunk)
         return F
 
     def adjoint(self, adj_F):
         """Adjoint adj_E_h (n, ny, nx) for adj_F (n, rows, cols): dL = Re sum conj(adj_F) dF. Not modified."""
-        adj_F = _checks.array("adj_F", adj_F, (None, *self.detector_shape), self.dtype, axes="(n, rows, cols)")
-        adj_E_h = np.empty((len(adj_F), *self.shape), self.dtype)
+        adj_F = self._engine.array("adj_F", adj_F, (None, *self.detector_shape), self.dtype, axes="(n, rows, cols)")
+        adj_E_h = self._engine.xp.empty((len(adj_F), *self.shape), self.dtype)
 
         def part(chunk):
             adj_E_h[chunk] = self.adjoint_chunk(adj_F[chunk] * self._phase_row.conj())
 
-        map_chunks(part, len(adj_F), self.workers)
+        map_chunks(part, len(adj_F), self.workers, self.chunk)
         return adj_E_h
 
     def forward_chunk(self, E_h):
@@ -188,38 +203,38 @@ class FarField:
         if self._transposed:
             E_h = E_h.swapaxes(1, 2)
         if self._shears:
-            f = scipy.fft.fft(E_h, n=wide, axis=2)
+            f = self._fft.fft(E_h, n=wide, axis=2)
             f *= self._phase_1
-            f = scipy.fft.ifft(f, axis=2, overwrite_x=True)
-            f = scipy.fft.fft(f, n=high, axis=1, overwrite_x=True)
+            f = self._fft.ifft(f, axis=2, overwrite_x=True)
+            f = self._fft.fft(f, n=high, axis=1, overwrite_x=True)
             f *= self._phase_2
-            f = scipy.fft.ifft(f, axis=1, overwrite_x=True)
+            f = self._fft.ifft(f, axis=1, overwrite_x=True)
         else:
             f = E_h * self._phase_2
-        f = _transform(f, far_x, 2, self._signs[1])[:, :, :cols] * self._phase_3
-        return _transform(f, far_y, 1, self._signs[0])[:, :rows]
+        f = _transform(self._fft, f, far_x, 2, self._signs[1])[:, :, :cols] * self._phase_3
+        return _transform(self._fft, f, far_y, 1, self._signs[0])[:, :rows]
 
     def adjoint_chunk(self, adj_F):
         """Adjoint of ``forward_chunk``; may overwrite ``adj_F``."""
         (ny, nx), (high, wide), (far_y, far_x) = self._box, self._work, self._far
         # Reverse of the y transform, phase 3, the x transform
-        f = _transform(adj_F, far_y, 1, -self._signs[0])[:, :high] * self._phase_3.conj()
-        f = _transform(f, far_x, 2, -self._signs[1])[:, :, :wide]
+        f = _transform(self._fft, adj_F, far_y, 1, -self._signs[0])[:, :high] * self._phase_3.conj()
+        f = _transform(self._fft, f, far_x, 2, -self._signs[1])[:, :, :wide]
         # Reverse of the y shear and of the first x shear
         if self._shears:
-            f = scipy.fft.fft(f, axis=1)
+            f = self._fft.fft(f, axis=1)
             f *= self._phase_2.conj()
-            f = scipy.fft.ifft(f, axis=1, overwrite_x=True)[:, :ny]
-            f = scipy.fft.fft(f, axis=2)
+            f = self._fft.ifft(f, axis=1, overwrite_x=True)[:, :ny]
+            f = self._fft.fft(f, axis=2)
             f *= self._phase_1.conj()
-            f = scipy.fft.ifft(f, axis=2, overwrite_x=True)[:, :, :nx]
+            f = self._fft.ifft(f, axis=2, overwrite_x=True)[:, :, :nx]
         else:
             f = f * self._phase_2.conj()
         return f.swapaxes(1, 2) if self._transposed else f
 
 
-def _transform(f, n, axis, sign):
+def _transform(fft, f, n, axis, sign):
     """Unnormalised FFT of length n along an axis, with kernel exp(-2 pi i sign j k / n); zero-padded at the end."""
     if sign > 0:
-        return scipy.fft.fft(f, n=n, axis=axis, overwrite_x=True)
-    return scipy.fft.ifft(f, n=n, axis=axis, norm="forward", overwrite_x=True)
+        return fft.fft(f, n=n, axis=axis, overwrite_x=True)
+    return fft.ifft(f, n=n, axis=axis, norm="forward", overwrite_x=True)

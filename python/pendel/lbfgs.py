@@ -56,7 +56,8 @@ def lbfgs(
     iterations : at most; one costs an evaluation of all frames, now and then two.  memory : pairs of vectors kept.
     angle_offsets, flux : (n_frames,) as in a `Result`, held fixed; None: 0, 1.
     seed : of the held-out pixels; nothing else is random.
-    Other arguments as in `reconstruct`. ``start`` may be the S of one, to be polished.
+    Other arguments as in `reconstruct`. ``start`` may be the S of one, to be polished. SciPy's vectors are on the host:
+    with a model on a device each evaluation uploads S and downloads its gradient.
 
     Returns `Result` with a history per iteration. Ends early where the objective no longer falls; a UserWarning tells
     where the line search failed, as it does at the rounding of complex64. Raises TypeError or ValueError naming the
@@ -93,7 +94,7 @@ def lbfgs(
     latest = {}
 
     def function(x):
-        now = objective.evaluate(variables.S(x), support, None, variables.s_0(x), angle_offsets, flux)
+        now = objective.on_host(variables.S(x), support, None, variables.s_0(x), angle_offsets, flux)
         latest.update(x=x.copy(), now=now)
         return now.loss / unit, variables.adjoint(x, now.adj_S, now.adj_s_0) / unit
 

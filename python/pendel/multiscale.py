@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from . import _checks, _cxi
+from ._arrays import host
 from .model import Model
 from .objective import Objective
 from .polish import photon_weight, polish
@@ -70,6 +71,7 @@ def coarse(model, data, mask=None, factor=2):
         coupling=model.coupling,
         scheme=model.scheme,
         dtype=model.dtype.name,
+        device=model.device,
         threads=model.threads,
     )
     window = _window(cropped, voxel)
@@ -191,6 +193,9 @@ def multiscale(
     checkpoint : path of an HDF5 file written after every level; with ``resume=True`` its levels are not done again.
     recipe : further arguments of `polish`.
 
+    With a model on a device phasing and what happens between levels stay on the host; `reconstruct` and `polish` work
+    as they do with such a model.
+
     Raises as `kinematic_start`, `reconstruct` and `polish` do.
     """
     levels = None if levels is None else _checks.integer("levels", levels, at_least=0)
@@ -199,6 +204,7 @@ def multiscale(
     _checks.choice("start", kind, ("kinematic", "flat", "given"))
     if kind == "given" and levels is None:
         levels = 0
+    data, mask, support = host(data), host(mask), host(support)
     stack = [(model, data, mask)]
     while levels is None or len(stack) <= levels:
         try:
@@ -251,7 +257,7 @@ def _kinematic(m, data, mask, phased, starts, trial_epochs, seed, progress):
 def _given(m, model, start, support, kind):
     """``start`` and ``support`` of the finest level on the grid of m."""
     inside = np.ones(model.shape, bool) if support is None else support
-    S = inside.astype(model.dtype) if kind == "flat" else np.asarray(start)
+    S = inside.astype(model.dtype) if kind == "flat" else host(start)
     if kind == "given" and support is None:
         inside = S != 0
     if m is not model:

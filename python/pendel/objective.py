@@ -9,16 +9,23 @@ long exposure.
 import numpy as np
 
 from . import _checks
+from ._arrays import host, module
+from ._device import on_device
 from .atv import atv
-from .loss import Likelihood, frame_sums, frame_weights
+from .loss import Likelihood, bad_count, bad_data, check_data, check_mask, frame_sums, frame_weights
+from .passes import Evaluation
 from .pixels import free_pixels
-from .refine import dq_at
+from .refine import Turns
 
 DENSITIES = ("tied", "support", "free")
 
 
 class Objective:
     """(1) of one scan with its gradient. Arguments as in `pendel.reconstruct`; errors name them.
+
+    For a model on a device ``data``, ``mask`` and all else that is given once are uploaded here, where they do not lie
+    there already, and data are checked; `evaluate` takes and gives CuPy arrays and copies nothing. `on_host` is it for
+    NumPy arrays, one copy each way.
 
     surface : count differences across the edge of the support too, where S falls to 0.
     """
@@ -39,29 +46,52 @@ class Objective:
         seed=0,
         surface=False,
     ):
-        self.model, self.data, self.mask, self.surface = model, data, mask, surface
+        self.model, self.surface, self._engine = model, surface, model._engine
         self.likelihood = Likelihood(likelihood, background)
         weight = _checks.number("atv_weight", atv_weight, at_least=0)
         self._atv = {"p": _checks.number("atv_p", atv_p, at_least=1), "q": _checks.number("atv_q", atv_q, above=0)}
         self.density = _checks.choice("s_0", s_0, DENSITIES)
         self.free_fraction = _checks.number("free_fraction", free_fraction, at_least=0, below=1)
+        self._prepare(data, mask, free_fraction, weight, seed)
+
+    @on_device
+    def _prepare(self, data, mask, free_fraction, weight, seed):
+        model = self.model
         shape = (model.n_frames, *model.experiment.detector_shape)
-        self.free = free_pixels(shape, free_fraction, mask, seed) if self.free_fraction else None
-        self._kwargs = {"likelihood": self.likelihood.name, "background": self.likelihood.background, "free": self.free}
+        there = not self._engine.looks
+        if there:
+            data, mask = check_data("data", data, shape, self._once), check_mask("mask", mask, shape, self._once)
+        self.free = free_pixels(shape, free_fraction, host(mask), seed) if self.free_fraction else None
+        self.data, self.mask, free = data, mask, self.free
+        if there:
+            # no wider than the model's numbers, which they become anyway: they have to stay on the device
+            data = data.astype(model._real) if data.dtype.itemsize > model._real.itemsize else data
+            self.data, self.mask, free = (self._engine.upload(a) for a in (data, mask, free))
+            if bad_count(self.data, self.mask):
+                raise ValueError(f"data: {bad_data(self.data, self.mask)}")
+        self._kwargs = {"likelihood": self.likelihood.name, "background": self.likelihood.background, "free": free}
+        self.turns = Turns(model.experiment, self._engine.upload)
         self._weight = weight * self.mean_intensity() if weight else 0.0
+
+    def _once(self, name, value):
+        """An array of the host or of the device, for what is given once."""
+        there = hasattr(value, "__cuda_array_interface__")
+        return self._engine.take(name, value) if there else _checks.numpy_array(name, value)
 
     def pixels(self):
         """The `Pixels` of the fit."""
         return self.model._fit(self.data, self.mask, **self._kwargs).pixels
 
+    @on_device
     def mean_intensity(self):
         """I_mean of (1), over the pixels that are fitted."""
         pixels, total = self.pixels(), 0.0
         for frame in range(self.model.n_frames):
-            root, good = pixels.load(np.array([frame]))
-            total += float(frame_weights(good, root.shape) @ frame_sums(np.square(root)))
+            root, good = pixels.load(self._engine.upload(np.array([frame])))
+            total += float(frame_weights(good, root) @ frame_sums(root * root))
         return total / self.model.n_frames
 
+    @on_device
     def evaluate(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
         """`Evaluation` of ``frames`` at their best scale; its loss and adj_S are those of (1).
 
@@ -71,31 +101,49 @@ class Objective:
             s_0 = support.astype(S.real.dtype)
         options = self._kwargs if angle_offsets is None and flux is None else self._kwargs | {"flux": flux}
         if angle_offsets is not None:
-            options = options | {"dq": dq_at(self.model.experiment, angle_offsets)[0]}
+            options = options | {"dq": self.turns.dq(angle_offsets)[0]}
         now = self.model.evaluate(S, self.data, self.mask, frames, None, s_0, support, **options)
         if self._weight:
             if self.surface:
-                value, adj_S = atv(S, self._weight * S.size / np.count_nonzero(support), **self._atv)
+                value, adj_S = atv(S, self._weight * S.size / int(module(support).count_nonzero(support)), **self._atv)
             else:
                 value, adj_S = atv(S, self._weight, support=support, **self._atv)
             now = now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
         return now
 
+    @on_device
+    def on_host(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
+        """`evaluate` with NumPy arrays and floats in and out, wherever the model works."""
+        given = S, support, s_0, angle_offsets, flux
+        if self._engine.looks:
+            return self.evaluate(*given[:2], frames, *given[2:])
+        S, support, s_0, angle_offsets, flux = (self._engine.upload(a) for a in given)
+        values = (host(value) for value in self.evaluate(S, support, frames, s_0, angle_offsets, flux))
+        return Evaluation(*(float(v) if v is not None and v.ndim == 0 else v for v in values))
+
+    @on_device
     def trusted(self, S, support, trim, angle_offsets=None, flux=None):
-        """The mask without the pixels that S misses by more than ``trim`` times the rms of sqrt(model) - sqrt(data)."""
+        """The mask without the pixels that S misses by more than ``trim`` times the rms of sqrt(model) - sqrt(data).
+
+        Arguments on the host; the mask lies where the data do.
+        """
+        upload = self._engine.upload
+        S, support, angle_offsets, flux = (upload(a) for a in (S, support, angle_offsets, flux))
         model, s_0 = self.model, support.astype(S.real.dtype) if self.density == "support" else None
-        dq = None if angle_offsets is None else dq_at(model.experiment, angle_offsets)[0]
+        dq = None if angle_offsets is None else self.turns.dq(angle_offsets)[0]
         scale = self.evaluate(S, support, None, None, angle_offsets, flux).scale
         D = model.intensities(S, None, s_0, dq=dq, flux=flux)
-        residual = np.sqrt(scale * D + self.likelihood.background) - np.sqrt(np.maximum(self.data, 0))
-        good = np.broadcast_to(True if self.mask is None else self.mask, residual.shape)
-        square = np.where(good, np.square(residual), 0)
-        return good & (square <= trim**2 * square.sum(dtype=np.float64) / np.count_nonzero(good))
+        xp = module(D)
+        residual = xp.sqrt(scale * D + self.likelihood.background) - xp.sqrt(xp.maximum(self.data, 0))
+        good = xp.ones(residual.shape, bool) if self.mask is None else xp.broadcast_to(self.mask, residual.shape)
+        square = xp.where(good, xp.square(residual), 0)
+        return good & (square <= trim**2 * square.sum(dtype=np.float64) / xp.count_nonzero(good))
 
 
 def initial(model, start, support, amplitude_bound):
-    """(S, support) to begin with; arguments as in `pendel.reconstruct`."""
+    """(S, support) to begin with, NumPy arrays; arguments as in `pendel.reconstruct`."""
     shape, dtype = model.shape, model.dtype
+    start, support = host(start), host(support)
     if support is not None:
         support = _checks.array("support", support, shape, bool, axes="(nz, ny, nx)")
     if start is not None:
@@ -115,4 +163,5 @@ def bounded(S, bound):
     """S with |S| <= ``bound``; None: S."""
     if bound is None:
         return S
-    return S / np.maximum(np.abs(S) / S.real.dtype.type(bound), 1)
+    xp = module(S)
+    return S / xp.maximum(xp.abs(S) / S.real.dtype.type(bound), 1)

@@ -176,6 +176,7 @@ class TakagiTaupin:
             "threads": self.threads,
         }
         self._single = self.dtype == np.complex64
+        self._weights = {}  # of the adjoint of `incident_row`, by length of the row, uploaded once
         self._engine = _device.Cpu() if index is None else _device.Cuda(index, self._plan, self._single)
 
     def _row_length(self, plane_wave):
@@ -192,6 +193,7 @@ class TakagiTaupin:
             f"threads={self.threads})"
         )
 
+    @_device.on_device
     def forward(self, S, dq, s_0=None, incident=None, *, return_E_0=False, return_state=False):
         """Exit fields E_h of the crystal function S for every rocking offset.
 
@@ -237,6 +239,7 @@ class TakagiTaupin:
             extra.append(State(E_h, E_0))
         return (E_h, *extra) if extra else E_h
 
+    @_device.on_device
     def adjoint(self, S, dq, adj_E_h, s_0=None, incident=None, *, state=None, support=None):
         """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (no stored fields).
 
@@ -316,6 +319,7 @@ class TakagiTaupin:
         outside, box = first if self.orientation == "symmetric" else (slice(nx, None), slice(0, nx))
         return outside, left, 1 - left, box
 
+    @_device.on_device
     def incident_row(self, incident):
         """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
         _, ny, nx = self.shape
@@ -331,7 +335,10 @@ class TakagiTaupin:
     def _incident_row_adj(self, adj_row):
         # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
         outside, left, right, box = self._padding(adj_row.shape[1])
-        left, right = (self._engine.xp.asarray(w.astype(self._real)) for w in (left, right))
+        if adj_row.shape[1] not in self._weights:
+            upload = self._engine.upload
+            self._weights[adj_row.shape[1]] = [upload(w.astype(self._real)) for w in (left, right)]
+        left, right = self._weights[adj_row.shape[1]]
         adj_incident = adj_row[:, box].copy()
         adj_incident[:, 0] += (adj_row[:, outside] * left).sum(axis=1)
         adj_incident[:, -1] += (adj_row[:, outside] * right).sum(axis=1)

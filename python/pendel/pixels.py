@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import _checks, loss
+from ._arrays import module
 
 
 class Pixels:
@@ -16,13 +17,13 @@ class Pixels:
         good, free = _of(self.mask, indices), _of(self.free, indices)
         if free is not None:
             good = ~free if good is None else good & ~free
-            good = np.broadcast_to(good, (len(indices), *self.data.shape[1:]))
+            good = module(good).broadcast_to(good, (len(indices), *self.data.shape[1:]))
         return loss.root_intensity(self.data[indices], good, self.real), good
 
     def load_free(self, indices):
         """(sqrt I, held out and good) of the given frames."""
         good, free = _of(self.mask, indices), _of(self.free, indices)
-        free = np.broadcast_to(free if good is None else good & free, (len(indices), *self.data.shape[1:]))
+        free = module(free).broadcast_to(free if good is None else good & free, (len(indices), *self.data.shape[1:]))
         return loss.root_intensity(self.data[indices], free, self.real), free
 
     def complaint(self, indices):

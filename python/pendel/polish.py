@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from . import _checks
+from ._arrays import host
 from .checkpoint import FREE_HISTORY
 from .objective import Objective, initial
 from .progress import Progress
@@ -70,6 +71,9 @@ def polish(
     atv_weight : in units of the mean intensity, as in `reconstruct`; `photon_weight` suggests one for counted data.
     likelihood, background, angle_offsets, flux, free_fraction, seed : as in `lbfgs`.  memory : pairs of vectors kept.
 
+    SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient. Data
+    and mask may be NumPy's or CuPy's, as in `reconstruct`.
+
     Returns `Result` with a history per iteration. The same bits for any number of ``model.threads``; the inner products
     of SciPy's L-BFGS-B may round differently for another number of BLAS threads (OMP_NUM_THREADS).
     Raises TypeError or ValueError naming the argument, RuntimeError where the objective is not finite at the start.
@@ -113,9 +117,10 @@ def polish(
     with Progress(title, rounds * per_round, "iteration", show=bool(progress)) as run.shown:
         for done in range(rounds):
             if trim and trimmed and not run.ended:
+                given = objective.mask
                 objective.mask = objective.trusted(S, support, trim, angle_offsets, flux)
                 S = run.minimise(S, trimmed)
-                objective.mask = mask
+                objective.mask = given
             if not run.ended:
                 S = run.minimise(S, full)
             run.done = (done + 1) * per_round
@@ -127,6 +132,7 @@ def photon_weight(model, data, mask=None, support=None):
 
     data, mask : as in `polish`, counts.  support : bool (nz, ny, nx); None: half of the box.
     """
+    data, mask, support = host(data), host(mask), host(support)
     counts = float(np.sum(data if mask is None else np.where(mask, data, 0), dtype=np.float64))
     voxels = np.prod(model.shape) / 2 if support is None else np.count_nonzero(support)
     if not counts > 0:
@@ -193,7 +199,7 @@ class _Run:
             return out
 
         def function(x):
-            now = self.objective.evaluate(whole(x), self.support, None, None, self.angle_offsets, self.flux)
+            now = self.objective.on_host(whole(x), self.support, None, None, self.angle_offsets, self.flux)
             value, adj = self.priors.value(x.view(np.complex128))
             latest.update(x=x.copy(), now=now)
             return now.loss / self.unit + value, (now.adj_S[self.support] / self.unit + adj).view(np.float64)

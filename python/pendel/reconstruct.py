@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _kernels
 from . import checkpoint as _checkpoint
+from ._arrays import host, module
 from .adam import Adam
 from .checkpoint import FREE_HISTORY, HISTORY, Run
 from .objective import Objective, bounded, initial
@@ -109,6 +110,11 @@ def reconstruct(
     progress : True, or a title, for a bar on a terminal and lines in a log; False for silence.
     callback : called as callback(epoch, S, history) after every epoch; True ends the run.
 
+    With a model on a device data, mask, start and support may be NumPy's or CuPy's; they are uploaded once, before the
+    first epoch, data as numbers of the model's precision, and everything in the loop stays on the device: of an epoch
+    a few numbers are read, once, of a new support or place a few more. Random groups are those of the CPU. `callback`
+    gets S as CuPy's; the `Result` and checkpoints hold NumPy arrays, so that either kind of model resumes from them.
+
     Returns `Result`. Raises TypeError or ValueError naming the argument. Recipe after Wu et al., arXiv 2506.15939, with
     the amplitude bound, closed-form scale and recentring added.
     """
@@ -145,15 +151,7 @@ def reconstruct(
         s_0=s_0,
         seed=seed,
     )
-    given, pixels = objective.likelihood, objective.pixels() if refine_angles or refine_intensities else None
-    options = _Options(
-        batches,
-        amplitude_bound,
-        phase_only_epochs,
-        refine_after,
-        Angles(model.experiment, pixels, given.nats, spreads[0]) if refine_angles else None,
-        Flux(model.experiment, pixels, given, spreads[1]) if refine_intensities else None,
-    )
+    given, upload = objective.likelihood, model._engine.upload
     settings = {
         "s_0": s_0,
         "likelihood": likelihood,
@@ -162,35 +160,47 @@ def reconstruct(
         "refine_intensities": bool(refine_intensities),
     }
 
-    if resume and os.path.exists(checkpoint):
-        run = _checkpoint.load(checkpoint, model, seed, settings)
-    else:
-        run = _begin(objective, start, support, options, rate, seed)
-    if phase_only_epochs and "phase" not in run.adams:
-        run.adams["phase"] = Adam.zeros(model.shape, run.S.real.dtype)
-    title = progress if isinstance(progress, str) else "reconstruct"
-    with Progress(title, epochs, "epoch", done=run.epoch, show=bool(progress)) as shown:
-        while run.epoch < epochs:
-            run.rate = _scheduled(schedule, run, rate, patience, epochs)
-            _epoch(run, objective, options)
-            last_tenth = run.epoch > 0.9 * epochs
-            if recentre_every and run.epoch % recentre_every == 0 and not last_tenth:
-                _recentre(run)
-            whole = run.epoch > phase_only_epochs  # the support of a given amplitude is given too
-            if shrink_wrap_every and run.epoch % shrink_wrap_every == 0 and whole and not last_tenth:
-                _shrink(run, shrink_wrap_threshold, shrink_wrap_sigma)
-            shown(run.epoch, loss=run.history["loss"][-1], misfit=run.history["misfit"][-1])
-            if checkpoint and (run.epoch % checkpoint_every == 0 or run.epoch == epochs):
-                _checkpoint.save(checkpoint, run, seed, settings)
-            if callback and callback(run.epoch, run.S, run.history):
-                break
-    return finish(objective, run.S, run.support, run.history, run.epoch, seed, run.s_0, run.angle_offsets, run.flux)
+    with model._engine.here():
+        pixels = objective.pixels() if refine_angles or refine_intensities else None
+        options = _Options(
+            batches,
+            amplitude_bound,
+            phase_only_epochs,
+            refine_after,
+            Angles(model.experiment, pixels, given.nats, spreads[0], upload) if refine_angles else None,
+            Flux(model.experiment, pixels, given, spreads[1], upload) if refine_intensities else None,
+        )
+        if resume and os.path.exists(checkpoint):
+            run = _checkpoint.load(checkpoint, model, seed, settings)
+        else:
+            run = _begin(objective, start, support, options, rate, seed)
+        if phase_only_epochs and "phase" not in run.adams:
+            run.adams["phase"] = Adam.zeros(model.shape, run.S.real.dtype, model._engine.xp)
+        title = progress if isinstance(progress, str) else "reconstruct"
+        with Progress(title, epochs, "epoch", done=run.epoch, show=bool(progress)) as shown:
+            while run.epoch < epochs:
+                run.rate = _scheduled(schedule, run, rate, patience, epochs)
+                _epoch(run, objective, options)
+                last_tenth = run.epoch > 0.9 * epochs
+                if recentre_every and run.epoch % recentre_every == 0 and not last_tenth:
+                    _recentre(run)
+                whole = run.epoch > phase_only_epochs  # the support of a given amplitude is given too
+                if shrink_wrap_every and run.epoch % shrink_wrap_every == 0 and whole and not last_tenth:
+                    _shrink(run, shrink_wrap_threshold, shrink_wrap_sigma)
+                shown(run.epoch, loss=run.history["loss"][-1], misfit=run.history["misfit"][-1])
+                if checkpoint and (run.epoch % checkpoint_every == 0 or run.epoch == epochs):
+                    _checkpoint.save(checkpoint, run, seed, settings)
+                if callback and callback(run.epoch, run.S, run.history):
+                    break
+        found = (host(a) for a in (run.S, run.support, run.s_0, run.angle_offsets, run.flux))
+        S, support, *further = found
+        return finish(objective, S, support, run.history, run.epoch, seed, *further)
 
 
 def finish(objective, S, support, history, epochs, seed, s_0=None, angle_offsets=None, flux=None):
-    """The `Result` at S, from one more evaluation of all frames."""
+    """The `Result` at S, from one more evaluation of all frames; arrays are NumPy's."""
     model = objective.model
-    final = objective.evaluate(S, support, None, s_0, angle_offsets, flux)
+    final = objective.on_host(S, support, None, s_0, angle_offsets, flux)
     free = dict(zip(FREE_HISTORY, free_numbers(final.free), strict=True)) if final.free is not None else {}
     return Result(
         S=S,
@@ -216,16 +226,16 @@ def free_numbers(sums):
 
 
 def _begin(objective, start, support, options, rate, seed):
-    model = objective.model
-    S, support = initial(model, start, support, options.amplitude_bound)
-    run = Run(S, support, {"S": Adam.zeros(model.shape, model.dtype)}, np.random.default_rng(seed), rate)
+    model, xp = objective.model, objective.model._engine.xp
+    S, support = (xp.asarray(a) for a in initial(model, start, support, options.amplitude_bound))
+    run = Run(S, support, {"S": Adam.zeros(model.shape, model.dtype, xp)}, np.random.default_rng(seed), rate)
     if objective.density == "free":
-        run.s_0 = np.abs(S)
-        run.adams["s_0"] = Adam.zeros(model.shape, run.s_0.dtype)
+        run.s_0 = xp.abs(S)
+        run.adams["s_0"] = Adam.zeros(model.shape, run.s_0.dtype, xp)
     if options.angles is not None:
-        run.angle_offsets = np.zeros(model.n_frames)
+        run.angle_offsets = xp.zeros(model.n_frames)
     if options.flux is not None:
-        run.flux = np.ones(model.n_frames)
+        run.flux = xp.ones(model.n_frames)
     if objective.free is not None:
         run.history |= {name: [] for name in FREE_HISTORY}
     return run
@@ -233,7 +243,7 @@ def _begin(objective, start, support, options, rate, seed):
 
 def _epoch(run, objective, options):
     """One pass over all frames; the recorded loss is the mean over its groups, each before its step."""
-    losses, weights, scales, misfit, free = [], [], [], np.zeros(2), np.zeros(4)
+    weights, numbers = [], []
     order = run.rng.permutation(objective.model.n_frames)
     for frames in np.array_split(order, options.batches):
         frames = np.sort(frames)
@@ -244,14 +254,18 @@ def _epoch(run, objective, options):
                 options.angles.update(run.angle_offsets, frames, now.adj_dq)
             if options.flux is not None:
                 options.flux.update(run.flux, frames, now.sums, now.scale)
-        losses.append(now.loss), weights.append(len(frames)), scales.append(now.scale)
-        misfit += now.misfit_numerator, now.misfit_denominator
-        free += 0 if now.free is None else now.free
+        weights.append(len(frames))
+        numbers += [now.loss, now.scale, now.misfit_numerator, now.misfit_denominator]
+        numbers += () if now.free is None else list(now.free)
     if options.angles is not None:
         options.angles.fix(run.angle_offsets)
     if options.flux is not None:
         options.flux.fix(run.flux)
     run.epoch += 1
+    # all that a device is asked for in an epoch
+    *numbers, voxels = host(module(run.S).stack([*numbers, run.support.sum(dtype=np.float64)]))
+    losses, scales, *sums = np.reshape(numbers, (len(weights), -1)).T
+    misfit, free = (np.add.accumulate(np.stack(s, axis=1))[-1] if s else np.zeros(0) for s in (sums[:2], sums[2:]))
     loss = float(np.average(losses, weights=weights))
     if not np.isfinite(loss):
         cure = "a smaller learning_rate" + (" or a background > 0" if objective.likelihood.name == "poisson" else "")
@@ -259,7 +273,7 @@ def _epoch(run, objective, options):
     run.waited += 1
     if loss < run.best * (1 - 1e-3):
         run.best, run.waited = loss, 0
-    values = (loss, misfit[0] / misfit[1], run.rate, np.average(scales, weights=weights), run.support.sum())
+    values = (loss, misfit[0] / misfit[1], run.rate, np.average(scales, weights=weights), voxels)
     names = HISTORY
     if objective.free is not None:
         values, names = (*values, *free_numbers(free)), HISTORY + FREE_HISTORY
@@ -269,17 +283,20 @@ def _epoch(run, objective, options):
 
 def _step(run, now, options):
     """One step of what is optimised, against the gradients of an evaluation."""
-    rate, bound = run.S.real.dtype.type(run.rate), options.amplitude_bound
+    xp, rate, bound = module(run.S), run.S.real.dtype.type(run.rate), options.amplitude_bound
     if run.epoch < options.phase_only_epochs:
         # S = |S| exp(i u): dL/du = Re(conj(adj_S) i S)
-        u = rate * run.adams["phase"].direction((now.adj_S * np.conj(run.S)).imag)
-        run.S = bounded(run.S * np.exp(-1j * u), bound)
+        u = run.adams["phase"].direction((now.adj_S * xp.conj(run.S)).imag) * rate
+        run.S = bounded(run.S * xp.exp(-1j * u), bound)
         return
-    step = rate * run.adams["S"].direction(now.adj_S)
-    run.S = bounded(np.where(run.support, run.S - step, 0), bound)
+    direction = run.adams["S"].direction(now.adj_S)
+    if xp is np:
+        run.S = bounded(np.where(run.support, run.S - rate * direction, 0), bound)
+    else:
+        run.S = _kernels.step(run.S, direction, run.support, rate, bound)
     if run.s_0 is not None:
-        moved = run.s_0 - rate * run.adams["s_0"].direction(now.adj_s_0)
-        run.s_0 = np.where(run.support, np.clip(moved, 0, bound), 0)
+        moved = run.s_0 - run.adams["s_0"].direction(now.adj_s_0) * rate
+        run.s_0 = xp.where(run.support, xp.clip(moved, 0, bound), 0)
 
 
 def _recentre(run):

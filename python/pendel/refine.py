@@ -23,31 +23,46 @@ have in (3) and (4).
 import numpy as np
 
 from . import _checks
+from ._arrays import module
 from .loss import frame_sums, frame_weights
 
 STEP = 0.1  # largest change of an angle at a time, in steps of the scan
 SLOW = 4  # degree of the changes of flux over a scan that are left to the crystal
 
 
+class Turns:
+    """(1) and (2) of an experiment; ``upload`` brings its angles and axes to where the offsets are."""
+
+    def __init__(self, experiment, upload=np.asarray):
+        first = np.cross(experiment._rocking_axis, experiment.h)
+        second = np.cross(experiment._rocking_axis, first)
+        self.angles, self.centre = upload(experiment.rocking_angles), experiment.centre_angle
+        self.axes = [upload(a) for a in (first, second, experiment.frame.T)]
+
+    def dq(self, offsets):
+        """dq of (1), rad/m, and d dq/d offset of (2), 1/m, both (n_frames, 3), for ``offsets`` (n_frames,) rad."""
+        xp, (first, second, frame) = module(offsets), self.axes
+        angle = (self.angles + offsets - self.centre)[:, None]
+        # R h - h = sin first + (1 - cos) second
+        dq = xp.sin(angle) * first + 2 * xp.sin(angle / 2) ** 2 * second
+        slope = xp.cos(angle) * first + xp.sin(angle) * second
+        return dq @ frame, slope @ frame
+
+
 def dq_at(experiment, offsets):
-    """dq of (1), rad/m, and d dq/d offset of (2), 1/m, both (n_frames, 3), for ``offsets`` (n_frames,) rad."""
-    angle = (experiment.rocking_angles + offsets - experiment.centre_angle)[:, None]
-    first = np.cross(experiment._rocking_axis, experiment.h)
-    second = np.cross(experiment._rocking_axis, first)
-    # R h - h = sin first + (1 - cos) second
-    dq = np.sin(angle) * first + 2 * np.sin(angle / 2) ** 2 * second
-    slope = np.cos(angle) * first + np.sin(angle) * second
-    return dq @ experiment.frame.T, slope @ experiment.frame.T
+    """`Turns.dq` of NumPy arrays."""
+    return Turns(experiment).dq(offsets)
 
 
 class Angles:
     """Steps (3). ``spread``: expected rms offset in steps of the scan.
 
-    pixels : `Pixels` of the fit.  nats : `Likelihood.nats`.  Raises ValueError for fewer than 4 frames.
+    pixels : `Pixels` of the fit.  nats : `Likelihood.nats`.  upload : of the model's engine.  Raises ValueError for
+    fewer than 4 frames.
     """
 
-    def __init__(self, experiment, pixels, nats, spread):
-        self.experiment = experiment
+    def __init__(self, experiment, pixels, nats, spread, upload=np.asarray):
+        self.turns = Turns(experiment, upload)
         angles, n = experiment.rocking_angles, experiment.n_frames
         if n < 4:
             raise ValueError(f"refine_angles: expected at least 4 frames, got {n}")
@@ -59,13 +74,13 @@ class Angles:
         sides[[0, -1]] = 1
         before = None
         for j in range(n):
-            root, good = pixels.load(np.array([j]))
-            self.weight[j] = frame_weights(good, root.shape)[0]
+            root, good = pixels.load(upload(np.array([j])))
+            self.weight[j] = float(frame_weights(good, root)[0])
             if before is not None:
                 change = root - before[0]
                 for mask in (good, before[1]):
                     change = change if mask is None else change * mask
-                square = frame_sums(np.square(change))[0] / (angles[j] - angles[j - 1]) ** 2
+                square = float(frame_sums(change * change)[0]) / (angles[j] - angles[j - 1]) ** 2
                 squares[j - 1 : j + 1] += square
             before = root, good
         self.curvature = 4 / nats * self.weight * squares / sides
@@ -73,53 +88,66 @@ class Angles:
         self.share = np.divide(
             self.curvature, self.curvature + self.prior, out=np.zeros(n), where=self.curvature + self.prior > 0
         )
+        self.smooth = _smoother(angles, 1, self.share, upload)
+        self.curvature, self.prior = upload(self.curvature), upload(self.prior)
 
     def update(self, offsets, frames, adj_dq):
-        """(3) for ``frames``, in place."""
-        slope = dq_at(self.experiment, offsets)[1][frames]
+        """(3) for ``frames``, indices on the host, in place."""
+        xp, count = module(offsets), len(frames)
+        frames = xp.asarray(frames)
+        slope = self.turns.dq(offsets)[1][frames]
         # adj_dq and (3) hold 1/L alike
-        gradient = (adj_dq * slope).sum(axis=1) * len(frames) + self.prior[frames] * offsets[frames]
+        gradient = (adj_dq * slope).sum(axis=1) * count + self.prior[frames] * offsets[frames]
         bend = self.curvature[frames] + self.prior[frames]
-        change = np.divide(gradient, bend, out=np.zeros_like(bend), where=bend > 0)
-        offsets[frames] -= np.clip(0.5 * change, -STEP * self.step, STEP * self.step)
+        change = xp.where(bend > 0, gradient / xp.where(bend > 0, bend, 1), 0)
+        offsets[frames] -= xp.clip(0.5 * change, -STEP * self.step, STEP * self.step)
 
     def fix(self, offsets):
         """Mean and slope to 0, in place."""
-        offsets -= _smooth(self.experiment.rocking_angles, offsets, 1, self.share)
+        offsets -= self.smooth(offsets)
 
 
 class Flux:
     """Steps (4). ``spread``: expected relative rms of the incident intensity; further arguments as in `Angles`."""
 
-    def __init__(self, experiment, pixels, likelihood, spread):
+    def __init__(self, experiment, pixels, likelihood, spread, upload=np.asarray):
         if experiment.n_frames < 2 * SLOW:
             raise ValueError(f"refine_intensities: expected at least {2 * SLOW} frames, got {experiment.n_frames}")
-        self.angles, self.likelihood, self.pixels, self.inverse = (
-            experiment.rocking_angles,
-            likelihood,
-            pixels,
-            spread**-2,
-        )
-        counts = [frame_sums(np.square(pixels.load(np.array([j]))[0]))[0] for j in range(experiment.n_frames)]
-        self.share = np.array(counts) / (np.array(counts) + self.inverse)
+        self.likelihood, self.pixels, self.inverse = likelihood, pixels, spread**-2
+        n, counts = experiment.n_frames, []
+        for j in range(n):
+            root = pixels.load(upload(np.array([j])))[0]
+            counts.append(float(frame_sums(root * root)[0]))
+        share = np.array(counts) / (np.array(counts) + self.inverse)
+        self.smooth = _smoother(experiment.rocking_angles, SLOW, share, upload)
 
     def update(self, flux, frames, sums, scale):
-        """(4) for ``frames`` from the `Evaluation.sums` at this flux, in place."""
-        measured, computed = sums
+        """(4) for ``frames``, indices on the host, from the `Evaluation.sums` at this flux, in place."""
+        xp, (measured, computed) = module(flux), sums
+        frames = xp.asarray(frames)
         old = flux[frames].astype(np.float64)
         N = scale * computed / old
         if self.likelihood.name == "amplitude":
-            X = measured * np.sqrt(scale / old)
+            X = measured * xp.sqrt(scale / old)
             flux[frames] = ((X + self.inverse) / (N + self.inverse)) ** 2
             return
         root, good = self.pixels.load(frames)
-        X = measured - self.likelihood.background / np.maximum(frame_weights(good, root.shape), 1e-30)
-        flux[frames] = (np.maximum(X, 0) + self.inverse) / (N + self.inverse)
+        X = measured - self.likelihood.background / xp.maximum(frame_weights(good, root), 1e-30)
+        flux[frames] = (xp.maximum(X, 0) + self.inverse) / (N + self.inverse)
 
     def fix(self, flux):
         """Slow changes of log(flux) to 0 and mean to 1, in place."""
-        flux /= np.exp(_smooth(self.angles, np.log(flux), SLOW, self.share))
+        xp = module(flux)
+        flux /= xp.exp(self.smooth(xp.log(flux)))
         flux /= flux.mean()
+
+
+def _smoother(angles, degree, share, upload):
+    """`_smooth` as a function of the values; where these lie on a device its matrix does too."""
+    if module(upload(share)) is np:
+        return lambda values: _smooth(angles, values, degree, share)
+    matrix = upload(np.stack([_smooth(angles, unit, degree, share) for unit in np.eye(len(angles))], axis=1))
+    return lambda values: (matrix * values).sum(axis=1)
 
 
 def _smooth(angles, values, degree, share):

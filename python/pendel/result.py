@@ -9,7 +9,7 @@ from .compare import strain as strain_along_h
 
 @dataclass
 class Result:
-    """What a reconstruction gives.
+    """What a reconstruction gives; all arrays are NumPy's, wherever the model worked.
 
     S : complex (nz, ny, nx) crystal function.  support : bool (nz, ny, nx).  scale : measured over computed intensity.
     misfit : sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames at the end, held-out pixels left out.

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from . import _checks, kinematic
+from ._arrays import host
 from .progress import Progress
 from .reconstruct import reconstruct
 from .support import recentre, shrink_wrap
@@ -57,6 +58,7 @@ def kinematic_start(
     the phased object does not fit into it.
     """
     trial_epochs = _checks.integer("trial_epochs", trial_epochs, at_least=0)
+    data, mask = host(data), host(mask)  # the phasing is NumPy's
     if phased is None:
         phased = phase(data, mask, iterations=iterations, seed=seed, threads=model.threads, progress=progress)
     elif not isinstance(phased, kinematic.KinematicResult):

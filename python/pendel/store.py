@@ -7,6 +7,7 @@ import numpy as np
 import scipy
 
 from . import __version__, io
+from ._arrays import host
 from .refine import dq_at
 
 
@@ -26,10 +27,11 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     """
     experiment, crystal = model.experiment, model.crystal
     dq = None if result.angle_offsets is None else dq_at(experiment, result.angle_offsets)[0]
-    modelled = model.intensities(result.S, None, result.s_0, dq=dq, flux=result.flux) * np.float32(result.scale)
+    S, s_0, dq, flux = (model._engine.upload(a) for a in (result.S, result.s_0, dq, result.flux))
+    modelled = host(model.intensities(S, None, s_0, dq=dq, flux=flux)) * np.float32(result.scale)
     if result.background:
         modelled += np.float32(result.background)
-    measured = np.asarray(data)
+    measured, mask = host(data), host(mask)
     if mask is not None:
         measured, modelled = np.where(mask, measured, 0), np.where(mask, modelled, 0)
     curves = [frames.sum(axis=(1, 2), dtype=np.float64) for frames in (measured, modelled)]

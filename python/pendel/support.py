@@ -1,9 +1,12 @@
-"""Supports: where the crystal is allowed to be, and keeping it in the middle of its grid."""
+"""Supports: where the crystal is allowed to be, and keeping it in the middle of its grid.
+
+`shrink_wrap` and `recentre` take CuPy arrays too and then give such; both have to wait for numbers from the device.
+"""
 
 import numpy as np
-from scipy import ndimage
 
 from . import _checks
+from ._arrays import host, module, scipy_module
 
 
 def shrink_wrap(S, threshold=0.2, sigma=1.0, *, reference="max", largest=True, fill=True, periodic=False):
@@ -19,15 +22,16 @@ def shrink_wrap(S, threshold=0.2, sigma=1.0, *, reference="max", largest=True, f
     threshold = _checks.number("threshold", threshold, above=0, at_most=1)
     for s in np.atleast_1d(sigma):
         _checks.number("sigma", float(s), at_least=0)
-    amplitude = np.abs(S)
+    xp = module(S)
+    ndimage, amplitude = scipy_module("ndimage", xp), xp.abs(S)
     if np.any(np.asarray(sigma) > 0):
         amplitude = ndimage.gaussian_filter(amplitude, sigma, mode="wrap" if periodic else "constant")
     peak = amplitude.max()
     if peak == 0:
-        return np.zeros(S.shape, bool)
+        return xp.zeros(S.shape, bool)
     if reference != "max":
         q = _checks.number("reference", reference, above=0, at_most=1)
-        peak = np.quantile(amplitude[amplitude > 0.1 * peak], q)
+        peak = xp.quantile(amplitude[amplitude > 0.1 * peak], q)
     support = amplitude > threshold * peak
     if largest:
         support = _largest_component(support, periodic)
@@ -47,20 +51,21 @@ def recentre(S, *others, threshold=0.1):
     S = _any_array("S", S)
     threshold = _checks.number("threshold", threshold, at_least=0, below=1)
     for i, other in enumerate(others):
-        if np.shape(other) != S.shape:
-            raise ValueError(f"others[{i}]: expected shape {S.shape}, got {np.shape(other)}")
-    amplitude = np.abs(S).astype(np.float64)
+        if getattr(other, "shape", None) != S.shape:
+            raise ValueError(f"others[{i}]: expected shape {S.shape}, got {_checks.describe(other)}")
+    xp = module(S)
+    amplitude = xp.abs(S).astype(np.float64)
     amplitude[amplitude <= threshold * amplitude.max()] = 0
-    shift = []
+    found = []  # of every axis: first moment, mass, first and last place used
     for axis, n in enumerate(S.shape):
         profile = amplitude.sum(axis=tuple(a for a in range(3) if a != axis))
-        used = np.nonzero(profile)[0]
-        if not len(used):
-            shift.append(0)
-            continue
-        wanted = n // 2 - int(np.rint(profile @ np.arange(n) / profile.sum()))
-        shift.append(int(np.clip(wanted, -used[0], n - 1 - used[-1])))
-    moved = tuple(np.roll(np.asarray(a), shift, axis=(0, 1, 2)) for a in (S, *others))
+        used = profile != 0
+        found += [profile @ xp.arange(n), profile.sum(), used.argmax(), n - 1 - used[::-1].argmax()]
+    shift = []
+    for n, (moment, mass, first, last) in zip(S.shape, host(xp.stack(found)).reshape(3, 4), strict=True):
+        wanted = n // 2 - int(np.rint(moment / mass)) if mass else 0
+        shift.append(int(np.clip(wanted, -first, n - 1 - last)) if mass else 0)
+    moved = tuple(xp.roll(a if module(a) is xp else xp.asarray(a), shift, axis=(0, 1, 2)) for a in (S, *others))
     return (*moved, tuple(shift))
 
 
@@ -77,20 +82,25 @@ def box_support(shape, voxel, extent):
 
 
 def _any_array(name, value):
+    if module(value) is not np:
+        _checks.kind_and_shape(name, value, (None, None, None), value.dtype, "(nz, ny, nx)")
+        return value
     value = np.asarray(value)
     return _checks.array(name, value, (None, None, None), value.dtype, axes="(nz, ny, nx)")
 
 
 def _largest_component(support, periodic):
-    labels, count = ndimage.label(support, structure=np.ones((3, 3, 3)))
+    xp = module(support)
+    labels, count = scipy_module("ndimage", xp).label(support, structure=np.ones((3, 3, 3)))
     if count < 2:
         return support
     root = np.arange(count + 1)
     if periodic:
         for axis in range(3):
-            first, last = np.take(labels, 0, axis), np.take(labels, -1, axis)
+            first, last = (host(xp.take(labels, end, axis)) for end in (0, -1))
             for a, b in np.unique(np.stack([first, last])[:, (first > 0) & (last > 0)], axis=1).T:
                 root[root == root[b]] = root[a]
-    sizes = np.bincount(root[labels.ravel()])
+        labels = xp.asarray(root)[labels]
+    sizes = xp.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    return root[labels] == np.argmax(sizes)
+    return labels == sizes.argmax()
