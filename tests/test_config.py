@@ -206,6 +206,35 @@ def test_missing_keys_are_named(key):
         config.loads(text).experiment()
 
 
+def test_a_crystal_comes_from_a_named_material_at_the_experiment_s_energy():
+    pytest.importorskip("gemmi")
+    material = TEXT.replace("chi_0 = [-7.4e-5, 6e-6]\nchi_h = [-6.1e-5, 6e-6]\n", 'material = "Au"\n')
+    made = config.loads(material, ["crystal.lattice_nm=0.4078", "crystal.debye_waller_nm2=0.0063"])
+    crystal = made.crystal(made.experiment())
+    assert crystal.chi_0 == pytest.approx(-7.43e-5 + 6.1e-6j, rel=0.02) and crystal.name == "Au"
+    bare = config.loads(material).crystal(made.experiment())
+    assert 0.96 < abs(crystal.chi_h / bare.chi_h) < 0.98 and crystal.hkl == (1, 1, 1)  # B = 0.63 A^2 takes 2.8 %
+    for override, message in (
+        ("crystal.chi_0=[-7e-5, 6e-6]", "crystal.material: expected this or crystal.chi_0, got both"),
+        ("crystal.hkl=[1, 0, 0]", "crystal.material: hkl"),
+        ('crystal.material="Xy"', "crystal.material: material"),
+    ):
+        with pytest.raises(config.ConfigError, match=f"^{message}"):
+            config.loads(material, [override]).crystal(made.experiment())
+    with pytest.raises(config.ConfigError, match="^crystal.lattice_nm: expected crystal.material with it, got none"):
+        config.loads(TEXT, ["crystal.lattice_nm=0.4"]).crystal()
+
+
+def test_orientation_and_scheme_reach_the_model():
+    made = config.loads(TEXT, ['experiment.orientation="symmetric"', "experiment.arm=[['y+', 100.0]]"])
+    experiment = made.experiment()
+    model = made.make_model(experiment, (3, 4, 5), made.voxel(experiment))
+    assert experiment.orientation == model.operators[0][1].orientation == "symmetric"
+    made = config.loads(TEXT, ['model.scheme="etd2rk"'])
+    experiment = made.experiment()
+    assert made.make_model(experiment, (3, 4, 5), made.voxel(experiment)).operators[0][1].scheme == "etd2rk"
+
+
 def test_the_crystal_is_built_and_its_sign_checked():
     made = config.loads(TEXT).crystal()
     assert made.chi_0 == -7.4e-5 + 6e-6j and made.chi_hbar == made.chi_h and made.name == "Au" and made.hkl == (1, 1, 1)

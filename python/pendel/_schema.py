@@ -174,10 +174,15 @@ SCHEMA = {
         "detector_shape": (_list(_integer(1), 2), None),
         "centre": (_vector, None),  # [frame, row, col] that k_h hits, in the cropped data
         "beam_polarization": (_beam, "horizontal"),
+        "orientation": (_choice("k_h", "symmetric"), "k_h"),  # model z along k_h, or k_0 + k_h (2 theta up to 178 deg)
     },
     "crystal": {
         "name": (_text, ""),
         "hkl": (_list(_integer(-99), 3), None),
+        # a name or a CIF file, as in pendel.susceptibility; instead of chi_0, chi_h, chi_hbar
+        "material": (_text, None),
+        "lattice_nm": (_either("a number or [a, b, c]", _positive, _list(_positive, 3)), None),  # instead of its own
+        "debye_waller_nm2": (_number(least=0), None),  # B of all atoms, instead of their own
         "chi_0": (_complex, None),
         "chi_h": (_complex, None),  # sigma: without the polarisation factor
         "chi_hbar": (_complex, None),  # default: chi_h
@@ -188,7 +193,7 @@ SCHEMA = {
         "voxel_nm": (_voxel, "auto"),
         "resolution_nm": (_positive, None),  # with voxel_nm = "auto": upper bound of dx and dy
         "transport": (_choice("auto", "shift", "fourier"), "auto"),
-        "scheme": (_choice("strang"), "strang"),
+        "scheme": (_choice("strang", "etd2rk"), "strang"),
         "dtype": (_choice("complex64", "complex128"), "complex64"),
         "coupling": (_choice("dynamical", "kinematic"), "dynamical"),
         "device": (_text, "cpu"),  # "cpu", "cuda" or "cuda:N"

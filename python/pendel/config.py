@@ -8,6 +8,7 @@ import difflib
 import inspect
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,6 +136,7 @@ class Config:
             rocking_angles=self._angles(scan),
             centre=None if centre is None else tuple(centre),
             beam_polarization=_tuple(this.beam_polarization),
+            orientation=this.orientation,
         )
         try:
             return Experiment(**arguments)
@@ -165,12 +167,17 @@ class Config:
             )
         return scan.rocking_angles
 
-    def crystal(self):
-        """`pendel.model.Crystal` from [crystal]."""
+    def crystal(self, experiment=None):
+        """`pendel.model.Crystal` from [crystal]; ``experiment`` gives the energy where a material is named."""
         from .model import Crystal
 
         this = self.crystal_keys
         hkl = None if this.hkl is None else tuple(this.hkl)
+        if this.material is not None:
+            return self._tabulated(experiment, hkl)
+        for key in ("lattice_nm", "debye_waller_nm2"):
+            if getattr(this, key) is not None:
+                raise ConfigError(f"crystal.{key}: expected crystal.material with it, got none")
         try:
             return Crystal(
                 self.need("crystal.chi_0"), self.need("crystal.chi_h"), this.chi_hbar, name=this.name, hkl=hkl
@@ -180,13 +187,33 @@ class Config:
         except ValueError as error:
             raise ConfigError(f"crystal.{error}") from None
 
+    def _tabulated(self, experiment, hkl):
+        from .susceptibility import susceptibility
+
+        this = self.crystal_keys
+        given = [f"crystal.{key}" for key in ("chi_0", "chi_h", "chi_hbar") if getattr(this, key) is not None]
+        if given:
+            raise ConfigError(f"crystal.material: expected this or {given[0]}, got both")
+        lattice = this.lattice_nm if this.lattice_nm is None else np.multiply(this.lattice_nm, 1e-9).tolist()
+        B = None if this.debye_waller_nm2 is None else this.debye_waller_nm2 * 1e-18
+        path = self.folder / this.material
+        material = str(path) if path.is_file() else this.material
+        options = {"lattice": lattice, "wavelength": experiment.wavelength, "debye_waller": B}
+        try:
+            found = susceptibility(material, hkl=self.need("crystal.hkl"), **options).crystal()
+        except ConfigError:
+            raise
+        except (ImportError, OSError, TypeError, ValueError) as error:
+            raise ConfigError(f"crystal.material: {error}") from None
+        return replace(found, name=this.name or found.name)
+
     def make_model(self, experiment, shape, voxel):
         """`pendel.model.Model` of [model] and [crystal] on the given grid."""
         from .model import Model
 
         names = ("coupling", "scheme", "transport", "dtype", "device", "threads")
         options = {name: getattr(self.model, name) for name in names}
-        crystal = self.crystal()
+        crystal = self.crystal(experiment)
         try:
             return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)
         except (TypeError, ValueError, RuntimeError) as error:  # the last: no device to use
