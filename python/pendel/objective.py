@@ -62,6 +62,13 @@ class Objective:
             total += float(frame_weights(good, root.shape) @ frame_sums(np.square(root)))
         return total / self.model.n_frames
 
+    def counts(self):
+        """Sum of the data over the pixels that are fitted."""
+        pixels, total = self.pixels(), 0.0
+        for frame in range(self.model.n_frames):
+            total += float(frame_sums(np.square(pixels.load(np.array([frame]))[0]))[0])
+        return total
+
     def evaluate(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
         """`Evaluation` of ``frames`` at their best scale; its loss and adj_S are those of (1).
 
