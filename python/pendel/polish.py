@@ -14,8 +14,8 @@ and total variation, which can buy a smaller |S| with a larger scale, tips that 
 single voxels stay free.
 
 Few photons leave phase and amplitude of single voxels open, and total variation, which likes steps and wears edges
-down, is a poor guess at them. With ``smoothness`` or ``uniformity``, from the data by "evidence", the phase is held by its
-second differences and the inside at its amplitude; the total variation is then that of |S|.
+down, is a poor guess at them. With ``smoothness`` or ``uniformity`` the phase is held by its second differences and the
+inside at its amplitude, as firmly as the "evidence" of the data says; the total variation is then that of |S|.
 
 Where the modelled field has a zero on the wrong side of a pixel, the pixel holds the zero back: to cross, its
 amplitude would first get worse. Each round therefore runs without the pixels missed by more than ``trim`` times the
@@ -77,8 +77,8 @@ def polish(
     amplitude_bound, bound_weight : of (1); None: no bound. Photon-limited data bear a weight of 10 and more.
     bulk_amplitude, bulk_weight : of (1), over the voxels well inside; None: no such term.
     atv_weight : in units of the mean intensity, as in `reconstruct`; `photon_weight` suggests one for counted data.
-    smoothness, uniformity : of (1), for counts: inverse variances of the second differences of the phase, rad^-2, and of
-        |S| inside; or "evidence": the most probable ones for what each round begins with.
+    smoothness, uniformity : of (1), for counts: inverse variances of the second differences of the phase, rad^-2, and
+        of |S| inside; or "evidence": the most probable ones for what each round begins with.
     likelihood, background, angle_offsets, flux, free_fraction, seed : as in `lbfgs`.  memory : pairs of vectors kept.
 
     Returns `Result` with a history per iteration, its loss (1) times I_mean. The same bits for any number of

@@ -14,9 +14,9 @@ With the priors exp(-lambda R/2) and exp(-alpha U/2) the most probable lambda an
 (5) lambda R = gamma = sum_k f/(f + lambda kappa_k),    kappa_k = sum_axes (2 - 2 cos(pi k/n_axis))^2
 (6) alpha U = gamma = m f/(f + alpha),                  f = 2 counts/n,  n solid voxels, m filled ones
 
-f: what each voxel's phase or amplitude learns from the counts, half of the 4 counts/n that the field would tell, for the
-phases in the far field are lost. kappa_k: R of cosine modes in the crystal's box. A crystal that is neither smooth nor
-uniform has large R and U, and is left alone.
+f: what each voxel's phase or amplitude learns from the counts, half of the 4 counts/n that the field would tell, for
+the phases in the far field are lost. kappa_k: R of cosine modes in the crystal's box. A crystal that is neither smooth
+nor uniform has large R and U, and is left alone.
 """
 
 import math
