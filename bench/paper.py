@@ -270,8 +270,7 @@ def main(arguments=None):
         "--start",
         choices=("kinematic", "flat", "random", "shape"),
         default="kinematic",
-        help="of the dynamical reconstruction: HIO/ER, flat or random phases in the box, or flat ones in the crystal's shape "
-        "and 2 voxels",
+        help="of the dynamical reconstruction: HIO/ER, flat or random phases in the box, flat in the crystal and 2 voxels",
     )
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=pathlib.Path)

@@ -186,8 +186,8 @@ def multiscale(
         ``support``, or in the whole box, and one more level; "random": the same with a random phase for every voxel;
         or complex (nz, ny, nx) on the grid of ``model``.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``.
-    levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat", "random": 24) and the scan 8 frames,
-        none with a start of one's own.
+    levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat", "random": 24) and the scan
+        8 frames, none with a start of one's own.
     counts : whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and after the
         first round on the finest level smoothness and uniformity by evidence.
     phased : `KinematicResult` of the coarsest level's data.  starts : phasings, or searches of "flat" and "random"; the
