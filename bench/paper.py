@@ -268,9 +268,9 @@ def main(arguments=None):
     parser.add_argument("--starts", type=int, default=5, help="phasings, or flat searches, of which the best is kept")
     parser.add_argument(
         "--start",
-        choices=("kinematic", "flat", "shape"),
+        choices=("kinematic", "flat", "random", "shape"),
         default="kinematic",
-        help="of the dynamical reconstruction: HIO/ER, flat phases in the box, or in the crystal's shape and 2 voxels",
+        help="of the dynamical reconstruction: HIO/ER; flat or random in the box; flat in the crystal and 2 voxels",
     )
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=pathlib.Path)

@@ -11,6 +11,7 @@ from .lbfgs import lbfgs
 from .model import Crystal, Model
 from .multiscale import coarse, multiscale, resample
 from .operator import Adjoint, TakagiTaupin, estimate_memory
+from .place import place
 from .polish import photon_weight, polish
 from .reconstruct import reconstruct
 from .result import Result
@@ -40,6 +41,7 @@ __all__ = [
     "multiscale",
     "phantom",
     "photon_weight",
+    "place",
     "polish",
     "reconstruct",
     "refraction",

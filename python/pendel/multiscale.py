@@ -3,7 +3,8 @@
 A scan seen with voxels ``factor`` times as wide is its own middle: the central pixels and frames, which are all that
 such voxels can explain. On the coarsest level the search takes place (phasing, trials, minibatch Adam, polish), from
 flat phases on the next one too; every finer one starts next to its solution and is only polished. Zeros of the far
-field, which hold a reconstruction on its own level back, are mostly on the right side by then.
+field, which hold a reconstruction on its own level back, are mostly on the right side by then. On the finest level the
+place of the crystal between the voxels matters too (`pendel.place`).
 """
 
 import math
@@ -18,11 +19,12 @@ from . import _checks, _cxi
 from ._arrays import host
 from .model import Model
 from .objective import Objective
+from .place import place
 from .polish import photon_weight, polish
 from .reconstruct import finish, reconstruct
 from .start import kinematic_start, phase
 
-SMALLEST = {"kinematic": 48, "flat": 24}  # detector pixels of the coarsest level, at least
+SMALLEST = {"kinematic": 48, "flat": 24, "random": 24}  # detector pixels of the coarsest level, at least
 FRAMES, STEPS = 4, 3200  # of minibatch Adam: frames per step, steps
 RATE = 0.05
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
@@ -30,6 +32,7 @@ WEIGHTS = {  # of polish
     "amplitude": {"bound_weight": 1.0, "bulk_weight": 1.0, "trim": 1.5},
     "poisson": {"bound_weight": 30.0, "bulk_weight": 100.0, "trim": None},
 }
+EVIDENCE = {"smoothness": "evidence", "uniformity": "evidence"}  # of polish, for counts, once the phase is nearly there
 ATV_WEIGHT = 1e-4  # without noise
 BACKGROUND = 0.01  # counts per pixel, Poisson: keeps a single stray count finite
 
@@ -169,6 +172,7 @@ def multiscale(
     trial_epochs=25,
     steps=STEPS,
     rounds=4,
+    places=None,
     seed=0,
     checkpoint=None,
     resume=False,
@@ -181,14 +185,19 @@ def multiscale(
     ----------
     model, data, mask : as in `reconstruct`.
     start : "kinematic" or None: HIO/ER on the coarsest level and `kinematic_start`'s trials; "flat": constant phase in
-        ``support``, or in the whole box, and one more level; or complex (nz, ny, nx) on the grid of ``model``.
+        ``support``, or in the whole box, and one more level; "random": the same with a random phase for every voxel;
+        or complex (nz, ny, nx) on the grid of ``model``.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``.
-    levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat": 24) and the scan 8 frames,
-        none with a start of one's own.
-    counts : whether the data are counted photons: Poisson likelihood, and total variation by `photon_weight`.
-    phased : `KinematicResult` of the coarsest level's data.  starts : phasings, or searches of "flat"; the one of the
-        smallest misfit is taken.
-    trial_epochs : of each candidate.  steps : of minibatch Adam.  rounds : of `polish` on every level.
+    levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat", "random": 24) and the scan
+        8 frames, none with a start of one's own.
+    counts : whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and after the
+        first round on the finest level smoothness and uniformity by evidence.
+    phased : `KinematicResult` of the coarsest level's data.  starts : phasings, or searches of "flat" and "random"; the
+        one of the smallest misfit is taken.
+    trial_epochs : of each candidate.  steps : of minibatch Adam.  rounds : of `polish` on every level; with ``counts``
+        as many by evidence after the first one of the finest level.
+    places : whether `pendel.place` looks for a better place between the voxels of the finest level, after the first
+        round there; None: not with ``counts``, whose noise hides it.
     seed : of phasing and of the random groups.
     checkpoint : path of an HDF5 file written after every level; with ``resume=True`` its levels are not done again.
     recipe : further arguments of `polish`.
@@ -201,7 +210,7 @@ def multiscale(
     levels = None if levels is None else _checks.integer("levels", levels, at_least=0)
     steps = _checks.integer("steps", steps, at_least=1)
     kind = "kinematic" if start is None else start if isinstance(start, str) else "given"
-    _checks.choice("start", kind, ("kinematic", "flat", "given"))
+    _checks.choice("start", kind, ("kinematic", "flat", "random", "given"))
     if kind == "given" and levels is None:
         levels = 0
     data, mask, support = host(data), host(mask), host(support)
@@ -230,15 +239,23 @@ def multiscale(
         else:
             S = sharpen(resample(found.S, found.voxel, m))
             inside = ndimage.binary_dilation(np.abs(S) > 0.02)
-        if kind == "flat" and found is None:
-            S, inside = _flat(m, frames, good, inside, starts, steps, seed, name, options)
-        elif found is None or kind == "flat" and level == begin - 1:
+        if kind in ("flat", "random") and found is None:
+            S, inside = _blind(m, frames, good, inside, kind == "random", starts, steps, seed, name, options)
+        elif found is None or kind in ("flat", "random") and level == begin - 1:
             searched = _search(m, frames, good, S, inside, steps, seed, name, options)
             S, inside = searched.S, searched.support
         options |= WEIGHTS[options["likelihood"]]
         options["atv_weight"] = photon_weight(m, frames, good, inside) if counts else ATV_WEIGHT
-        shown = f"{name}polish" if progress else False
-        found = polish(m, frames, good, S, inside, rounds=rounds, seed=seed, progress=shown, **(options | recipe))
+        options |= recipe | {"seed": seed}
+        left = rounds
+        if level == 0 and rounds > 1:
+            found = polish(m, frames, good, S, inside, rounds=1, progress=name and f"{name}polish", **options)
+            S, inside = found.S, found.support
+            if not counts if places is None else places:
+                S, inside, _ = place(m, frames, good, S, inside, progress=name, **options)
+            options = (EVIDENCE if counts else {}) | options | {"widen": 0}
+            left = rounds if counts else rounds - 1
+        found = polish(m, frames, good, S, inside, rounds=left, progress=name and f"{name}polish", **options)
         if checkpoint:
             _save(checkpoint, found, level)
     if begin < 0:  # nothing was left to do
@@ -257,7 +274,7 @@ def _kinematic(m, data, mask, phased, starts, trial_epochs, seed, progress):
 def _given(m, model, start, support, kind):
     """``start`` and ``support`` of the finest level on the grid of m."""
     inside = np.ones(model.shape, bool) if support is None else support
-    S = inside.astype(model.dtype) if kind == "flat" else host(start)
+    S = host(start) if kind == "given" else inside.astype(model.dtype)
     if kind == "given" and support is None:
         inside = S != 0
     if m is not model:
@@ -266,8 +283,8 @@ def _given(m, model, start, support, kind):
     return np.where(inside, S, 0).astype(m.dtype), inside
 
 
-def _flat(m, data, mask, support, starts, steps, seed, name, options):
-    """Best of ``starts`` searches without any phases to begin with.
+def _blind(m, data, mask, support, scrambled, starts, steps, seed, name, options):
+    """Best of ``starts`` searches without any phases to begin with, or with random ones.
 
     |S| grows from 0.05 to 0.95 along a random direction: a start that equals its own mirror image has no reason to
     leave the mixture of a crystal and its twin.
@@ -275,9 +292,12 @@ def _flat(m, data, mask, support, starts, steps, seed, name, options):
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in m.shape), indexing="ij"))
     best = None
     for i in range(starts):
-        direction = np.random.default_rng([seed, i]).normal(size=3)
+        rng = np.random.default_rng([seed, i])
+        direction = rng.normal(size=3)
         along = np.tensordot(direction / np.abs(direction).sum(), places, 1)
         S = np.where(support, 0.5 + 0.45 * along, 0).astype(m.dtype)
+        if scrambled:
+            S *= np.exp(2j * np.pi * rng.random(m.shape)).astype(m.dtype)
         shown = f"{name}start {i + 1} of {starts}, " if name else ""
         found = _search(m, data, mask, S, support, steps, seed * starts + i, shown, options)
         if best is None or found.misfit < best.misfit:

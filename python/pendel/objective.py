@@ -92,6 +92,15 @@ class Objective:
         return total / self.model.n_frames
 
     @on_device
+    def counts(self):
+        """Sum of the data over the pixels that are fitted."""
+        pixels, total = self.pixels(), 0.0
+        for frame in range(self.model.n_frames):
+            root, _ = pixels.load(self._engine.upload(np.array([frame])))
+            total += float(frame_sums(root * root)[0])
+        return total
+
+    @on_device
     def evaluate(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
         """`Evaluation` of ``frames`` at their best scale; its loss and adj_S are those of (1).
 

@@ -4,6 +4,7 @@ Minibatch Adam finds the valley; what it leaves are slow modes and zeros of the 
 
 (1) objective = loss/I_mean + atv_weight ATV(S) + bound_weight (1/n) sum max(|S| - bound, 0)^2
                 + bulk_weight (<|S|>_bulk - bulk)^2                     n voxels of the support
+                + (smoothness R(S) + uniformity U(S))/(2 counts)        `pendel.smooth`
 (2) adj_S += 2 bound_weight/n max(|S| - bound, 0) S/|S|  +  2 bulk_weight (<|S|>_bulk - bulk)/n_bulk S/|S| in the bulk
 
 The bound as a penalty keeps the objective smooth, where a projection would break the line search; the unknowns are
@@ -11,6 +12,10 @@ Re S and Im S, so that voxels near 0 move freely. The bulk: a dynamical amplitud
 crystal is a perfect one on average. Without it the common factor of |S|, the scale and a phase ramp nearly balance,
 and total variation, which can buy a smaller |S| with a larger scale, tips that balance down to |S| = 0. Amplitudes of
 single voxels stay free.
+
+Few photons leave phase and amplitude of single voxels open, and total variation, which likes steps and wears edges
+down, is a poor guess at them. With ``smoothness`` or ``uniformity`` the phase is held by its second differences and the
+inside at its amplitude, as firmly as the "evidence" of the data says; the total variation is then that of |S|.
 
 Where the modelled field has a zero on the wrong side of a pixel, the pixel holds the zero back: to cross, its
 amplitude would first get worse. Each round therefore runs without the pixels missed by more than ``trim`` times the
@@ -22,10 +27,12 @@ from scipy import ndimage, optimize
 
 from . import _checks
 from ._arrays import host
+from .atv import atv
 from .checkpoint import FREE_HISTORY
 from .objective import Objective, initial
 from .progress import Progress
 from .reconstruct import finish, free_numbers
+from .smooth import Perfection
 
 HISTORY = ("loss", "misfit", "scale", "support")
 
@@ -46,6 +53,8 @@ def polish(
     bulk_amplitude=1.0,
     bulk_weight=1.0,
     atv_weight=1e-5,
+    smoothness=0.0,
+    uniformity=0.0,
     likelihood="amplitude",
     background=0.0,
     memory=10,
@@ -69,13 +78,16 @@ def polish(
     amplitude_bound, bound_weight : of (1); None: no bound. Photon-limited data bear a weight of 10 and more.
     bulk_amplitude, bulk_weight : of (1), over the voxels well inside; None: no such term.
     atv_weight : in units of the mean intensity, as in `reconstruct`; `photon_weight` suggests one for counted data.
+    smoothness, uniformity : of (1), for counts: inverse variances of the second differences of the phase, rad^-2, and
+        of |S| inside; or "evidence": the most probable ones for what each round begins with.
     likelihood, background, angle_offsets, flux, free_fraction, seed : as in `lbfgs`.  memory : pairs of vectors kept.
 
     SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient. Data
     and mask may be NumPy's or CuPy's, as in `reconstruct`.
 
-    Returns `Result` with a history per iteration. The same bits for any number of ``model.threads``; the inner products
-    of SciPy's L-BFGS-B may round differently for another number of BLAS threads (OMP_NUM_THREADS).
+    Returns `Result` with a history per iteration, its loss (1) times I_mean. The same bits for any number of
+    ``model.threads``; the inner products of SciPy's L-BFGS-B may round differently for another number of BLAS threads
+    (OMP_NUM_THREADS).
     Raises TypeError or ValueError naming the argument, RuntimeError where the objective is not finite at the start.
     """
     rounds = _checks.integer("rounds", rounds, at_least=1)
@@ -88,6 +100,10 @@ def polish(
     trim = None if trim is None else _checks.number("trim", trim, above=0)
     widen = _checks.integer("widen", widen, at_least=0)
     memory = _checks.integer("memory", memory, at_least=1)
+    precisions = [
+        value if value == "evidence" else _checks.number(name, value, at_least=0)
+        for name, value in (("smoothness", smoothness), ("uniformity", uniformity))
+    ]
     seed = _checks.integer("seed", seed, at_least=0)
     if hasattr(start, "support") and support is None:
         start, support = start.S, start.support
@@ -97,7 +113,7 @@ def polish(
         mask,
         likelihood=likelihood,
         background=background,
-        atv_weight=atv_weight,
+        atv_weight=0.0 if any(precisions) else atv_weight,
         free_fraction=free_fraction,
         seed=seed,
         surface=True,  # or noise in the widened rim costs nothing
@@ -110,6 +126,9 @@ def polish(
     if widen:
         support = ndimage.binary_dilation(support, iterations=widen)
     priors = Priors(amplitude_bound, bound_weight, bulk_amplitude, bulk_weight)
+    if any(precisions):
+        atv_weight = _checks.number("atv_weight", atv_weight, at_least=0)
+        priors.expect_perfection(*precisions, atv_weight, objective.counts(), objective.likelihood.nats)
     names = HISTORY + (FREE_HISTORY if objective.free is not None else ())
     run = _Run(objective, support, priors, {name: [] for name in names}, memory, angle_offsets, flux, callback)
     per_round = full + (trimmed if trim else 0)
@@ -141,14 +160,18 @@ def photon_weight(model, data, mask=None, support=None):
 
 
 class Priors:
-    """The two amplitude terms of (1) for the voxels of a support, as a vector c of S there."""
+    """The terms of (1) beside loss and ATV(S) for the voxels of a support, as a vector c of S there."""
 
     def __init__(self, bound, bound_weight, bulk, bulk_weight):
         self.bound = None if bound is None else _checks.number("amplitude_bound", bound, above=0)
         self.bound_weight = _checks.number("bound_weight", bound_weight, at_least=0)
         self.bulk = None if bulk is None else _checks.number("bulk_amplitude", bulk, above=0)
         self.bulk_weight = _checks.number("bulk_weight", bulk_weight, at_least=0)
-        self.inner = None
+        self.inner, self.precisions = None, None
+
+    def expect_perfection(self, smoothness, uniformity, atv_weight, counts, nats):
+        """Add the terms in R, U and ATV(|S|).  nats : of log-likelihood in a unit of the loss."""
+        self.precisions, self.atv_weight, self.counts, self.nats = (smoothness, uniformity), atv_weight, counts, nats
 
     def choose_bulk(self, S, support):
         """Fix the bulk: voxels three away, or as far as leaves any, from where |S| falls below half its median."""
@@ -160,9 +183,13 @@ class Priors:
                 break
             inside = smaller
         self.inner = inside[support]
+        if self.precisions:
+            self.support, self.perfection = support, Perfection(S, support, self.bulk or 1.0)
+            found = self.perfection.most_probable(S, self.counts)
+            self.precision = [f if p == "evidence" else p for p, f in zip(self.precisions, found, strict=True)]
 
     def value(self, c):
-        """Both terms, float, and their gradient, complex128."""
+        """Their sum, float, and its gradient, complex128."""
         total, adj = 0.0, np.zeros_like(c)
         size = np.abs(c)
         turn = c / np.maximum(size, np.finfo(size.dtype).tiny)
@@ -174,6 +201,16 @@ class Priors:
             lack = float(size[self.inner].mean()) - self.bulk
             total += self.bulk_weight * lack**2
             adj[self.inner] += (2 * self.bulk_weight * lack / np.count_nonzero(self.inner)) * turn[self.inner]
+        if self.precisions:
+            S = np.zeros(self.support.shape, np.complex128)
+            S[self.support] = c
+            for term, precision in zip(("roughness", "unevenness"), self.precision, strict=True):
+                value, adj_S = getattr(self.perfection, term)(S)
+                total += precision / (2 * self.nats * self.counts) * value
+                adj += precision / (2 * self.nats * self.counts) * adj_S[self.support]
+            value, adj_size = atv(np.abs(S), self.atv_weight * S.size / len(c))
+            total += value
+            adj += adj_size[self.support] * turn
         return total, adj
 
 
@@ -201,14 +238,14 @@ class _Run:
         def function(x):
             now = self.objective.on_host(whole(x), self.support, None, None, self.angle_offsets, self.flux)
             value, adj = self.priors.value(x.view(np.complex128))
-            latest.update(x=x.copy(), now=now)
+            latest.update(x=x.copy(), now=now, loss=now.loss + self.unit * value)
             return now.loss / self.unit + value, (now.adj_S[self.support] / self.unit + adj).view(np.float64)
 
         def record(x):
             if not np.array_equal(x, latest["x"]):
                 function(x)
             now = latest["now"]
-            values = now.loss, now.misfit_numerator / now.misfit_denominator, now.scale, len(x) // 2
+            values = latest["loss"], now.misfit_numerator / now.misfit_denominator, now.scale, len(x) // 2
             values += () if now.free is None else free_numbers(now.free)
             for name, value in zip(self.history, values, strict=True):
                 self.history[name].append(float(value))

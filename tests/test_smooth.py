@@ -1,0 +1,114 @@
+"""Smoothness and uniformity: their terms, the weights that data ask for, what they do for few photons."""
+
+import numpy as np
+import pytest
+from cube import QUIET, central, make_problem
+from pendel import photon_weight, polish
+from pendel.smooth import Perfection
+from scipy import fft, ndimage
+
+F = 50.0  # of `pendel.smooth`: information per voxel
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make_problem()
+
+
+def drawn(rng, shape, precision, kappa):
+    """What a fit with the right prior makes of a random field of that prior, seen with noise of variance 1/F."""
+    spread = np.divide(1, precision * kappa, out=np.zeros(shape), where=kappa > 0)
+    modes = rng.normal(size=shape) * np.sqrt(spread) + rng.normal(size=shape) / np.sqrt(F)
+    return fft.idctn(modes * F / (F + precision * kappa), norm="ortho")
+
+
+def bends(shape):
+    axes = [(2 - 2 * np.cos(np.pi * np.arange(n) / n)) ** 2 for n in shape]
+    return axes[0][:, None, None] + axes[1][:, None] + axes[2]
+
+
+@pytest.mark.parametrize("term", ("roughness", "unevenness"))
+def test_terms_and_their_gradients(problem, rng, term):
+    function = getattr(Perfection(problem.truth, problem.tight, 0.9), term)
+    S, direction = (rng.normal(size=problem.truth.shape + (2,)).view(complex)[..., 0] for _ in range(2))
+    value, adj = function(S)
+    assert value > 0
+    change = central(lambda h: function(S + h * direction)[0], 1e-6)
+    assert change == pytest.approx(np.vdot(adj, direction).real, rel=1e-6)
+    # float32 against double
+    single, adj_single = function(S.astype(np.complex64))
+    assert single == pytest.approx(value, rel=1e-5) and adj_single.dtype == np.complex64
+    np.testing.assert_allclose(adj_single, adj, atol=1e-4 * np.abs(adj).max())
+
+
+def test_roughness_counts_bends_and_no_slopes():
+    z, y, x = np.indices((12, 10, 8))
+    inside = np.ones(z.shape, bool)
+    slope = np.exp(1j * (0.9 * x - 0.4 * y + 2.5 * z))  # wraps many times
+    assert Perfection(slope, inside).roughness(slope)[0] < 1e-20
+    bent = slope * np.exp(0.01j * x**2)
+    expected = np.sin(0.01) * 2 * np.cos(0)  # T of a second difference of 0.02
+    triples = 12 * 10 * 6
+    R = Perfection(bent, inside).roughness(bent)[0]
+    # the slope 0.9 + 0.02 x enters as sin(a) - sin(b) = 2 sin((a - b)/2) cos((a + b)/2)
+    slopes = 0.9 + 0.02 * np.arange(1, 7)
+    assert R == pytest.approx(triples / 6 * np.sum((expected * np.cos(slopes) / 1.01) ** 2), rel=1e-9)
+
+
+def test_most_probable_precisions_are_those_drawn_from(rng):
+    shape, inside = (30, 24, 28), np.ones((30, 24, 28), bool)
+    counts = F * inside.sum() / 2
+    for precision in (20.0, 2000.0):
+        S = np.exp(1j * drawn(rng, shape, precision, bends(shape)))
+        # few modes are determined: their number is known to 1/sqrt(half of it)
+        assert Perfection(S, inside).most_probable(S, counts)[0] == pytest.approx(precision, rel=0.3)
+        S = 1 + 0j + drawn(rng, shape, precision, np.ones(shape))
+        # ends of the box are not filled, and told by the fewer voxels
+        assert Perfection(S, inside).most_probable(S, counts)[1] == pytest.approx(precision, rel=0.1)
+
+
+def test_most_probable_of_what_does_not_deviate(problem):
+    body = problem.tight.astype(complex)
+    assert Perfection(body, problem.tight).most_probable(body, 1e6) == (0.0, 0.0)
+    thin = np.zeros((9, 9, 9), complex)
+    thin[4, 4, 4] = 0.5
+    assert Perfection(thin, thin != 0).most_probable(thin, 1e6) == (0.0, 0.0)
+
+
+def test_evidence_helps_few_photons(problem):
+    data = problem.data(photons=300)
+    weight = photon_weight(problem.model, data, support=problem.tight)
+    options = {
+        "start": problem.truth,
+        "support": problem.tight,
+        "iterations": (0, 30),
+        "trim": None,
+        "likelihood": "poisson",
+        "background": 0.01,
+        "bound_weight": 30.0,
+        "bulk_weight": 100.0,
+        "atv_weight": weight,
+        **QUIET,
+    }
+    varied = polish(problem.model, data, None, rounds=3, **options)
+    even = polish(problem.model, data, None, rounds=3, smoothness="evidence", uniformity="evidence", **options)
+    inner = ndimage.binary_erosion(problem.body > 0.999)
+
+    def spread(S):
+        return np.abs(S[inner]).std() / np.abs(S[inner]).mean()
+
+    assert problem.error(even.S) < 0.8 * problem.error(varied.S)
+    assert spread(even.S) < 0.8 * spread(varied.S)
+    assert even.loss[-1] < even.loss[0]
+    # a number is taken as it is
+    stiff = polish(problem.model, data, None, rounds=1, smoothness=1e5, **options)
+    begun = Perfection(problem.truth, problem.tight).roughness(problem.truth)[0]
+    assert Perfection(stiff.S, problem.tight).roughness(stiff.S)[0] < 0.3 * begun
+
+
+@pytest.mark.parametrize("name", ("smoothness", "uniformity"))
+def test_refused(problem, name):
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        polish(problem.model, problem.data(), None, problem.truth, **{name: -1})
+    with pytest.raises(TypeError, match=f"{name}: expected"):
+        polish(problem.model, problem.data(), None, problem.truth, **{name: "much"})
