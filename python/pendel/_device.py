@@ -41,8 +41,8 @@ class Cpu:
         if not drift.max() <= most:
             raise RuntimeError(
                 f"adjoint: expected the reversed sweep to end within {most:g} of the entrance state, got "
-                f"{drift.max():.2g}; absorption this strong needs dtype='complex128' or scheme='etd2rk' (or S is far "
-                "above 1)"
+                f"{drift.max():.2g}; absorption this strong needs dtype='complex128' or scheme='etd2rk', or resync=16 "
+                "or less (or S is far above 1)"
             )
 
 
@@ -105,8 +105,9 @@ class Cuda:
         _checks.kind_and_shape(name, value, shape, dtype, axes)
         return xp.ascontiguousarray(value, dtype=dtype)
 
-    def forward(self, plan, dq, S, s_0, incident, E_h, E_0, single):
-        self._run(self._cuda.forward, False, plan, single, (dq, S, s_0, incident, E_h, E_0))
+    def forward(self, plan, *arrays_and_single):
+        *arrays, single = arrays_and_single
+        self._run(self._cuda.forward, False, plan, single, arrays)
 
     def adjoint(self, plan, *arrays_and_single):
         *arrays, single = arrays_and_single
