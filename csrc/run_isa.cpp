@@ -105,23 +105,24 @@ template <class R, class T, int W>
 double load_layer(Row<T, W>& r, long g, long y, long z) {
   const Args& a = r.a;
   Cx<R>* const stored = r.template fields<R>(r.stored);
-  double lost = 0, there = 0;
+  R lost = {}, there = {};
   for (int field : {0, 1}) {
     Cx<R>* const box = box_of<R>(r, z, field);
     load_frames<T>(layer_of<T>(a, z, field), a, g * W, y, a.nx, stored);
     for (long x = 0; x < a.nx; ++x) {
-      lost += lane_sum<T, W>(norm(box[x] - stored[x])), there += lane_sum<T, W>(norm(stored[x]));
+      lost = lost + norm(box[x] - stored[x]), there = there + norm(stored[x]);
       box[x] = stored[x];
     }
   }
+  const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
+  const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
   if (r.by_columns())  // complete_sums begins anew
     for (long x = 0; x < a.nx; ++x) {
-      const Cx<R> adj_E_0 = r.template fields<R>(r.adj_E_0)[x + a.shift * (a.nz - 1 - z)];
-      const Cx<R> s =
-          conj_mul(adj_E_0, box_of<R>(r, z, 0)[x]) + conj_mul(r.template fields<R>(r.adj_G)[x], box_of<R>(r, z, 1)[x]);
-      r.sum(z, x)[6] += lane_sum<T, W>(s.re), r.sum(z, x)[7] += lane_sum<T, W>(s.im);
+      const Cx<R> s = conj_mul(adj_E_0[x], box_of<R>(r, z, 0)[x]) + conj_mul(adj_G[x], box_of<R>(r, z, 1)[x]);
+      const R X[SUMS] = {{}, {}, {}, {}, {}, {}, s.re, s.im};
+      add_lane_sums<T, W>(r.sum(z, x), X);
     }
-  return Row<T, W>::relative(lost, there);
+  return Row<T, W>::relative(lane_sum<T, W>(lost), lane_sum<T, W>(there));
 }
 
 // The angles of a group, R lanes of them, through row y.

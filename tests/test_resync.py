@@ -141,7 +141,7 @@ def test_states_of_another_resync_are_refused(make, operator_of, asymmetric):
     for k, other, text in (
         (3, None, r"layers complex128 of shape \(2, 2, 3, 2, 9\), got None"),
         (3, 4, r"layers complex128 of shape \(2, 2, 3, 2, 9\), got complex128 of shape \(1, 2, 3, 2, 9\)"),
-        (None, 3, "resync=None, layers None, got layers"),
+        (None, 3, r"layers None, got complex128 of shape \(2, 2, 3, 2, 9\)"),
     ):
         with pytest.raises(ValueError, match="^state: expected that of .*" + text):
             ops[k].adjoint(p.S, p.dq, p.adj_E_h, state=states[other])

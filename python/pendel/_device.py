@@ -40,9 +40,9 @@ class Cpu:
         """Raise RuntimeError if the reversed sweep has lost its digits."""
         if not drift.max() <= most:
             raise RuntimeError(
-                f"adjoint: expected the reversed sweep to come within {most:g} of the entrance state and of stored "
-                f"layers, got {drift.max():.2g}; absorption this strong needs dtype='complex128' or scheme='etd2rk', or "
-                "resync after fewer layers (or S is far above 1)"
+                f"adjoint: expected the reversed sweep to come within {most:g} of the entrance state and of "
+                f"stored layers, got {drift.max():.2g}; absorption this strong needs dtype='complex128' or "
+                "scheme='etd2rk', or resync after fewer layers (or S is far above 1)"
             )
 
 

@@ -134,10 +134,7 @@ class TakagiTaupin:
         )
         self.resync = None if resync is None else _checks.integer("resync", resync, at_least=1)
         if self.resync is not None and self.scheme == "etd2rk":
-            raise ValueError(
-                f"resync: expected None with scheme 'etd2rk', which reverses nothing and keeps states of its own, got "
-                f"{self.resync}"
-            )
+            raise ValueError(f"resync: expected None with scheme 'etd2rk', which reverses nothing, got {self.resync}")
         self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
 
         nz, _, nx = self.shape
@@ -244,7 +241,8 @@ class TakagiTaupin:
         E_h = xp.empty((len(dq), *self.exit_shape), self.dtype)
         keep = return_E_0 or return_state
         E_0 = xp.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
-        layers = xp.empty(self._layers_shape(len(dq)), self.dtype) if return_state and self._stored else None
+        shape = self._layers_shape(len(dq)) if return_state else None
+        layers = shape and xp.empty(shape, self.dtype)
         self._engine.forward(plan, dq, S, s_0, row, E_h, E_0, layers, self._single)
         extra = []
         if return_E_0:
@@ -257,7 +255,7 @@ class TakagiTaupin:
         return (E_h, *extra) if extra else E_h
 
     def adjoint(self, S, dq, adj_E_h, s_0=None, incident=None, *, state=None, support=None):
-        """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (no stored fields but `resync`).
+        """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (stored fields: see `resync`).
 
         Parameters
         ----------
@@ -290,18 +288,14 @@ class TakagiTaupin:
         row_length = self._row_length(incident is None)
         if not isinstance(state, State):
             raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
-        shapes = {"E_h": (len(dq), *self.exit_shape), "E_0_row": (len(dq), ny, row_length)}
-        if self._stored:
-            shapes["layers"] = self._layers_shape(len(dq))
-        elif state.layers is not None:
-            raise ValueError(f"state: expected that of an operator with resync={self.resync}, layers None, got layers")
-        for field, shape in shapes.items():
-            array = getattr(state, field)
-            if array is None or array.dtype != self.dtype or array.shape != shape or not array.flags.c_contiguous:
-                got = "None" if array is None else f"{array.dtype} of shape {array.shape}"
+        shapes = (len(dq), *self.exit_shape), (len(dq), ny, row_length), self._layers_shape(len(dq))
+        for field, array, shape in zip(state._fields, state, shapes, strict=True):
+            got = None if array is None else f"{array.dtype} of shape {array.shape}"
+            wants = shape and f"{self.dtype} of shape {shape}"
+            if got != wants or (wants and not array.flags.c_contiguous):
                 raise ValueError(
-                    f"state: expected that of forward with the same arguments, {field} {self.dtype} of shape {shape}, "
-                    f"got {got}"
+                    f"state: expected that of forward with the same arguments, {field} {wants}, got {got}"
+                    + ("" if got != wants else " in another memory order")
                 )
         row = None if incident is None or self.scheme == "strang" else self.incident_row(incident)
         xp = self._engine.xp
@@ -317,13 +311,9 @@ class TakagiTaupin:
             self._engine.check_drift(drift, LOST, adj_S)
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
 
-    @property
-    def _stored(self):
-        """How many layers' fields a State holds."""
-        return (self.shape[0] - 1) // self._plan["resync"]
-
     def _layers_shape(self, frames):
-        return (self._stored, 2, frames, *self.shape[1:])
+        stored = (self.shape[0] - 1) // self._plan["resync"]
+        return (stored, 2, frames, *self.shape[1:]) if stored else None
 
     def _inputs(self, S, dq, s_0):
         S = self._engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
@@ -391,7 +381,8 @@ def estimate_memory(op, n_frames):
     complex_bytes, real_bytes = op.dtype.itemsize, op._real.itemsize
     lanes = _core.cpu_lanes(op.dtype == np.complex64)
     width = op.exit_shape[1]
-    fields = n_frames * ny * (2 * width + op.row_length + 2 * op._stored * nx) * complex_bytes  # E_h, adj_E_h, state
+    fields = n_frames * ny * (2 * width + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
+    fields += math.prod(op._layers_shape(n_frames) or (0,)) * complex_bytes
     gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
     if isinstance(op._engine, _device.Cuda):
         plan = op._plan | {"frames": n_frames}
