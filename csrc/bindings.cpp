@@ -86,7 +86,7 @@ pendel::Args plan(const py::dict& p) {
   a.dz = voxel[0], a.dy = voxel[1], a.dx = voxel[2];
   a.row = py::cast<long>(p["row_length"]), a.exit = py::cast<long>(p["exit_length"]);
   a.scheme = py::cast<bool>(p["etd2rk"]) ? pendel::ETD2RK : pendel::STRANG;
-  a.shift = py::cast<int>(p["shift"]);
+  a.shift = py::cast<int>(p["shift"]), a.resync = py::cast<long>(p["resync"]);
   a.pixels = py::cast<double>(p["pixels"]), a.tan_h = py::cast<double>(p["tan_h"]);
   a.threads = py::cast<int>(p["threads"]);
 #if defined(PENDEL_CUDA)
@@ -99,25 +99,27 @@ pendel::Args plan(const py::dict& p) {
 }
 
 void forward(const py::dict& p, const py::object& dq, const py::object& S, const py::object& s_0,
-             const py::object& incident, const py::object& E_h, const py::object& E_0, bool single) {
+             const py::object& incident, const py::object& E_h, const py::object& E_0, const py::object& layers,
+             bool single) {
   pendel::Args a = plan(p);
   a.dq = static_cast<const double*>(input(dq));
   a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
-  a.E_h = output(E_h), a.E_0 = output(E_0);
+  a.E_h = output(E_h), a.E_0 = output(E_0), a.layers = output(layers);
   py::gil_scoped_release release;
   run_forward(a, single);
 }
 
 void adjoint(const py::dict& p, const py::object& dq, const py::object& S, const py::object& s_0,
              const py::object& incident, const py::object& support, const py::object& E_h, const py::object& E_0,
-             const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
+             const py::object& layers, const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
              const py::object& adj_incident, const py::object& adj_dq, const py::object& drift,
              const py::object& entrance_E_0, const py::object& entrance_G, bool single) {
   pendel::Args a = plan(p);
   a.dq = static_cast<const double*>(input(dq));
   a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
   a.support = static_cast<const std::uint8_t*>(input(support));
-  a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0)), a.adj_E_h = input(adj_E_h);
+  a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0));
+  a.layers = const_cast<void*>(input(layers)), a.adj_E_h = input(adj_E_h);
   a.adj_S = output(adj_S), a.adj_s_0 = output(adj_s_0), a.adj_incident = output(adj_incident);
   a.adj_dq = static_cast<double*>(output(adj_dq));
   a.drift = static_cast<double*>(output(drift));
@@ -153,9 +155,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("fourier_row_length", &pendel::fourier_row_length, py::arg("need"));
 #endif
   m.def("forward", &forward, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
-        py::arg("E_h"), py::arg("E_0"), py::arg("single"));
+        py::arg("E_h"), py::arg("E_0"), py::arg("layers"), py::arg("single"));
   m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
-        py::arg("support"), py::arg("E_h"), py::arg("E_0"), py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0"),
-        py::arg("adj_incident"), py::arg("adj_dq"), py::arg("drift"), py::arg("entrance_E_0"), py::arg("entrance_G"),
-        py::arg("single"));
+        py::arg("support"), py::arg("E_h"), py::arg("E_0"), py::arg("layers"), py::arg("adj_E_h"), py::arg("adj_S"),
+        py::arg("adj_s_0"), py::arg("adj_incident"), py::arg("adj_dq"), py::arg("drift"), py::arg("entrance_E_0"),
+        py::arg("entrance_G"), py::arg("single"));
 }

@@ -19,6 +19,7 @@ struct Args {
   long frames, nz, ny, nx;      // frames = rocking angles
   long row;                     // length of the E_0 row the sweep works on (Python: TakagiTaupin.row_length)
   Scheme scheme;                // ETD2RK: transport fourier only
+  long resync;                  // the adjoint takes up stored fields every so many layers; nz: never
   long exit;                    // length of an E_h row: nx; `row` where E_h moves too, the crystal at its end
   int shift;                    // whole pixels E_0 moves per layer (transport shift), 0 for transport fourier
   double pixels;                // pixels E_0 moves per layer, dz tan(its angle to z) / dx
@@ -33,12 +34,15 @@ struct Args {
   const std::uint8_t* support;  // (nz, ny, nx) voxels whose gradient is wanted, or null: all
   void* E_h;                    // (frames, ny, exit) complex: forward writes, adjoint reads
   void* E_0;                    // (frames, ny, row) complex at the exit: forward writes unless null, adjoint reads
+  void* layers;                 // (stored, 2, frames, ny, nx) complex E_0 and G behind (3) of layers resync - 1, ...
+                                // forward writes unless null, adjoint reads
   const void* adj_E_h;          // (frames, ny, exit) complex
   void* adj_S;                  // (nz, ny, nx) complex, with the path through s_0 = |S| where s_0 is null
   void* adj_s_0;                // (nz, ny, nx) real, or null
   void* adj_incident;           // (ny, row) complex, or null
   double* adj_dq;               // (ny, frames, 3), or null: one part per row, the caller adds the rows
-  double* drift;                // (ny) how far the reversed sweep ends from G = 0, over |E_0|; or null
+  double* drift;                // (ny) how far the reversed sweep comes from stored fields and from G = 0 at the
+                                // entrance, over |(E_0, G)|, the worst; or null
   void* entrance_E_0;           // (frames, ny, row) complex state recovered at the entrance, or null
   void* entrance_G;             // (frames, ny, exit) complex, or null
   void* workspace;              // CUDA only: workspace_cuda bytes on the device, where all arrays are

@@ -251,12 +251,14 @@ class Unfused {
     for (int z = 0; z < a.nz; ++z) {
       if (z && fft) fft->forward(c.E_0, c.E_0), places(a.row, spectrum_forward<T>), fft->inverse(c.E_0, c.E_0);
       tiles(a.nx, 0, layer_forward<T>, z);
+      if (stored(a, z)) places(a.nx, store_layer<T>, z);
     }
     places(std::max(a.row, a.exit), leave<T>, T(1));
   }
   void march_adjoint() {
     places(std::max(a.row, a.exit), leave_adjoint<T>);
     for (int z = int(a.nz) - 1; z >= 0; --z) {
+      if (stored(a, z)) launch(load_layer<T>, rows, int(UNFUSED_THREADS), WARP * sizeof(double), a.stream, c, z);
       tiles(a.nx, sums, layer_adjoint<T>, z);
       if (z && fft) fft->forward(c.E_0, c.E_0), places(a.row, spectrum_adjoint<T>), fft->inverse(c.E_0, c.E_0);
     }

@@ -84,19 +84,64 @@ void over_rows(const Args& a, Work work) {
   if (failure) std::rethrow_exception(failure);
 }
 
+// The two fields at the columns of the box, as they stand behind layer z, and their places in `layers`.
+template <class R, class T, int W>
+Cx<R>* box_of(Row<T, W>& r, long z, int field) {
+  const Args& a = r.a;
+  const long E_0 = a.shift ? a.shift * (a.nz - 1 - z) : a.tan_h > 0 ? a.row - a.nx : 0;
+  const long G = a.tan_h == 0 ? 0 : a.shift ? a.shift * z : a.row - a.nx;
+  return field == 0 ? r.template fields<R>(r.E_0) + E_0 : r.template fields<R>(r.G) + G;
+}
+template <class T>
+T* layer_of(const Args& a, long z, int field) {
+  return static_cast<T*>(a.layers) + 2 * (z / a.resync * 2 + field) * a.frames * a.ny * a.nx;
+}
+template <class R, class T, int W>
+void store_layer(Row<T, W>& r, long g, long y, long z) {
+  for (int field : {0, 1}) store_frames<T>(layer_of<T>(r.a, z, field), r.a, g * W, y, r.a.nx, box_of<R>(r, z, field));
+}
+// Takes up the stored fields in place of the reversed ones; how far those were from them.
+template <class R, class T, int W>
+double load_layer(Row<T, W>& r, long g, long y, long z) {
+  const Args& a = r.a;
+  Cx<R>* const stored = r.template fields<R>(r.stored);
+  R lost = {}, there = {};
+  for (int field : {0, 1}) {
+    Cx<R>* const box = box_of<R>(r, z, field);
+    load_frames<T>(layer_of<T>(a, z, field), a, g * W, y, a.nx, stored);
+    for (long x = 0; x < a.nx; ++x) {
+      lost = lost + norm(box[x] - stored[x]), there = there + norm(stored[x]);
+      box[x] = stored[x];
+    }
+  }
+  const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
+  const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
+  if (r.by_columns())  // complete_sums begins anew
+    for (long x = 0; x < a.nx; ++x) {
+      const Cx<R> s = conj_mul(adj_E_0[x], box_of<R>(r, z, 0)[x]) + conj_mul(adj_G[x], box_of<R>(r, z, 1)[x]);
+      const R X[SUMS] = {{}, {}, {}, {}, {}, {}, s.re, s.im};
+      add_lane_sums<T, W>(r.sum(z, x), X);
+    }
+  return Row<T, W>::relative(lane_sum<T, W>(lost), lane_sum<T, W>(there));
+}
+
 // The angles of a group, R lanes of them, through row y.
 template <class R, class T, int W>
 void forward(Row<T, W>& r, long g, long y) {
   const Args& a = r.a;
   r.template enter<R>();
-  if constexpr (lanes<T, R> > W)
-    Shift<T, W>::template march<R>(r, g);
-  else if (a.tan_h > 0)
-    Symmetric<T, W>::march(r, g);
-  else if (a.scheme == ETD2RK)
-    Etd2rk<T, W>::march(r, g);
-  else
-    a.shift ? Shift<T, W>::template march<R>(r, g) : Fourier<T, W>::march(r, g);
+  for (long z = 0, to; z < a.nz; z = to) {
+    to = std::min(z + a.resync, a.nz);
+    if constexpr (lanes<T, R> > W)
+      Shift<T, W>::template march<R>(r, g, z, to);
+    else if (a.tan_h > 0)
+      Symmetric<T, W>::march(r, g, z, to);
+    else if (a.scheme == ETD2RK)
+      Etd2rk<T, W>::march(r, g);
+    else
+      a.shift ? Shift<T, W>::template march<R>(r, g, z, to) : Fourier<T, W>::march(r, g, z, to);
+    if (a.layers && to < a.nz) store_layer<R>(r, g, y, to - 1);
+  }
   const Cx<R> exit = r.t.template exit_phase<R>(g, y);
   Cx<R>* const G = r.template fields<R>(r.G);
   for (long x = 0; x < a.exit; ++x) G[x] = exit * r.t.template ramp<R>(g, x) * G[x];  // (5), (6)
@@ -123,14 +168,18 @@ void adjoint(Row<T, W>& r, long g, long y) {
     G[x] = conj_mul(back, G[x]), adj_G[x] = conj_mul(back, adj_G[x]);
   }
   double adj_D[lanes<T, R>] = {};
-  if constexpr (lanes<T, R> > W)
-    Shift<T, W>::template march_adj<R>(r, g, adj_D);
-  else if (a.tan_h > 0)
-    Symmetric<T, W>::march_adj(r, g, adj_D);
-  else if (a.scheme == ETD2RK)
-    Etd2rk<T, W>::march_adj(r, g, adj_D);
-  else
-    a.shift ? Shift<T, W>::template march_adj<R>(r, g, adj_D) : Fourier<T, W>::march_adj(r, g, adj_D);
+  for (long to = a.nz, z; to > 0; to = z) {
+    z = (to - 1) / a.resync * a.resync;
+    if constexpr (lanes<T, R> > W)
+      Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
+    else if (a.tan_h > 0)
+      Symmetric<T, W>::march_adj(r, g, z, to, adj_D);
+    else if (a.scheme == ETD2RK)
+      Etd2rk<T, W>::march_adj(r, g, adj_D);
+    else
+      a.shift ? Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D) : Fourier<T, W>::march_adj(r, g, z, to, adj_D);
+    r.note_drift(z > 0 ? load_layer<R>(r, g, y, z - 1) : r.template drift<R>());
+  }
   for (int l = 0; l < lanes<T, R> && g * W + l < a.frames && a.adj_dq; ++l) {
     double* q = a.adj_dq + 3 * (y * a.frames + g * W + l);
     q[2] = a.dz * (adj_D[l] + r.t.half() * lane<T>(turned, l));
@@ -141,7 +190,6 @@ void adjoint(Row<T, W>& r, long g, long y) {
     adj_incident[2 * p] += lane_sum<T, W>(adj_E_0[p].re);
     adj_incident[2 * p + 1] += lane_sum<T, W>(adj_E_0[p].im);
   }
-  if (a.drift) a.drift[y] = std::max(a.drift[y], r.template drift<R>());
   if (a.entrance_E_0) store_frames<T>(a.entrance_E_0, a, g * W, y, a.row, E_0);
   if (a.entrance_G) store_frames<T>(a.entrance_G, a, g * W, y, a.exit, G);
 }

@@ -10,6 +10,7 @@
 //
 // with z along k_h; with z along k_0 + k_h both waves move (sweep_symmetric.h).
 // Vacuum (S = s_0 = 0) is skipped: there (3) is the identity, and the phases (5) of a gap are taken at once.
+// A march takes layers [from, to), from behind (3) of layer from - 1 (or the entrance) to behind that of layer to - 1.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -25,6 +26,8 @@ namespace PENDEL_ISA {
 
 template <class T, class R>
 constexpr int lanes = sizeof(R) / sizeof(T);
+
+inline long layer_before(long from) { return std::max(from - 1, 0l); }  // where a march that begins with `from` begins
 
 template <class T, int W>
 struct Tables {
@@ -123,6 +126,7 @@ struct Row {
   std::vector<T> sums;                                 // (voxel, SUMS)
   std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (exit), of pairs where there are any: `fields`
   std::vector<Cx<V>> exit_sums;                        // (exit) conj(adj_G) G at the exit, lanes not summed
+  std::vector<Cx<V>> stored;                           // (nx) a field as the forward sweep had it
   std::vector<T> carried[2];                           // (row) X00 on its way from voxel to voxel, re and im
   struct {                                             // of the W columns complete_sums is at
     Cx<V> Xhh;
@@ -148,6 +152,7 @@ struct Row {
         adj_E_0(adjoint ? a.row * packs() : 0),
         adj_G(adjoint ? a.exit * packs() : 0),
         exit_sums(adjoint && by_columns() ? a.exit : 0),
+        stored(adjoint && a.layers ? a.nx * packs() : 0),
         at(a.exit) {
     matrices = reinterpret_cast<T*>(matrix_store.data());
   }
@@ -190,13 +195,18 @@ struct Row {
   void add_exit_sum(long x, Cx<V> s) { exit_sums[x] = exit_sums[x] + s; }
   void add_exit_sum(long x, Cx<Pair<V>> s) { exit_sums[x] = exit_sums[x] + Cx<V>{s.re.a + s.re.b, s.im.a + s.im.b}; }
 
+  // What the reversed sweep has lost, the worst of all; a NaN stays.
+  void note_drift(double now) {
+    if (a.drift && !(now <= a.drift[y]) && a.drift[y] == a.drift[y]) a.drift[y] = now;
+  }
+  static double relative(double lost, double there) { return lost == 0 ? 0 : std::sqrt(lost / there); }
   // |G| / |E_0| over the row where the reversed sweep has ended: 0 but for rounding, which absorption amplifies.
   template <class R>
   double drift() {
     double lost = 0, there = 0;
     for (long x = 0; x < a.exit; ++x) lost += lane_sum<T, W>(norm(fields<R>(G)[x]));
     for (long p = 0; p < a.row; ++p) there += lane_sum<T, W>(norm(fields<R>(E_0)[p]));
-    return std::sqrt(lost / there);
+    return relative(lost, there);
   }
 
   // Writes adj_S and adj_s_0 of the row from the sums over all angles (once per voxel).
@@ -317,8 +327,8 @@ struct Row {
   // The four sums of couple_adj from the three of couple_adj_before. A step with its adjoint conserves
   // conj(adj_E_0) E_0 + conj(adj_G) G, of which (4) moves the first term and (5) leaves both as they are, and adj_E_0
   // is 0 behind the last layer: so X00 before = X00 after + Xhh after - Xhh before, where X00 after is what the layer
-  // behind has sent along the path of E_0, and Xhh after is that of the layer behind. Then Y = M^-T X, because
-  // adj after = M^-H adj before.
+  // behind has sent along the path of E_0, and Xhh after is that of the layer behind; where fields were taken up again
+  // both are in X[6], X[7]. Then Y = M^-T X, because adj after = M^-H adj before.
   void complete_sums(long z, long x, long count, Cx<V> S_x, Cx<V> omega, const Factors<V>& f, V (&X)[SUMS]) {
     if (z + 1 == z_hi)
       for (int l = 0; l < W; ++l) {
@@ -335,6 +345,8 @@ struct Row {
     Cx<V> X00;
     __builtin_memcpy(&X00.re, re, sizeof(V)), __builtin_memcpy(&X00.im, im, sizeof(V));
     X00 = X00 + (column.Xhh - Xhh), column.Xhh = Xhh;
+    if (z + 1 < a.nz && (z + 1) % a.resync == 0)
+      X00 = {inside ? X[6] - Xhh.re : X00.re, inside ? X[7] - Xhh.im : X00.im};
     __builtin_memcpy(re, &X00.re, sizeof(V)), __builtin_memcpy(im, &X00.im, sizeof(V));
     Matrix<V> M, I;
     voxel(t.medium, S_x, omega, f, M, I);

@@ -99,7 +99,12 @@ inline __device__ double detuning(const Args& a, long frame) {  // D = k_h.dq / 
   return a.dq[3 * frame + 2] - a.tan_h * a.dq[3 * frame];
 }
 inline __device__ long origin(const Args& a) { return a.exit - a.nx + a.nx / 2; }  // where x = 0 in a row of E_h
-inline __device__ double half(const Args& a) { return a.tan_h > 0 ? 0 : 0.5; }     // layers of (5) after the last
+// Where E_0 of transport shift stands in a row that moves along, z along k_h.
+inline __device__ long place(const Args& a, long z, long x) { return x + a.shift * (a.nz - 1 - z); }
+PENDEL_HD bool stored(const Args& a, long z) {  // are the fields of that layer; where none are: no division
+  return a.layers && z + 1 < a.nz && unsigned(z + 1) % unsigned(a.resync) == 0;
+}
+inline __device__ double half(const Args& a) { return a.tan_h > 0 ? 0 : 0.5; }  // layers of (5) after the last
 
 // Tables: phases of (5) and (6), and of the row FFT. One thread per entry.
 template <class T>
@@ -264,12 +269,24 @@ struct Block {
     double* q = a.adj_dq + 3 * (y * a.frames + frame);
     q[0] -= a.tan_h * a.dz * D, q[2] += a.dz * D;
   }
-  inline __device__ void finish_drift(bool first, double lost, double there, double* scratch) const {
+  // The worst of what the reversed sweep has lost at stored layers and at the entrance (z = -1). A NaN stays.
+  inline __device__ void note_drift(bool first, long z, double lost, double there, double* scratch) const {
     lost = block_sum(lost, scratch), there = block_sum(there, scratch);
     if (threadIdx.x) return;
     double* drift = d.drift + part * a.ny + y;
-    const double now = sqrt(lost / there);
-    if (first || !(now <= *drift)) *drift = now;
+    const double now = lost == 0 ? 0 : sqrt(lost / there);
+    if ((first && z + a.resync >= a.nz - 1) || (!(now <= *drift) && *drift == *drift)) *drift = now;
+  }
+  // E_0 (field 0) or G (1) at a column of the box, behind (3) of a layer that is stored.
+  inline __device__ Cx<T>& layer_field(long z, int field, long frame, long x) const {
+    return static_cast<Cx<T>*>(a.layers)[(((z / a.resync * 2 + field) * a.frames + frame) * a.ny + y) * a.nx + x];
+  }
+  inline __device__ void store(long z, long frame, long x, Cx<T> E_0, Cx<T> G) const {
+    if (frame < a.frames) layer_field(z, 0, frame, x) = E_0, layer_field(z, 1, frame, x) = G;
+  }
+  inline __device__ void take_up(long z, int field, long frame, long x, Cx<T>& reversed, T& lost, T& there) const {
+    const Cx<T> as_stored = layer_field(z, field, frame, x);
+    lost += norm(reversed - as_stored), there += norm(as_stored), reversed = as_stored;
   }
   inline __device__ Cx<T> exit_E_0(long frame, long place) const {
     return static_cast<const Cx<T>*>(a.E_0)[row(frame, place)];

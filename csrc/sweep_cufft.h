@@ -144,7 +144,30 @@ __global__ void finish(const Chunk<T> c) {
   }
   b.dq_of_exit(frame, turned, turned_x, scratch);
   b.dq_of_march(frame, D, scratch);
-  b.finish_drift(true, lost, there, scratch);
+  b.note_drift(true, -1, lost, there, scratch);
+}
+
+// To and from `layers`, behind (3) of layer z. One thread per column; one block per row, which adds what was lost.
+template <class T>
+__global__ void store_layer(const Chunk<T> c, const int z) {
+  const Args& a = c.d.a;
+  unsigned row, x;
+  if (!place_of(a.nx, row, x)) return;
+  const Block<T> b = block_of(c, row);
+  b.store(z, b.part, x, c.E_0[row * a.row + place_E_0(a, z) + x], c.G[row * a.exit + place_G(a, z) + x]);
+}
+template <class T>
+__global__ void load_layer(const Chunk<T> c, const int z) {
+  const Args& a = c.d.a;
+  const Block<T> b = block_of(c, blockIdx.x);
+  PENDEL_SHARED(memory);
+  if (b.part >= a.frames) return;
+  T lost = 0, there = 0;
+  for (long x = threadIdx.x; x < a.nx; x += blockDim.x) {
+    b.take_up(z, 0, b.part, x, c.E_0[blockIdx.x * a.row + place_E_0(a, z) + x], lost, there);
+    b.take_up(z, 1, b.part, x, c.G[blockIdx.x * a.exit + place_G(a, z) + x], lost, there);
+  }
+  b.note_drift(true, z, lost, there, reinterpret_cast<double*>(memory));
 }
 
 // Layer z: (3), behind the phases (5), (10) of the layer before.

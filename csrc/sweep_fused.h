@@ -15,8 +15,6 @@ namespace PENDEL_ISA {
 // C columns x, x + blockDim, ..., and keeps G of F frames in registers; E_0 after layer z is handed from column x to
 // column x + m through shared memory, two buffers in turn, one barrier per layer. It comes in from the incident row
 // where no column hands over, and leaves to the exit row likewise; the adjoint the other way round.
-inline __device__ long place(const Args& a, long z, long x) { return x + a.shift * (a.nz - 1 - z); }
-
 template <class T, int F, int C>
 __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_forward(const Device<T> d) {
   const Block<T> b(d);
@@ -30,6 +28,7 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_forward(cons
 #pragma unroll
     for (int f = 0; f < F; ++f) layer[f] = b.layer(g * F + f);
     for (long z = 0; z < a.nz; ++z, side ^= 1) {
+      const bool stores = stored(a, z);
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         const int x = threadIdx.x + c * blockDim.x;
@@ -43,6 +42,7 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_forward(cons
           Cx<T> E_0 = enters ? in : handed[((side ^ 1) * F + f) * nx + x - m];  // (4)
           couple(M, E_0, G[c][f]);                                              // (3)
           handed[(side * F + f) * nx + x] = E_0;
+          if (stores) b.store(z, g * F + f, x, E_0, G[c][f]);
           if (z + 1 < a.nz) G[c][f] = layer[f] * G[c][f];  // (5)
           if (leaves && g * F + f < a.frames) static_cast<Cx<T>*>(a.E_0)[b.row(g * F + f, place(a, z, x))] = E_0;
         }
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_forward(cons
 }
 
 template <class T, int F, int C>
-__global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_adjoint(const Device<T> d) {
+__global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256, 1) shift_adjoint(const Device<T> d) {
   const Block<T> b(d);
   const Args& a = d.a;
   const int nx = int(a.nx), m = a.shift;
@@ -87,6 +87,20 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_adjoint(cons
       b.dq_of_exit(g * F + f, turned, turned_x, scratch);
     }
     for (long z = a.nz - 1; z >= 0; --z, side ^= 1) {
+      if (stored(a, z)) {
+        T off = 0, size = 0;
+#pragma unroll
+        for (int c = 0; c < C; ++c)
+#pragma unroll
+          for (int f = 0; f < F; ++f) {
+            const int x = threadIdx.x + c * blockDim.x;
+            if (x >= nx || g * F + f >= a.frames) continue;
+            if (x + m < nx)  // else E_0 comes from the exit
+              b.take_up(z, 0, g * F + f, x, handed[((side ^ 1) * F + f) * nx + x + m], off, size);
+            b.take_up(z, 1, g * F + f, x, G[c][f], off, size);
+          }
+        b.note_drift(first, z, off, size, scratch);
+      }
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         const int x = threadIdx.x + c * blockDim.x;
@@ -139,7 +153,7 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256) shift_adjoint(cons
           static_cast<Cx<T>*>(a.entrance_G)[b.exit(g * F + f, x)] = G[c][f];
       }
     }
-    b.finish_drift(first, lost, there, scratch);
+    b.note_drift(first, -1, lost, there, scratch);
   }
 }
 
@@ -250,12 +264,14 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
     if (int(threadIdx.x) < F) layer[threadIdx.x] = b.layer(g * F + threadIdx.x);
     __syncthreads();
     for (long z = 0;; ++z) {
+      const bool stores = stored(a, z);
       for (int x = threadIdx.x; x < nx; x += blockDim.x) {
         T M[MATRIX];
         load(b.matrix(z, x, MATRIX), M);
         for (int f = 0; f < F; ++f) {
           Cx<T> e = E_0[f * pitch + padded(x)], h = G[f * nx + x];
           couple(M, e, h);  // (3)
+          if (stores) b.store(z, g * F + f, x, e, h);
           E_0[f * pitch + padded(x)] = e;
           G[f * nx + x] = z + 1 < a.nz ? layer[f] * h : h;  // (5)
         }
@@ -302,6 +318,15 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
     if (me < F) layer[me] = b.layer(g * F + me);
     __syncthreads();
     for (long z = a.nz - 1;; --z) {
+      if (stored(a, z)) {
+        T off = 0, size = 0;
+        for (int x = me; x < nx; x += blockDim.x)
+          for (int f = 0; f < F && g * F + f < a.frames; ++f) {
+            b.take_up(z, 0, g * F + f, x, E_0[f * pitch + padded(x)], off, size);
+            b.take_up(z, 1, g * F + f, x, G[f * nx + x], off, size);
+          }
+        b.note_drift(first, z, off, size, scratch);
+      }
       for (int x = me; x < nx; x += blockDim.x) {
         T M[MATRIX_AND_INVERSE], X[SUMS], sum[SUMS] = {};
         load(b.matrix(z, x, MATRIX_AND_INVERSE), M);
@@ -347,7 +372,7 @@ __global__ void __launch_bounds__(FOURIER_THREADS, sizeof(T) == 4 ? 2 : 1) fouri
           static_cast<Cx<T>*>(a.entrance_G)[b.exit(g * F + f, x)] = G[f * nx + x];
       }
     }
-    b.finish_drift(first, lost, there, scratch);
+    b.note_drift(first, -1, lost, there, scratch);
     __syncthreads();
   }
 }

@@ -22,27 +22,32 @@ struct Shift {
   static long place(const Args& a, long z, long x) { return x + a.shift * (a.nz - 1 - z); }
 
   template <int B>
-  static bool hull(const Row<T, W>& r, long x, long& z_first, long& z_last) {
-    z_first = r.a.nz, z_last = 0;
+  static bool hull(const Row<T, W>& r, long x, long from, long to, long& z_first, long& z_last) {
+    z_first = to, z_last = from;
     for (int b = 0; b < B; ++b) {
-      z_first = std::min(z_first, r.z_first[x + b * r.a.shift]);
-      z_last = std::max(z_last, r.z_last[x + b * r.a.shift]);
+      z_first = std::min(z_first, std::max(from, r.z_first[x + b * r.a.shift]));
+      z_last = std::max(z_last, std::min(to, r.z_last[x + b * r.a.shift]));
     }
     return z_first < z_last;
   }
 
   template <class R, int B>
-  static void strip(Row<T, W>& r, long group, long x) {
+  static void strip(Row<T, W>& r, long group, long x, long from, long to) {
     const Args& a = r.a;
     Cx<R>*const row_E_0 = r.template fields<R>(r.E_0), *const row_G = r.template fields<R>(r.G);
     const long m = a.shift;
     long z_first, z_last;
-    if (!hull<B>(r, x, z_first, z_last)) return;
+    if (!hull<B>(r, x, from, to, z_first, z_last)) {
+      for (int b = 0; b < B && from > 0; ++b)
+        row_G[x + b * m] = r.t.template phase<R>(group, to - from) * row_G[x + b * m];
+      return;
+    }
+    const Cx<R> gap = r.t.template phase<R>(group, z_first - layer_before(from));
     Cx<R> E_0[B], G[B];
     const T* M[B];
     for (int b = 0; b < B; ++b) {
       E_0[b] = row_E_0[place(a, z_first, x + b * m)];
-      G[b] = row_G[x + b * m];
+      G[b] = from > 0 ? gap * row_G[x + b * m] : row_G[x + b * m];
       M[b] = r.matrix(z_first, x + b * m);
     }
     Cx<R>* in = row_E_0 + place(a, z_first, x);
@@ -65,29 +70,31 @@ struct Shift {
     }
     for (int b = 0; b < B; ++b) {
       row_E_0[place(a, z_last - 1, x + b * m)] = E_0[b];
-      row_G[x + b * m] = r.t.template phase<R>(group, a.nz - z_last) * G[b];
+      row_G[x + b * m] = r.t.template phase<R>(group, to - z_last) * G[b];
     }
   }
 
   template <class R, int B>
-  static void strip_adj(Row<T, W>& r, long group, long x, double* adj_D) {
+  static void strip_adj(Row<T, W>& r, long group, long x, long from, long to, double* adj_D) {
     const Args& a = r.a;
     Cx<R>*const row_E_0 = r.template fields<R>(r.E_0), *const row_adj_E_0 = r.template fields<R>(r.adj_E_0);
     Cx<R>*const row_G = r.template fields<R>(r.G), *const row_adj_G = r.template fields<R>(r.adj_G);
     const long m = a.shift;
     long z_first, z_last;
-    if (!hull<B>(r, x, z_first, z_last)) return;
+    R D = {}, turned[B];
+    if (!hull<B>(r, x, from, to, z_first, z_last)) {
+      if (from > 0) turn_back<R, B>(r, group, x, to - from, D);
+      for (int l = 0; l < lanes<T, R>; ++l) adj_D[l] += lane<T>(D, l);
+      return;
+    }
+    turn_back<R, B>(r, group, x, to - z_last, D);
     Cx<R> E_0[B], G[B], adj_E_0[B], adj_G[B];
     const T* M[B];
     T* sums[B];
-    R D = {}, turned[B];
-    const Cx<R> gap = r.t.template phase<R>(group, a.nz - z_last);
     for (int b = 0; b < B; ++b) {
       const long xb = x + b * m, p = place(a, z_last - 1, xb);
       E_0[b] = row_E_0[p], adj_E_0[b] = row_adj_E_0[p];
-      D = D + T(a.nz - z_last) * detuning(row_adj_G[xb], row_G[xb]);
-      G[b] = conj_mul(gap, row_G[xb]);
-      adj_G[b] = conj_mul(gap, row_adj_G[xb]);
+      G[b] = row_G[xb], adj_G[b] = row_adj_G[xb];
       M[b] = r.matrix(z_last - 1, xb);
       sums[b] = r.sum(z_last - 1, xb);
     }
@@ -123,7 +130,19 @@ struct Shift {
       row_E_0[p] = E_0[b], row_adj_E_0[p] = adj_E_0[b];
       row_G[xb] = G[b], row_adj_G[xb] = adj_G[b];
     }
+    if (from > 0) turn_back<R, B>(r, group, x, z_first - layer_before(from), D);
     for (int l = 0; l < lanes<T, R>; ++l) adj_D[l] += lane<T>(D, l);
+  }
+
+  // Reverse (5) over a gap: G <- exp(-i D dz) G
+  template <class R, int B>
+  static void turn_back(Row<T, W>& r, long group, long x, long layers, R& D) {
+    Cx<R>*const row_G = r.template fields<R>(r.G), *const row_adj_G = r.template fields<R>(r.adj_G);
+    const Cx<R> back = r.t.template phase<R>(group, layers);
+    for (long b = 0; b < B; ++b, x += r.a.shift) {
+      D = D + T(layers) * detuning(row_adj_G[x], row_G[x]);
+      row_G[x] = conj_mul(back, row_G[x]), row_adj_G[x] = conj_mul(back, row_adj_G[x]);
+    }
   }
 
   // Re(conj(adj_G) dG) of a detuning that turns G by exp(-i) per unit: what (5) adds to adj_D per dz.
@@ -133,23 +152,23 @@ struct Shift {
   }
 
   template <class R>
-  static void march(Row<T, W>& r, long group) {
+  static void march(Row<T, W>& r, long group, long from, long to) {
     const Args& a = r.a;
     constexpr int B = strip_columns<R>(true);
     for (long c = 0; c < std::min<long>(a.shift, a.nx); ++c) {
       long x = c;
-      for (; x + (B - 1) * a.shift < a.nx; x += B * a.shift) strip<R, B>(r, group, x);
-      for (; x < a.nx; x += a.shift) strip<R, 1>(r, group, x);
+      for (; x + (B - 1) * a.shift < a.nx; x += B * a.shift) strip<R, B>(r, group, x, from, to);
+      for (; x < a.nx; x += a.shift) strip<R, 1>(r, group, x, from, to);
     }
   }
   template <class R>
-  static void march_adj(Row<T, W>& r, long group, double* adj_D) {
+  static void march_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
     const Args& a = r.a;
     constexpr int B = strip_columns<R>(false);
     for (long c = 0; c < std::min<long>(a.shift, a.nx); ++c) {
       const long columns = (a.nx - c + a.shift - 1) / a.shift, whole = columns / B * B;
-      for (long i = columns - 1; i >= whole; --i) strip_adj<R, 1>(r, group, c + i * a.shift, adj_D);
-      for (long i = whole - B; i >= 0; i -= B) strip_adj<R, B>(r, group, c + i * a.shift, adj_D);
+      for (long i = columns - 1; i >= whole; --i) strip_adj<R, 1>(r, group, c + i * a.shift, from, to, adj_D);
+      for (long i = whole - B; i >= 0; i -= B) strip_adj<R, B>(r, group, c + i * a.shift, from, to, adj_D);
     }
   }
 
@@ -173,20 +192,21 @@ struct Fourier {
     return r.phase_gap;
   }
 
-  static void march(Row<T, W>& r, long group) {
+  static void march(Row<T, W>& r, long group, long from, long to) {
     const Args& a = r.a;
     const RowFft<T, W>& fft = r.t.fft;
     const Cx<V>* phase = &r.t.phase_G[group * a.nz];
     Cx<V>* E_0 = r.E_0.data();
-    long here = 0;          // the layer E_0 stands at
-    bool spectrum = false;  // E_0 has passed pass A forward
-    std::fill(r.at.begin(), r.at.end(), 0);
-    for (long z = r.z_lo; z < r.z_hi; ++z) {
-      if (r.x_first[z] >= r.x_last[z]) continue;
+    const long end = to < a.nz ? to : r.z_hi;
+    long here = layer_before(from);  // the layer E_0 stands at
+    bool spectrum = false;           // E_0 has passed pass A forward
+    std::fill(r.at.begin(), r.at.end(), here);
+    for (long z = std::max(from, r.z_lo); z < end; ++z) {
+      const bool last = z + 1 == end;
+      if (r.x_first[z] >= r.x_last[z] && !last) continue;
       if (!spectrum && z > here) fft.template transport<false>(E_0, phases(r, z - here));  // (4)
       if (spectrum) fft.template blocks<false>(E_0, phases(r, z - here));                  // (4)
       here = z;
-      const bool last = z + 1 == r.z_hi;
       for (long i = 0; i < fft.n; ++i) {
         Cx<V> e[COLUMN];
         if (spectrum)
@@ -208,29 +228,34 @@ struct Fourier {
       }
       spectrum = !last;
     }
-    if (here < a.nz - 1) fft.template transport<false>(E_0, phases(r, a.nz - 1 - here));  // (4)
-    for (long x = 0; x < a.nx; ++x) r.G[x] = phase[a.nz - 1 - r.at[x]] * r.G[x];          // (5)
+    if (here < to - 1) fft.template transport<false>(E_0, phases(r, to - 1 - here));  // (4)
+    for (long x = 0; x < a.nx; ++x) r.G[x] = phase[to - 1 - r.at[x]] * r.G[x];        // (5)
   }
 
-  static void march_adj(Row<T, W>& r, long group, double* adj_D) {
+  static void march_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
     const Args& a = r.a;
     const RowFft<T, W>& fft = r.t.fft;
     const Cx<V>* phase = &r.t.phase_G[group * a.nz];
     Cx<V>*E_0 = r.E_0.data(), *adj_E_0 = r.adj_E_0.data();
-    long here = a.nz - 1;
+    const long end = from > 0 ? from : r.z_lo, before = layer_before(from);
+    long here = to - 1;
     bool spectrum = false;
-    std::fill(r.at.begin(), r.at.end(), a.nz - 1);
-    for (long z = r.z_hi - 1; z >= r.z_lo; --z) {
-      if (r.x_first[z] >= r.x_last[z]) continue;
+    std::fill(r.at.begin(), r.at.end(), here);
+    for (long z = std::min(to, r.z_hi) - 1; z >= end; --z) {
+      const bool last = z == end;
+      if (r.x_first[z] >= r.x_last[z] && !last) continue;
       // Reverse (4): E_0(x) <- E_0(x - dz tan 2theta)
-      if (!spectrum && z < here) fft.template transport<true>(E_0, phases(r, here - z));
+      if (!spectrum && z < here) {
+        const std::vector<Cx<T>>& back = phases(r, here - z);
+        fft.template transport<true>(E_0, back);
+        if (to < a.nz) fft.template transport<true>(adj_E_0, back);  // else it is 0
+      }
       if (spectrum) {
         const std::vector<Cx<T>>& back = phases(r, here - z);
         fft.template blocks<true>(E_0, back);
         fft.template blocks<true>(adj_E_0, back);
       }
       here = z;
-      const bool last = z == r.z_lo;
       V D = {};
       for (long i = 0; i < fft.n; ++i) {
         Cx<V> e[COLUMN], f[COLUMN];
@@ -264,11 +289,19 @@ struct Fourier {
       spectrum = !last;
       for (int l = 0; l < W; ++l) adj_D[l] += D[l];
     }
-    if (here > 0) {
-      const std::vector<Cx<T>>& back = phases(r, here);
+    if (here > before) {
+      const std::vector<Cx<T>>& back = phases(r, here - before);
       fft.template transport<true>(E_0, back);
       fft.template transport<true>(adj_E_0, back);
     }
+    V D = {};
+    for (long x = 0; x < a.nx && from > 0; ++x) {
+      // Reverse (5): G <- exp(-i D dz) G
+      D += Shift<T, W>::detuning(r.adj_G[x], r.G[x]) * T(r.at[x] - before);
+      const Cx<V> back = phase[r.at[x] - before];
+      r.G[x] = conj_mul(back, r.G[x]), r.adj_G[x] = conj_mul(back, r.adj_G[x]);
+    }
+    for (int l = 0; l < W; ++l) adj_D[l] += D[l];
   }
 };
 

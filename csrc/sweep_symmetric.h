@@ -17,9 +17,11 @@ struct Symmetric {
   typedef Pack<T, W> V;
   typedef Cx<V> Column[COLUMN];
 
-  static void march(Row<T, W>& r, long group) { r.a.shift ? shift(r, group) : fourier(r, group); }
-  static void march_adj(Row<T, W>& r, long group, double* adj_D) {
-    r.a.shift ? shift_adj(r, group, adj_D) : fourier_adj(r, group, adj_D);
+  static void march(Row<T, W>& r, long group, long from, long to) {
+    r.a.shift ? shift(r, group, from, to) : fourier(r, group, from, to);
+  }
+  static void march_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
+    r.a.shift ? shift_adj(r, group, from, to, adj_D) : fourier_adj(r, group, from, to, adj_D);
   }
 
  private:
@@ -28,24 +30,24 @@ struct Symmetric {
   static long place_G(const Args& a, long z, long x) { return x + a.shift * z; }
   static PENDEL_HD V detuning(Cx<V> adj_G, Cx<V> G) { return adj_G.re * G.im - adj_G.im * G.re; }
 
-  static void shift(Row<T, W>& r, long group) {
+  static void shift(Row<T, W>& r, long group, long from, long to) {
     const Args& a = r.a;
     const Cx<V>* phase = &r.t.phase_G[group * a.nz];
-    std::fill(r.at.begin(), r.at.end(), 0);
-    for (long z = r.z_lo; z < r.z_hi; ++z)
+    std::fill(r.at.begin(), r.at.end(), layer_before(from));
+    for (long z = std::max(from, r.z_lo); z < std::min(to, r.z_hi); ++z)
       for (long x = r.x_first[z]; x < r.x_last[z]; ++x) {
         const long p = place_G(a, z, x);
         Cx<V> G = phase[z - r.at[p]] * r.G[p];                 // (10)
         couple(r.matrix(z, x), r.E_0[place_E_0(a, z, x)], G);  // (3)
         r.G[p] = G, r.at[p] = z;
       }
-    for (long p = 0; p < a.row; ++p) r.G[p] = phase[a.nz - 1 - r.at[p]] * r.G[p];  // (10)
+    for (long p = 0; p < a.row; ++p) r.G[p] = phase[to - 1 - r.at[p]] * r.G[p];  // (10)
   }
-  static void shift_adj(Row<T, W>& r, long group, double* adj_D) {
+  static void shift_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
     const Args& a = r.a;
     const Cx<V>* phase = &r.t.phase_G[group * a.nz];
-    std::fill(r.at.begin(), r.at.end(), a.nz - 1);
-    for (long z = r.z_hi - 1; z >= r.z_lo; --z) {
+    std::fill(r.at.begin(), r.at.end(), to - 1);
+    for (long z = std::min(to, r.z_hi) - 1; z >= std::max(from, r.z_lo); --z) {
       V D = {};
       for (long x = r.x_first[z]; x < r.x_last[z]; ++x) {
         // Reverse (10): G <- exp(-i D dz) G, in its own place
@@ -61,6 +63,14 @@ struct Symmetric {
       }
       for (int l = 0; l < W; ++l) adj_D[l] += D[l];
     }
+    V D = {};
+    for (long p = 0; p < a.row && from > 0; ++p) {
+      // Reverse (10): G <- exp(-i D dz) G, in its own place
+      const long layers = r.at[p] - layer_before(from);
+      D += detuning(r.adj_G[p], r.G[p]) * T(layers);
+      r.G[p] = conj_mul(phase[layers], r.G[p]), r.adj_G[p] = conj_mul(phase[layers], r.adj_G[p]);
+    }
+    for (int l = 0; l < W; ++l) adj_D[l] += D[l];
   }
 
   // The phases that carry E_0 forward, and G back, over `layers` layers.
@@ -83,16 +93,22 @@ struct Symmetric {
       for (int j = 0; j < COLUMN; ++j) row[i + fft.n * j] = t[j];
   }
 
-  static void fourier(Row<T, W>& r, long group) {
+  static void fourier(Row<T, W>& r, long group, long from, long to) {
     const Args& a = r.a;
     const RowFft<T, W>& fft = r.t.fft;
     const Cx<V>* phase = &r.t.phase_G[group * a.nz];
     Cx<V>*E_0 = r.E_0.data(), *G = r.G.data();
-    long here = 0;          // the layer both fields stand at
-    bool spectrum = false;  // both have passed pass A forward
-    for (long z = r.z_lo; z < r.z_hi; ++z) {
-      if (r.x_first[z] >= r.x_last[z]) continue;
-      if (!spectrum && z > here) fft.template transport<false>(E_0, phases(r, z - here));  // (10), G is 0
+    const long end = to < a.nz ? to : r.z_hi;
+    long here = layer_before(from);  // the layer both fields stand at
+    bool spectrum = false;           // both have passed pass A forward
+    for (long z = std::max(from, r.z_lo); z < end; ++z) {
+      const bool last = z + 1 == end;
+      if (r.x_first[z] >= r.x_last[z] && !last) continue;
+      if (!spectrum && z > here) {
+        const std::vector<Cx<T>>& move = phases(r, z - here);  // (10)
+        fft.template transport<false>(E_0, move);
+        if (from > 0) fft.template transport<true>(G, move);  // else it is 0
+      }
       if (spectrum) {
         const std::vector<Cx<T>>& move = phases(r, z - here);  // (10)
         fft.template blocks<false>(E_0, move);
@@ -100,7 +116,6 @@ struct Symmetric {
       }
       const Cx<V> turn = phase[z - here];
       here = z;
-      const bool last = z + 1 == r.z_hi;
       for (long i = 0; i < fft.n; ++i) {
         Column e, g;
         take(fft, spectrum, E_0, i, e);
@@ -115,29 +130,33 @@ struct Symmetric {
       }
       spectrum = !last;
     }
-    if (here == a.nz - 1) return;
-    const std::vector<Cx<T>>& move = phases(r, a.nz - 1 - here);  // (10)
+    if (here == to - 1) return;
+    const std::vector<Cx<T>>& move = phases(r, to - 1 - here);  // (10)
     fft.template transport<false>(E_0, move);
     fft.template transport<true>(G, move);
-    for (long p = 0; p < a.row; ++p) G[p] = phase[a.nz - 1 - here] * G[p];
+    for (long p = 0; p < a.row; ++p) G[p] = phase[to - 1 - here] * G[p];
   }
 
-  static void fourier_adj(Row<T, W>& r, long group, double* adj_D) {
+  static void fourier_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
     const Args& a = r.a;
     const RowFft<T, W>& fft = r.t.fft;
     const Cx<V>* phase = &r.t.phase_G[group * a.nz];
     Cx<V>*E_0 = r.E_0.data(), *G = r.G.data(), *adj_E_0 = r.adj_E_0.data(), *adj_G = r.adj_G.data();
-    long here = a.nz - 1;
+    const long end = from > 0 ? from : r.z_lo, before = layer_before(from);
+    long here = to - 1;
     bool spectrum = false;
-    for (long z = r.z_hi - 1; z >= r.z_lo; --z) {
-      if (r.x_first[z] >= r.x_last[z]) continue;
+    const auto transport = [&](long layers, bool adj_E_0_too) {
+      const std::vector<Cx<T>>& back = phases(r, layers);
+      fft.template transport<true>(E_0, back);
+      if (adj_E_0_too) fft.template transport<true>(adj_E_0, back);
+      fft.template transport<false>(G, back);
+      fft.template transport<false>(adj_G, back);
+    };
+    for (long z = std::min(to, r.z_hi) - 1; z >= end; --z) {
+      const bool last = z == end;
+      if (r.x_first[z] >= r.x_last[z] && !last) continue;
       // Reverse (10): E_0(x) <- E_0(x - dz t),  G(x) <- exp(-i D dz) G(x + dz t)
-      if (!spectrum && z < here) {  // adj_E_0 is 0
-        const std::vector<Cx<T>>& back = phases(r, here - z);
-        fft.template transport<true>(E_0, back);
-        fft.template transport<false>(G, back);
-        fft.template transport<false>(adj_G, back);
-      }
+      if (!spectrum && z < here) transport(here - z, to < a.nz);  // behind the last layer adj_E_0 is 0
       if (spectrum) {
         const std::vector<Cx<T>>& back = phases(r, here - z);
         fft.template blocks<true>(E_0, back);
@@ -148,7 +167,6 @@ struct Symmetric {
       const Cx<V> turn = phase[here - z];
       const T layers = T(here - z);
       here = z;
-      const bool last = z == r.z_lo;
       V D = {};
       for (long i = 0; i < fft.n; ++i) {
         Column e, g, f, k;
@@ -174,7 +192,16 @@ struct Symmetric {
       spectrum = !last;
       for (int l = 0; l < W; ++l) adj_D[l] += D[l] * layers;
     }
-    if (here > 0) {  // G is 0 in front of the crystal, and nothing asks for its adjoint there
+    if (here == before) return;
+    if (from > 0) {
+      V D = {};
+      transport(here - before, true);
+      for (long p = 0; p < a.row; ++p) {
+        D += detuning(adj_G[p], G[p]) * T(here - before);
+        G[p] = conj_mul(phase[here - before], G[p]), adj_G[p] = conj_mul(phase[here - before], adj_G[p]);
+      }
+      for (int l = 0; l < W; ++l) adj_D[l] += D[l];
+    } else {  // G is 0 in front of the crystal, and nothing asks for its adjoint there
       const std::vector<Cx<T>>& back = phases(r, here);
       fft.template transport<true>(E_0, back);
       fft.template transport<true>(adj_E_0, back);

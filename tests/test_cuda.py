@@ -30,8 +30,8 @@ def outputs(op, p, xp, s_0, incident, support=None):
     E_h, E_0, state = op.forward(S, dq, given[0], given[1], return_E_0=True, return_state=True)
     adj_E_h = xp.asarray(p.adj_E_h.astype(op.dtype))
     adj = op.adjoint(S, dq, adj_E_h, given[0], given[1], state=state, support=given[2])
-    out = {"E_h": E_h, "E_0": E_0, "E_0_row": state.E_0_row} | {k: v for k, v in adj._asdict().items() if v is not None}
-    return {name: value.get() if hasattr(value, "get") else value for name, value in out.items()}
+    out = {"E_h": E_h, "E_0": E_0} | state._asdict() | adj._asdict()
+    return {name: v.get() if hasattr(v, "get") else v for name, v in out.items() if v is not None}
 
 
 def both(engine, operator_of, p, dtype, s_0=None, incident=None, support=None, plan=None, **change):

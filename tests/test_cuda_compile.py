@@ -36,6 +36,8 @@ LIMITS = {
     "leave": (48, 48),
     "leave_adjoint": (48, 48),
     "finish": (64, 64),
+    "store_layer": (40, 40),
+    "load_layer": (48, 64),
     "matrices": (96, 128),
     "gradient": (96, 128),
     "tables": (64, 64),

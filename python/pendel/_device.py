@@ -48,9 +48,9 @@ class Cpu:
         """Raise RuntimeError if the reversed sweep has lost its digits."""
         if not drift.max() <= most:
             raise RuntimeError(
-                f"adjoint: expected the reversed sweep to end within {most:g} of the entrance state, got "
-                f"{drift.max():.2g}; absorption this strong needs dtype='complex128' or scheme='etd2rk' (or S is far "
-                "above 1)"
+                f"adjoint: expected the reversed sweep to come within {most:g} of the entrance state and of "
+                f"stored layers, got {drift.max():.2g}; absorption this strong needs dtype='complex128' or "
+                "scheme='etd2rk', or resync after fewer layers (or S is far above 1)"
             )
 
 
@@ -134,8 +134,9 @@ class Cuda:
             raise ValueError(f"{name}: expected an array on cuda:{self.index}, got one on cuda:{value.device.id}")
         return value
 
-    def forward(self, plan, dq, S, s_0, incident, E_h, E_0, single):
-        self._run(self._cuda.forward, False, plan, single, (dq, S, s_0, incident, E_h, E_0))
+    def forward(self, plan, *arrays_and_single):
+        *arrays, single = arrays_and_single
+        self._run(self._cuda.forward, False, plan, single, arrays)
 
     def adjoint(self, plan, *arrays_and_single):
         *arrays, single = arrays_and_single

@@ -29,10 +29,15 @@ class Adjoint(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the adjoint needs of a forward sweep: both exit fields, E_0 on its whole internal row."""
+    """What the adjoint needs of a forward sweep: both exit fields, E_0 on its whole internal row.
+
+    With ``resync=K`` also ``layers``, complex (stored, 2, frames, ny, nx): E_0 and G in the box behind the coupling of
+    layers K - 1, 2 K - 1, ..., the last one left out; None where there are none.
+    """
 
     E_h: np.ndarray
     E_0_row: np.ndarray
+    layers: np.ndarray | None = None
 
 
 class TakagiTaupin:
@@ -70,6 +75,11 @@ class TakagiTaupin:
         z along k_h: E_h keeps its column and is taken on the plane perpendicular to k_h behind the last layer. Or z
         along k_0 + k_h: E_0 moves by +tan(theta) dz per layer, E_h by -tan(theta) dz; both are taken on the plane of
         the last voxel centres, E_h on a row that reaches further to -x than the crystal, so that nothing is lost.
+    resync : int >= 1 or None
+        Layers the adjoint reverses at most before it takes up stored fields again, for crystals that absorb so much
+        that rounding grows beyond use (`adjoint` raises RuntimeError); 16 layers are a start. The price is memory,
+        (nz - 1) // resync x frames x ny x nx x 2 complex numbers in the `State`. None: nothing is stored. Scheme
+        "etd2rk" has no use for it (ValueError).
 
     Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (places
     of an E_0 row inside, for a plane wave), ``exit_shape`` ((ny, columns) of E_h), ``exit_slice`` (the columns that are
@@ -94,6 +104,7 @@ class TakagiTaupin:
         device="cpu",
         threads=None,
         orientation="k_h",
+        resync=None,
     ):
         self.shape = _checks.sizes("shape", shape, 3)
         self.voxel = _checks.lengths("voxel", voxel, 3)
@@ -121,6 +132,9 @@ class TakagiTaupin:
         self.threads = (
             _device.available_threads() if threads is None else _checks.integer("threads", threads, at_least=1)
         )
+        self.resync = None if resync is None else _checks.integer("resync", resync, at_least=1)
+        if self.resync is not None and self.scheme == "etd2rk":
+            raise ValueError(f"resync: expected None with scheme 'etd2rk', which reverses nothing, got {self.resync}")
         self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
 
         nz, _, nx = self.shape
@@ -172,6 +186,7 @@ class TakagiTaupin:
             "tan_h": math.tan(angle) if symmetric else 0.0,
             "shift": self.shift,
             "etd2rk": self.scheme == "etd2rk",
+            "resync": nz if self.resync is None else min(self.resync, nz),
             "pixels": self.pixels_per_layer,
             "threads": self.threads,
         }
@@ -228,7 +243,9 @@ class TakagiTaupin:
         E_h = xp.empty((len(dq), *self.exit_shape), self.dtype)
         keep = return_E_0 or return_state
         E_0 = xp.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
-        self._engine.forward(plan, dq, S, s_0, row, E_h, E_0, self._single)
+        shape = self._layers_shape(len(dq)) if return_state else None
+        layers = shape and xp.empty(shape, self.dtype)
+        self._engine.forward(plan, dq, S, s_0, row, E_h, E_0, layers, self._single)
         extra = []
         if return_E_0:
             # pixel x is at place x, for shift at the last layer; where E_h is wider, both rows begin left of the box
@@ -236,12 +253,12 @@ class TakagiTaupin:
             extra.append(xp.ascontiguousarray(E_0[:, :, box]))
         if return_state:
             self._engine.seal(E_h)  # the state shares it
-            extra.append(State(E_h, E_0))
+            extra.append(State(E_h, E_0, layers))
         return (E_h, *extra) if extra else E_h
 
     @_device.on_device
     def adjoint(self, S, dq, adj_E_h, s_0=None, incident=None, *, state=None, support=None):
-        """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (no stored fields).
+        """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (stored fields: see `resync`).
 
         Parameters
         ----------
@@ -274,12 +291,14 @@ class TakagiTaupin:
         row_length = self._row_length(incident is None)
         if not isinstance(state, State):
             raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
-        for field, length in (("E_h", self.exit_shape[1]), ("E_0_row", row_length)):
-            array = getattr(state, field)
-            if array.dtype != self.dtype or array.shape != (len(dq), ny, length) or not array.flags.c_contiguous:
+        shapes = (len(dq), *self.exit_shape), (len(dq), ny, row_length), self._layers_shape(len(dq))
+        for field, array, shape in zip(state._fields, state, shapes, strict=True):
+            got = None if array is None else f"{array.dtype} of shape {array.shape}"
+            wants = shape and f"{self.dtype} of shape {shape}"
+            if got != wants or (wants and not array.flags.c_contiguous):
                 raise ValueError(
-                    f"state: expected that of forward with the same arguments, {field} {self.dtype} of shape "
-                    f"{(len(dq), ny, length)}, got {array.dtype} of shape {array.shape}"
+                    f"state: expected that of forward with the same arguments, {field} {wants}, got {got}"
+                    + ("" if got != wants else " in another memory order")
                 )
         row = None if incident is None or self.scheme == "strang" else self.incident_row(incident)
         xp = self._engine.xp
@@ -288,12 +307,16 @@ class TakagiTaupin:
         adj_row = xp.empty((ny, row_length), self.dtype)
         adj_dq = xp.empty((ny, len(dq), 3))
         drift = xp.zeros(ny) if self.scheme == "strang" else None
-        arrays = (state.E_h, state.E_0_row, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, drift, None, None)
+        arrays = (state.E_h, state.E_0_row, state.layers, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, drift, None, None)
         plan = self._plan | {"row_length": row_length, "frames": len(dq)}
         self._engine.adjoint(plan, dq, S, s_0, row, support, *arrays, self._single)
         if drift is not None:
             self._engine.check_drift(drift, LOST, adj_S)
         return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
+
+    def _layers_shape(self, frames):
+        stored = (self.shape[0] - 1) // self._plan["resync"]
+        return (stored, 2, frames, *self.shape[1:]) if stored else None
 
     def _inputs(self, S, dq, s_0):
         S = self._engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
@@ -351,7 +374,7 @@ class TakagiTaupin:
         E_h, state = self.forward(S, dq, s_0, return_state=True)
         xp = self._engine.xp
         E_0, G = xp.empty_like(state.E_0_row), xp.empty_like(E_h)
-        arrays = (E_h, state.E_0_row, xp.zeros_like(E_h), xp.empty(self.shape, self.dtype))
+        arrays = (E_h, state.E_0_row, state.layers, xp.zeros_like(E_h), xp.empty(self.shape, self.dtype))
         arrays += (None, None, None, None, E_0, G)
         self._engine.adjoint(self._plan | {"frames": len(dq)}, dq, S, s_0, None, None, *arrays, self._single)
         error = xp.sum(xp.abs(E_0.astype(complex) - 1) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
@@ -366,6 +389,7 @@ def estimate_memory(op, n_frames):
     lanes = _core.cpu_lanes(op.dtype == np.complex64)
     width = op.exit_shape[1]
     fields = n_frames * ny * (2 * width + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
+    fields += math.prod(op._layers_shape(n_frames) or (0,)) * complex_bytes
     gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
     if isinstance(op._engine, _device.Cuda):
         plan = op._plan | {"frames": n_frames}
