@@ -33,8 +33,8 @@ PACKAGES = "numpy scipy torch triton jax jaxlib cupy-cuda13x cupy-cuda12x pytest
 # In order, with the most seconds each may take: what shows that pendel is right, its own times, the peers, and last
 # the tests that need no GPU. Those of CRITICAL decide the exit status.
 LIMITS = {
-    "build": 300, "gpu-tests": 200, "kernels": 60, "memcheck": 90, "racecheck": 90, "synccheck": 90, "ncu": 60, "cupy": 40,
-    "model": 60, "memory": 40, "unfused": 120, "best": 120, "eager": 60, "jax": 60, "tests": 180,
+    "build": 300, "gpu-tests": 200, "kernels": 60, "memcheck": 90, "racecheck": 90, "synccheck": 90, "ncu": 60,
+    "cupy": 40, "model": 60, "memory": 40, "unfused": 120, "best": 120, "eager": 60, "jax": 60, "tests": 180,
 }  # fmt: skip
 CRITICAL = ("build", "gpu-tests", "kernels", "memcheck", "racecheck", "synccheck")
 SANITIZERS = ("memcheck", "racecheck", "synccheck")

@@ -79,6 +79,12 @@ class Array(np.ndarray):
         return np.array(self)
 
 
+class Device(contextlib.nullcontext):
+    """Stands for cupy.cuda.Device of an H200."""
+
+    attributes = {"MaxSharedMemoryPerBlockOptin": 227 << 10}
+
+
 class Emulated:
     """The module under test, its random seed, and all arrays it was given."""
 
@@ -144,9 +150,7 @@ class Emulated:
         cupy.zeros_like = lambda a: zeros(a.shape, a.dtype)
         cupy.sum, cupy.abs = np.sum, np.abs
         stream = types.SimpleNamespace(ptr=0)
-        cupy.cuda = types.SimpleNamespace(
-            get_current_stream=lambda: stream, Device=lambda index: contextlib.nullcontext(index)
-        )
+        cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, Device=Device)
         return cupy
 
 

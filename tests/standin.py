@@ -144,6 +144,21 @@ def _kl_div(x, y):
     return ndarray(scipy.special.kl_div(bare(x), bare(y)))
 
 
+class Device:
+    """Stands for cupy.cuda.Device of an H200, and tells `watch` that one is the current one."""
+
+    attributes = {"MaxSharedMemoryPerBlockOptin": 227 << 10}
+
+    def __init__(self, device):
+        self.id = device
+
+    def __enter__(self):
+        watch.depth += 1
+
+    def __exit__(self, *_):
+        watch.depth -= 1
+
+
 class Standin(Emulated):
     """The module ``_cuda`` under test with this CuPy; ``modules``: all that `install` puts in place."""
 
@@ -158,16 +173,8 @@ class Standin(Emulated):
         for name, function in ({n: _ufunc(n) for n in UFUNCS} | _functions(empty)).items():
             setattr(cupy, name, function)
 
-        @contextlib.contextmanager
-        def device(index):
-            watch.depth += 1
-            try:
-                yield
-            finally:
-                watch.depth -= 1
-
         stream = types.SimpleNamespace(ptr=0)
-        cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, Device=device)
+        cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, Device=Device)
         self.modules = {"pendel._cuda": self.module, "cupy": cupy}
         self.modules |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": self.pathfinder}
         for name, functions in {

@@ -172,6 +172,12 @@ def test_recipes_of_every_kind(folder, tmp_path, refused, capsys):
     plain, _ = run('recipe.method="lbfgs"')
     assert len(plain.loss["loss"]) == 4 and (np.diff(plain.loss["loss"]) < 0).all()
     assert not {"s_0", "flux", "free_misfit", "background"} & set(plain.metadata)
+    coarse_to_fine = ('recipe.method="multiscale"', "multiscale.rounds=1", "multiscale.steps=5", "multiscale.starts=1")
+    polished, out = run(*coarse_to_fine)
+    assert polished.S.shape == plain.S.shape and "coarse" not in out  # a start of its own: its own voxels alone
+    assert len(polished.loss["loss"]) > 0 and (tmp_path / "r.checkpoint.h5").exists()
+    again, _ = run(*coarse_to_fine, 'start.kind="flat"', "start.size_nm=300", "multiscale.levels=0")
+    assert again.S.shape != () and not np.array_equal(again.S, polished.S)
     lines = [
         refused(*command, "--set", 'recipe.method="lbfgs"', "--resume"),
         refused(*command, "--set", 'recipe.method="lbfgs"', "--set", 'recipe.checkpoint="x.h5"'),

@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import numpy as np
+import pendel
 import pytest
 from pendel import config, io, lbfgs, reconstruct
 
@@ -81,7 +82,7 @@ def test_values_are_typed_and_overrides_win():
         ("[recipe]\namplitude_bound = true", "amplitude_bound: expected a number > 0, or false for none, got True"),
         ("[recipe]\nlikelihood = 'gauss'", "recipe.likelihood: expected one of 'amplitude', 'poisson', got 'gauss'"),
         ("[recipe]\ns_0 = 1", "recipe.s_0: expected one of 'tied', 'support', 'free', got 1"),
-        ("[recipe]\nmethod = 'cg'", "recipe.method: expected one of 'adam', 'lbfgs', got 'cg'"),
+        ("[recipe]\nmethod = 'cg'", "recipe.method: expected one of 'adam', 'lbfgs', 'multiscale', got 'cg'"),
         ("[recipe]\natv_p = 0.5", "recipe.atv_p: expected a number >= 1, got 0.5"),
         ("[recipe]\nrefine_angles = 1", "recipe.refine_angles: expected true or false, got 1"),
         ("[recipe]\nepochs = 0", "recipe.epochs: expected an integer >= 1, got 0"),
@@ -283,3 +284,26 @@ def test_keys_without_a_use_are_told():
     made = config.loads("[recipe]\nmethod = 'lbfgs'\nbatches = 3\nseed = 4\nshrink_wrap_every = 5")
     with pytest.warns(UserWarning, match="^recipe.batches, recipe.shrink_wrap_every: not used by recipe.method"):
         assert made.recipe_arguments()["seed"] == 4
+
+
+def test_multiscale_has_a_section_of_its_own():
+    text = "[recipe]\nmethod = 'multiscale'\nlikelihood = 'poisson'\nseed = 3\n[multiscale]\nsteps = 7\nplaces = true\n"
+    arguments = config.loads(text).recipe_arguments()
+    signature = inspect.signature(pendel.multiscale).parameters
+    assert arguments == {
+        "levels": None,
+        "starts": 5,
+        "steps": 7,
+        "rounds": 4,
+        "places": True,
+        "counts": True,
+        "seed": 3,
+    }
+    defaults = config.loads("[recipe]\nmethod = 'multiscale'").recipe_arguments()
+    assert all(signature[key].default == value for key, value in defaults.items())
+    weighted = config.loads(text, ["recipe.atv_weight=0.01"]).recipe_arguments()
+    assert weighted["atv_weight"] == 0.01 and "amplitude_bound" not in weighted
+    with pytest.warns(UserWarning, match="^recipe.epochs: not used by recipe.method = 'multiscale'"):
+        config.loads(text, ["recipe.epochs=3"]).recipe_arguments()
+    with pytest.warns(UserWarning, match="^multiscale.steps: only used by recipe.method = 'multiscale'"):
+        config.loads("[multiscale]\nsteps = 7").recipe_arguments()

@@ -3,6 +3,7 @@ kernels' own text run thread by thread by an emulator (emulator.h)."""
 
 from types import SimpleNamespace
 
+import emulated
 import numpy as np
 import pendel
 import pytest
@@ -215,3 +216,14 @@ def test_state_and_memory_of_the_device(engine, problem, gold, operator_of):
     few, many = (pendel.estimate_memory(op, n) for n in (8, 800))
     assert few > sums + matrices
     assert many < 16 * sums + matrices + 800 * 4 * (3 * 49 + 30 * 2) * 8 + 100_000
+
+
+def test_where_rows_do_not_fit_on_chip_the_march_is_layer_by_layer(
+    built, problem, operator_of, asymmetric, relative, monkeypatch
+):
+    monkeypatch.setattr(emulated.Device, "attributes", {"MaxSharedMemoryPerBlockOptin": 99 << 10})
+    with install(Emulated(built)) as small:
+        before = small.transforms()
+        p = problem((5, 2, 9), asymmetric, n=3, transport="fourier")
+        compare(*both(small, operator_of, p, "complex128"), relative, 1e-12)
+        assert small.transforms() > before

@@ -26,6 +26,9 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+FUSED_SHARED = 160 << 10  # bytes of shared memory per block, what the fused kernels may take (sweep_fused.h)
+
+
 class Cpu:
     """NumPy arrays; results do not depend on the number of threads."""
 
@@ -72,6 +75,8 @@ class Cuda:
         if index >= count:
             raise ValueError(f"device: expected one of {count} CUDA devices, cuda:0 ... cuda:{count - 1}, got {index}")
         self.index = index
+        if self.here().attributes["MaxSharedMemoryPerBlockOptin"] < FUSED_SHARED:
+            plan["unfused"] = True  # consumer cards: rows do not fit on chip
         self._ready(plan | {"frames": 1}, single, True)  # raises where cuFFT is missing
 
     def workspace(self, plan, single, adjoint):

@@ -210,7 +210,8 @@ SCHEMA = {
     "recipe": {
         "epochs": (_integer(1), 300),  # iterations of lbfgs
         "batches": (_integer(1), 5),
-        "method": (_choice("adam", "lbfgs"), "adam"),
+        # multiscale: from nothing, coarse to fine, with the keys of [multiscale]
+        "method": (_choice("adam", "lbfgs", "multiscale"), "adam"),
         "polish_rounds": (_integer(0), 0),  # rounds of pendel.polish at the end, all pixels in
         "learning_rate": (_positive, 0.15),
         "schedule": (_schedule, "cosine"),  # "cosine", "plateau", "constant" or [[epoch, rate], ...]
@@ -237,6 +238,13 @@ SCHEMA = {
         "seed": (_integer(0), 0),
         "checkpoint": (_text, None),  # HDF5 file for --resume
         "checkpoint_every": (_integer(1), 50),  # epochs
+    },
+    "multiscale": {  # of pendel.multiscale; likelihood "poisson" of [recipe] is its counts
+        "levels": (_integer(0), None),
+        "starts": (_integer(1), 5),
+        "steps": (_integer(1), 3200),  # of minibatch Adam
+        "rounds": (_integer(1), 4),  # of polish on every level
+        "places": (_boolean, None),  # default: without counts
     },
     "simulate": {
         "shape": (_choice("cube", "sphere", "truncated_octahedron"), "cube"),

@@ -130,7 +130,7 @@ def _simulate(args):
 
 
 def _reconstruct(args):
-    from . import lbfgs, polish, reconstruct, store
+    from . import lbfgs, multiscale, polish, reconstruct, store
 
     made = _load(args)
     path = _output(args, made)
@@ -152,14 +152,18 @@ def _reconstruct(args):
     resumed = args.resume and checkpoint.exists()
     if args.resume and not resumed:
         _say(f"no checkpoint {checkpoint}: from the beginning")
-    model, start, support, origin = _begin(made, args, experiment, scan, checkpoint if resumed else None)
+    stored = checkpoint if resumed and made.recipe.method == "adam" else None
+    model, start, support, origin = _begin(made, args, experiment, scan, stored)
     given = model, scan.data, scan.mask, start, support
     if made.recipe.method == "lbfgs":
         result = lbfgs(*given, progress=not args.quiet, **recipe)
+    elif made.recipe.method == "multiscale":
+        files = {"checkpoint": checkpoint, "resume": resumed}
+        result = multiscale(*given, progress=not args.quiet, **files, **recipe)
     else:
         result = reconstruct(*given, checkpoint=checkpoint, resume=resumed, progress=not args.quiet, **recipe)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
-    if made.recipe.polish_rounds:
+    if made.recipe.polish_rounds and made.recipe.method != "multiscale":
         keys = ("likelihood", "background", "amplitude_bound", "atv_weight", "free_fraction", "seed")
         options = {key: recipe[key] for key in keys if key in recipe}
         options |= {"angle_offsets": result.angle_offsets, "flux": result.flux, "progress": not args.quiet}
@@ -206,13 +210,19 @@ def _begin(made, args, experiment, scan, checkpoint):
         shape = shape or [2 * int(np.ceil(0.675 * e / v)) for e, v in zip(extent, voxel, strict=True)]
         model = made.make_model(experiment, shape, voxel)
         _say(_grid(model))
-        return model, None, box_support(model.shape, voxel, extent), {"kind": "flat"}
+        start = "flat" if made.recipe.method == "multiscale" else None
+        return model, start, box_support(model.shape, voxel, extent), {"kind": "flat"}
     # a model costs little, and its errors are better told before the phasing than after
     threads = made.make_model(experiment, shape or (2, 2, 2), voxel).threads
-    phased = phase(scan.data, scan.mask, iterations=this.iterations, seed=this.seed, threads=threads, progress=progress)
-    _say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
+    phased = None
+    if not shape or made.recipe.method != "multiscale":
+        options = {"iterations": this.iterations, "seed": this.seed, "threads": threads, "progress": progress}
+        phased = phase(scan.data, scan.mask, **options)
+        _say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
     model = made.make_model(experiment, shape or box_for(phased, experiment, voxel), voxel)
     _say(_grid(model) + ("" if shape else ", chosen from the phased object"))
+    if made.recipe.method == "multiscale":
+        return model, None, None, {"kind": "kinematic, on the coarsest level"}
     start = kinematic_start(
         model,
         scan.data,

@@ -220,9 +220,9 @@ class Config:
             raise ConfigError(f"model.{error}") from None
 
     def recipe_arguments(self):
-        """Keywords of `pendel.reconstruct`, or of `pendel.lbfgs` with method "lbfgs", checkpoint files left out.
+        """Keywords of `pendel.reconstruct`, `pendel.lbfgs` or `pendel.multiscale`, by method, without checkpoint files.
 
-        ConfigError names a key that contradicts another, a UserWarning those that L-BFGS has no use for.
+        ConfigError names a key that contradicts another, a UserWarning those that the method has no use for.
         """
         recipe = vars(self.recipe).copy()
         method, _, _ = (recipe.pop(key) for key in ("method", "checkpoint", "polish_rounds"))
@@ -231,6 +231,11 @@ class Config:
                 f"recipe.background: expected 0 with recipe.likelihood = {recipe['likelihood']!r}, got "
                 f"{recipe['background']:g}"
             )
+        if method == "multiscale":
+            return self._multiscale_arguments(recipe)
+        given = [f"multiscale.{key}" for key in vars(self.multiscale) if f"multiscale.{key}" in self.given]
+        if given:
+            warnings.warn(f"{', '.join(given)}: only used by recipe.method = 'multiscale'", stacklevel=2)
         if method == "lbfgs":
             from .lbfgs import lbfgs
 
@@ -244,6 +249,20 @@ class Config:
                 warnings.warn(f"{', '.join(given)}: not used by recipe.method = 'lbfgs'", stacklevel=2)
             recipe = {key: value for key, value in recipe.items() if key not in unused}
         return recipe
+
+    def _multiscale_arguments(self, recipe):
+        """Keywords of `pendel.multiscale`: its own defaults of what [recipe] has too, where that is not set."""
+        from .polish import polish
+
+        taken = ("amplitude_bound", "atv_weight", "background", "free_fraction")
+        own = {"likelihood", "method", "seed", "checkpoint", *taken}
+        assert set(taken) <= set(inspect.signature(polish).parameters)
+        unused = [key for key in sorted(self.given) if key.startswith("recipe.") and key[7:] not in own]
+        if unused:
+            warnings.warn(f"{', '.join(unused)}: not used by recipe.method = 'multiscale'", stacklevel=3)
+        options = {key: recipe[key] for key in taken if f"recipe.{key}" in self.given}
+        options |= {key: value for key, value in vars(self.multiscale).items()}
+        return options | {"counts": recipe["likelihood"] == "poisson", "seed": recipe["seed"]}
 
     def voxel(self, experiment):
         """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto"."""
