@@ -65,6 +65,7 @@ class Kernels:
         self.state = {
             "E_h": memory.empty((frames, *op.exit_shape), op.dtype),
             "E_0": memory.empty((frames, ny, op.row_length), op.dtype),
+            "layers": None,
         }
         self.out = {
             "adj_S": memory.empty(op.shape, op.dtype),
