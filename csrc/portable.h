@@ -58,16 +58,9 @@ PENDEL_HD auto operator*(T s, Pair<V> p) -> Pair<decltype(s * p.a)> {
   return {s * p.a, s * p.b};
 }
 
-// On a device a complex64 is read and written whole; of complex128 that would cost registers.
-#if defined(__CUDACC__)
-#define PENDEL_WHOLE(R) alignas(sizeof(R) == 4 ? 8 : alignof(R))
-#else
-#define PENDEL_WHOLE(R)
-#endif
-
 // A complex number; R is a scalar, a pack or a pair of them. Scalars mix with packs as broadcasts.
 template <class R>
-struct PENDEL_WHOLE(R) Cx {
+struct Cx {
   R re, im;
 };
 

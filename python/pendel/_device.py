@@ -113,9 +113,7 @@ class Cuda:
         """
         value, dtype = self.take(name, value), np.dtype(dtype)
         _checks.kind_and_shape(name, value, shape, dtype, axes)
-        value = self.xp.ascontiguousarray(value, dtype=dtype)
-        # a view of part of something smaller; the kernels read a complex64 whole
-        return value.copy() if value.data.ptr % dtype.itemsize else value
+        return self.xp.ascontiguousarray(value, dtype=dtype)
 
     def take(self, name, value):
         """``value`` as a CuPy array on this device, of whatever shape and dtype, or TypeError or ValueError."""
