@@ -6,7 +6,8 @@
 (4) U(S) = sum over filled voxels of (|S| - bulk)^2,    adj_S = 2 (|S| - bulk) S/|S|
 
 T is the second difference of the phase per voxel, without unwrapping: a constant strain costs nothing. Solid: |S| above
-half of its median in the support, with both neighbours; filled: with all six.
+a quarter of its median in the support, with both neighbours, so that voxels that the crystal fills in part have their
+phase from those behind them; filled: above half of it, with all six.
 
 With the priors exp(-lambda R/2) and exp(-alpha U/2) the most probable lambda and alpha, MacKay, Neural Comput. 4, 415
 (1992), are those at which R and U are what the modes that photons determine, gamma of them, are expected to give:
@@ -33,8 +34,9 @@ class Perfection:
     def __init__(self, S, support, bulk=1.0):
         size = np.abs(S)
         self.bulk = bulk
-        self.solid = support & (size > 0.5 * np.median(size[support]))
-        self.filled = ndimage.binary_erosion(self.solid)
+        full = np.median(size[support & (size > 0.3 * size.max())])
+        self.solid = support & (size > 0.25 * full)
+        self.filled = ndimage.binary_erosion(support & (size > 0.5 * full))
         self.triples = [m[:-2] & m[1:-1] & m[2:] for m in (np.moveaxis(self.solid, axis, 0) for axis in range(S.ndim))]
 
     def roughness(self, S):
