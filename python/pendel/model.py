@@ -38,7 +38,7 @@ class Model:
     coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
     scheme, transport, dtype, device, threads : as in `TakagiTaupin`.
 
-    With device "cuda" or "cuda:N" (scheme strang, orientation k_h; not yet run on a GPU) everything runs there: sweeps,
+    With device "cuda" or "cuda:N" (not yet run on a GPU) everything runs there: sweeps,
     far field, loss and their adjoints. Arrays are CuPy's, in and out, the numbers of an `Evaluation` too; NumPy arrays
     are TypeErrors that say how to convert, but for ``frames``, indices on the host. Nothing waits for the device, so
     values are not looked at: data that are negative or not finite on good pixels, and a crystal without any light to
