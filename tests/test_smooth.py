@@ -29,14 +29,15 @@ def bends(shape):
 
 @pytest.mark.parametrize("term", ("roughness", "unevenness"))
 def test_terms_and_their_gradients(problem, rng, term):
-    function = getattr(Perfection(problem.truth, problem.tight, 0.9), term)
+    function = getattr(Perfection(problem.truth, problem.tight, (1.0, 1.3, 0.8), 0.9), term)
     S, direction = (rng.normal(size=problem.truth.shape + (2,)).view(complex)[..., 0] for _ in range(2))
-    value, adj = function(S)
+    precision = rng.random(S.shape) if term == "roughness" else 0.7
+    value, adj = function(S, precision)
     assert value > 0
-    change = central(lambda h: function(S + h * direction)[0], 1e-6)
+    change = central(lambda h: function(S + h * direction, precision)[0], 1e-6)
     assert change == pytest.approx(np.vdot(adj, direction).real, rel=1e-6)
     # float32 against double
-    single, adj_single = function(S.astype(np.complex64))
+    single, adj_single = function(S.astype(np.complex64), precision)
     assert single == pytest.approx(value, rel=1e-5) and adj_single.dtype == np.complex64
     np.testing.assert_allclose(adj_single, adj, atol=1e-4 * np.abs(adj).max())
 
@@ -61,7 +62,8 @@ def test_most_probable_precisions_are_those_drawn_from(rng):
     for precision in (20.0, 2000.0):
         S = np.exp(1j * drawn(rng, shape, precision, bends(shape)))
         # few modes are determined: their number is known to 1/sqrt(half of it)
-        assert Perfection(S, inside).most_probable(S, counts)[0] == pytest.approx(precision, rel=0.3)
+        found = Perfection(S, inside).most_probable(S, counts)[0]
+        assert np.exp(np.log(found).mean()) == pytest.approx(precision, rel=0.3)
         S = 1 + 0j + drawn(rng, shape, precision, np.ones(shape))
         # ends of the box are not filled, and told by the fewer voxels
         assert Perfection(S, inside).most_probable(S, counts)[1] == pytest.approx(precision, rel=0.1)
@@ -69,10 +71,21 @@ def test_most_probable_precisions_are_those_drawn_from(rng):
 
 def test_most_probable_of_what_does_not_deviate(problem):
     body = problem.tight.astype(complex)
-    assert Perfection(body, problem.tight).most_probable(body, 1e6) == (0.0, 0.0)
+    found, alpha = Perfection(body, problem.tight).most_probable(body, 1e6)
+    assert not found.any() and alpha == 0.0
     thin = np.zeros((9, 9, 9), complex)
     thin[4, 4, 4] = 0.5
-    assert Perfection(thin, thin != 0).most_probable(thin, 1e6) == (0.0, 0.0)
+    found, alpha = Perfection(thin, thin != 0).most_probable(thin, 1e6)
+    assert not found.any() and alpha == 0.0
+
+
+def test_smoothness_is_judged_place_by_place(rng):
+    shape, inside = (24, 24, 48), np.ones((24, 24, 48), bool)
+    phase = [drawn(rng, (24, 24, 24), precision, bends((24,) * 3)) for precision in (20.0, 2000.0)]
+    S = np.exp(1j * np.concatenate(phase, axis=2))
+    found = Perfection(S, inside).most_probable(S, F * inside.sum() / 2)[0]
+    left, right = found[:, :, 6], found[:, :, -6]
+    assert np.exp(np.log(right).mean()) > 10 * np.exp(np.log(left).mean())
 
 
 def test_evidence_helps_few_photons(problem):

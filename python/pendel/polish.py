@@ -4,7 +4,7 @@ Minibatch Adam finds the valley; what it leaves are slow modes and zeros of the 
 
 (1) objective = loss/I_mean + atv_weight ATV(S) + bound_weight (1/n) sum max(|S| - bound, 0)^2
                 + bulk_weight (<|S|>_bulk - bulk)^2                     n voxels of the support
-                + (smoothness R(S) + uniformity U(S))/(2 counts)        `pendel.smooth`
+                + (R(S) + U(S))/(2 counts)                              `pendel.smooth`
 (2) adj_S += 2 bound_weight/n max(|S| - bound, 0) S/|S|  +  2 bulk_weight (<|S|>_bulk - bulk)/n_bulk S/|S| in the bulk
 
 The bound as a penalty keeps the objective smooth, where a projection would break the line search; the unknowns are
@@ -128,7 +128,7 @@ def polish(
     priors = Priors(amplitude_bound, bound_weight, bulk_amplitude, bulk_weight)
     if any(precisions):
         atv_weight = _checks.number("atv_weight", atv_weight, at_least=0)
-        priors.expect_perfection(*precisions, atv_weight, objective.counts(), objective.likelihood.nats)
+        priors.expect_perfection(*precisions, atv_weight, objective.counts(), objective.likelihood.nats, model.voxel)
     names = HISTORY + (FREE_HISTORY if objective.free is not None else ())
     run = _Run(objective, support, priors, {name: [] for name in names}, memory, angle_offsets, flux, callback)
     per_round = full + (trimmed if trim else 0)
@@ -169,9 +169,10 @@ class Priors:
         self.bulk_weight = _checks.number("bulk_weight", bulk_weight, at_least=0)
         self.inner, self.precisions = None, None
 
-    def expect_perfection(self, smoothness, uniformity, atv_weight, counts, nats):
+    def expect_perfection(self, smoothness, uniformity, atv_weight, counts, nats, voxel):
         """Add the terms in R, U and ATV(|S|).  nats : of log-likelihood in a unit of the loss."""
-        self.precisions, self.atv_weight, self.counts, self.nats = (smoothness, uniformity), atv_weight, counts, nats
+        self.precisions, self.atv_weight = (smoothness, uniformity), atv_weight
+        self.counts, self.nats, self.voxel = counts, nats, voxel
 
     def choose_bulk(self, S, support):
         """Fix the bulk: voxels three away, or as far as leaves any, from where |S| falls below half its median."""
@@ -184,7 +185,7 @@ class Priors:
             inside = smaller
         self.inner = inside[support]
         if self.precisions:
-            self.support, self.perfection = support, Perfection(S, support, self.bulk or 1.0)
+            self.support, self.perfection = support, Perfection(S, support, self.voxel, self.bulk or 1.0)
             found = self.perfection.most_probable(S, self.counts)
             self.precision = [f if p == "evidence" else p for p, f in zip(self.precisions, found, strict=True)]
 
@@ -205,9 +206,9 @@ class Priors:
             S = np.zeros(self.support.shape, np.complex128)
             S[self.support] = c
             for term, precision in zip(("roughness", "unevenness"), self.precision, strict=True):
-                value, adj_S = getattr(self.perfection, term)(S)
-                total += precision / (2 * self.nats * self.counts) * value
-                adj += precision / (2 * self.nats * self.counts) * adj_S[self.support]
+                value, adj_S = getattr(self.perfection, term)(S, precision)
+                total += value / (2 * self.nats * self.counts)
+                adj += adj_S[self.support] / (2 * self.nats * self.counts)
             value, adj_size = atv(np.abs(S), self.atv_weight * S.size / len(c))
             total += value
             adj += adj_size[self.support] * turn
