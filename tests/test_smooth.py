@@ -80,7 +80,7 @@ def test_most_probable_of_what_does_not_deviate(problem):
 
 
 def test_smoothness_is_judged_place_by_place(rng):
-    shape, inside = (24, 24, 48), np.ones((24, 24, 48), bool)
+    inside = np.ones((24, 24, 48), bool)
     phase = [drawn(rng, (24, 24, 24), precision, bends((24,) * 3)) for precision in (20.0, 2000.0)]
     S = np.exp(1j * np.concatenate(phase, axis=2))
     found = Perfection(S, inside).most_probable(S, F * inside.sum() / 2)[0]
