@@ -47,11 +47,20 @@ COLUMNS = (
 )
 
 
-def reconstructions(case, data, seed, size, recipe, checkpoint=None, resume=False, progress=True):
-    """{method: (S on the model grid, misfit of its own model, seconds)}; the twin of a kinematic S is the better one.
+def reconstructions(case, data, seed, recipe, methods=METHODS, checkpoint=None, resume=False, progress=True):
+    """{method: (S on the model grid, misfit of its own model, seconds)}."""
+    found = {}
+    if set(methods) - {"dynamical"}:
+        found |= _kinematic(case, data, seed, recipe, progress)
+    if "dynamical" in methods:
+        found["dynamical"] = _dynamical(case, data, seed, recipe, checkpoint, resume, progress)
+    return {method: found[method] for method in methods}
 
-    The kinematic S is taken at its best: the start of the smallest misfit (some of HIO/ER stagnate), whole amplitudes,
-    and the twin, which it cannot know, from the truth.
+
+def _kinematic(case, data, seed, recipe, progress):
+    """At its best: the start of the smallest misfit (some of HIO/ER stagnate), whole amplitudes, the better twin.
+
+    The twin, which it cannot know, is that of the truth.
     """
     model, begun = case.model, time.perf_counter()
     phased = phase(data, seed=seed, threads=model.threads, progress=progress, **recipe["kinematic"])
@@ -63,39 +72,39 @@ def reconstructions(case, data, seed, size, recipe, checkpoint=None, resume=Fals
     found = {"HIO/ER": (S_k, phased.chi**2, seconds)}
     corrected = refraction.correct(S_k, model.voxel, model.experiment, model.crystal.chi_0)
     found["refraction-corrected"] = corrected, phased.chi**2, seconds
+    return found
 
-    begun = time.perf_counter()
+
+def _dynamical(case, data, seed, recipe, checkpoint, resume, progress):
+    model, begun = case.model, time.perf_counter()
     options = {"counts": recipe["counts"], "steps": recipe["steps"], "trial_epochs": TRIAL_EPOCHS, "seed": seed}
-    options |= {
-        "rounds": recipe["rounds"],
-        "starts": recipe["kinematic"]["starts"],
-        "checkpoint": checkpoint,
-        "resume": resume,
-    }
+    options |= {"rounds": recipe["rounds"], "starts": recipe["starts"], "checkpoint": checkpoint, "resume": resume}
     if recipe["start"] == "shape":
         support = ndimage.binary_dilation(case.body > 0, iterations=2)
         result = pendel.multiscale(model, data, None, "flat", support, progress=progress, **options)
     else:
         result = pendel.multiscale(model, data, None, recipe["start"], progress=progress, **options)
-    found["dynamical"] = result.S, result.misfit, time.perf_counter() - begun
-    return found
+    return result.S, result.misfit, time.perf_counter() - begun
 
 
 def measure(case, S, method):
     """Numbers of one reconstruction against the truth, and S laid over it.
 
     A kinematic S is freed of a phase ramp, which refraction adds and an analysis takes away as a wrong rocking
-    centre; the dynamical one is not, nor is its twin tried.
+    centre; the dynamical one is not, nor is its twin tried. The amplitude is judged on S as it is, in the voxels that
+    the crystal, laid over it, fills: moved by a part of a voxel, a sharp surface rings into the inside.
     """
     voxel, free = case.model.voxel, method != "dynamical"
     raw = compare(S, case.S, voxel, h=case.h, ramp=free)
     band = compare(S, case.S, voxel, band=case.measured_band, h=case.h, ramp=free)
     shells = resolution.fsc(raw.registered, case.S, voxel)
-    bulk = np.abs(raw.registered[case.body > 0.999])
+    bulk = np.abs(S[ndimage.shift(case.body, -np.array(raw.shift), order=1) > 0.999])
+    laid = np.abs(raw.registered[case.body > 0.999])
     row = {
         "phase_rmse": raw.phase_rmse,
         "phase_rmse_band": band.phase_rmse,
-        "amplitude_cv": float(bulk.std() / bulk.mean()),  # of voxels that the crystal fills
+        "amplitude_cv": float(bulk.std() / bulk.mean()),
+        "amplitude_cv_registered": float(laid.std() / laid.mean()),
         "strain_rmse": raw.strain_rmse,
         "strain_rmse_band": band.strain_rmse,
         "resolution_nm": 1e9 * shells.resolution,
@@ -157,13 +166,13 @@ def study(case, photons, seed, results, args, **key):
     stored = results.folder / f"objects-{label}.npz"
     if results.done(**key):
         with np.load(stored) as file:
-            return {method: file[method] for method in METHODS}
+            return {method: file[method] for method in file.files}
     total = None if photons == "none" else float(photons)
     data, _ = simulate.counts(case.model.intensities(case.S), seed=seed, total=total)
     checkpoint = results.folder / f"checkpoint-{label}.h5"
     recipe = {"kinematic": kinematic.PAPER_RECIPE | args.kinematic, "steps": args.steps, "rounds": args.rounds}
-    recipe |= {"start": args.start, "rounds": args.rounds, "counts": photons != "none"}
-    found = reconstructions(case, data, seed, args.size, recipe, checkpoint, args.resume, args.progress)
+    recipe |= {"start": args.start, "starts": args.searches, "counts": photons != "none"}
+    found = reconstructions(case, data, seed, recipe, args.methods, checkpoint, args.resume, args.progress)
     rows, laid = [], {}
     for method, (S, misfit, seconds) in found.items():
         numbers, laid[method] = measure(case, S, method)
@@ -182,8 +191,8 @@ def study(case, photons, seed, results, args, **key):
 
 
 def study_seeds(case, photons, results, args, draw):
-    """All seeds of one photon number, a picture of the first, and how well the seeds agree (PRTF)."""
-    objects = {method: [] for method in METHODS}
+    """All seeds of one photon number, a picture of the first, and how well the seeds agree: PRTF, loss by seed."""
+    objects = {method: [] for method in args.methods}
     for seed in args.seeds:
         laid = study(case, photons, seed, results, args)
         for method, S in laid.items():
@@ -195,6 +204,9 @@ def study_seeds(case, photons, results, args, draw):
             curve = resolution.prtf(several, case.model.voxel)
             at_least = " or finer" if curve.limited else ""
             print(f"{method}: PRTF of {len(several)} seeds falls to 1/e at {1e9 * curve.resolution:.1f} nm{at_least}")
+    if len(args.seeds) > 2:
+        rows = [row for row in results.rows if row["photons"] == photons]
+        pictures.seeds(results.folder / f"seeds-{photons}.png", rows, args.methods, case.name)
 
 
 def run_a(args, results):
@@ -250,7 +262,7 @@ def run_c(args, results):
         for photons in args.photons:
             for seed in args.seeds:
                 study(case, photons, seed, results, args, lengths=factor)
-        pictures.sizes(results.folder / "sizes.png", results.rows, length, METHODS)
+        pictures.sizes(results.folder / "sizes.png", results.rows, length, args.methods)
 
 
 def main(arguments=None):
@@ -261,11 +273,13 @@ def main(arguments=None):
     parser.add_argument(
         "--seeds", "--seed", nargs="+", type=int, default=[0], help="of phasing, frame groups and noise"
     )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--lengths", nargs="+", type=float, default=LENGTHS, help="of C, in extinction lengths")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the dynamical reconstruction")
     parser.add_argument("--rounds", type=int, default=4, help="of polish on every level")
     parser.add_argument("--iterations", type=int, help="of HIO/ER, for a quick look; the paper's is 1800")
-    parser.add_argument("--starts", type=int, default=5, help="phasings, or flat searches, of which the best is kept")
+    parser.add_argument("--starts", type=int, default=5, help="phasings of HIO/ER, of which the best is kept")
+    parser.add_argument("--searches", type=int, default=5, help="the same of the dynamical start: phasings or searches")
     parser.add_argument(
         "--start",
         choices=("kinematic", "flat", "random", "shape"),
@@ -281,7 +295,8 @@ def main(arguments=None):
     args.kinematic = {"starts": args.starts} | ({"iterations": args.iterations} if args.iterations else {})
     folder = args.output or pathlib.Path(f"paper-{args.study}-{args.size}")
     settings = {"study": args.study, "size": args.size, "steps": args.steps}
-    settings |= {"start": args.start, "kinematic": json.loads(json.dumps(kinematic.PAPER_RECIPE | args.kinematic))}
+    settings |= {"start": args.start, "searches": args.searches, "methods": list(args.methods)}
+    settings |= {"kinematic": json.loads(json.dumps(kinematic.PAPER_RECIPE | args.kinematic))}
     results = Results(folder, settings | {"version": pendel.__version__}, args.resume)
     begun = time.perf_counter()
     try:

@@ -92,6 +92,23 @@ def nine(path, case, S, strain, title):
     plot.save(figure, path, dpi=90)
 
 
+def seeds(path, rows, names, title):
+    """Misfit and phase error of every seed: the loss tells which runs found the crystal."""
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    for name in names:
+        mine = [r for r in rows if r["method"] == name]
+        left.semilogy([r["seed"] for r in mine], [r["misfit"] for r in mine], "o", color=_COLOURS[name], label=name)
+        right.loglog([r["misfit"] for r in mine], [r["phase_rmse"] for r in mine], "o", color=_COLOURS[name])
+    left.set(xlabel="seed", ylabel="misfit", xticks=sorted({r["seed"] for r in rows}))
+    right.set(xlabel="misfit", ylabel="phase error, rms (rad)")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    left.legend(frameon=False)
+    plot.save(figure, path)
+
+
 def sizes(path, rows, length, names):
     """Phase error and amplitude variation against the edge in extinction lengths."""
     figure = Figure(figsize=(12, 4.8), layout="constrained")

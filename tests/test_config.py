@@ -234,6 +234,8 @@ def test_orientation_and_scheme_reach_the_model():
     made = config.loads(TEXT, ['model.scheme="etd2rk"'])
     experiment = made.experiment()
     assert made.make_model(experiment, (3, 4, 5), made.voxel(experiment)).operators[0][1].scheme == "etd2rk"
+    made = config.loads(TEXT, ["model.resync=7"])
+    assert made.make_model(experiment, (3, 4, 5), made.voxel(experiment)).operators[0][1].resync == 7
 
 
 def test_the_crystal_is_built_and_its_sign_checked():

@@ -289,6 +289,18 @@ def test_blocks_change_memory_and_not_the_result(crystal_function, measured, mon
     np.testing.assert_allclose(D, model_of().intensities(crystal_function), rtol=1e-11)
 
 
+def test_stored_layers_change_memory_and_not_the_result(crystal_function, measured, monkeypatch):
+    data, mask = measured
+    plain, stored = model_of(), model_of(resync=2)
+    assert plain.resync is None and stored.resync == 2
+    for a, b in zip(*(m.evaluate(crystal_function, data, mask, scale=1e5) for m in (plain, stored)), strict=True):
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * np.abs(a).max())  # other roundings
+    # what is stored counts where blocks of frames are made
+    monkeypatch.setattr(pendel.passes, "BLOCK_BYTES", 1 << 17)
+    assert len(stored._pass.blocks(1000)) > len(plain._pass.blocks(1000))
+
+
 def test_same_bits_whatever_the_number_of_threads(crystal_function, measured):
     data, mask = measured
     results = [model_of("complex64", threads=n).evaluate(crystal_function, data, mask, scale=None) for n in (1, 3)]

@@ -150,7 +150,9 @@ def test_symmetric_orientation_goes_coarse_to_fine_too():
     )  # fmt: skip
     voxel = experiment.suggest_voxel()
     shape = tuple(2 * int(np.ceil(0.65 * edge / v)) for v in voxel)
-    model = Model(experiment, Crystal(-1e-5 + 1e-6j, 8e-6 - 1e-6j), shape, voxel, polarization={"sigma": 1.0})
+    crystal = Crystal(-1e-5 + 1e-6j, 8e-6 - 1e-6j)
+    model = Model(experiment, crystal, shape, voxel, polarization={"sigma": 1.0}, resync=9)
     S = phantom.cube(shape, voxel, edge, rotation((1, 1, 0.5), 0.4)).astype(np.complex64)
     small, cut, _ = coarse(model, model.intensities(S))
+    assert small.resync == 9
     assert small.experiment.orientation == "symmetric" and small.misfit(resample(S, voxel, small), cut) < 0.1

@@ -37,6 +37,8 @@ def call(bench, folder, study, *more):
         "300",
         "--starts",
         "1",
+        "--searches",
+        "1",
         "--threads",
         "2",
         "--quiet",
@@ -141,6 +143,18 @@ def test_numbers_of_known_objects(bench, cases):
     assert bench.measure(case, tilted, "dynamical")[0]["phase_rmse"] > 0.1  # a dynamical one is not
 
 
+def test_amplitude_is_judged_where_the_crystal_stands(bench, cases):
+    case = cases.gold_cube("small", strained=False)
+    voxel, turn = case.model.voxel, pendel.phantom.orientation((0, 0, 1), case.h)
+    aside = tuple(0.4 * v for v in voxel[::-1])
+    moved = pendel.phantom.cube(case.S.shape, voxel, 1e-6, turn, aside).astype(np.complex64)
+    row, _ = bench.measure(case, moved, "dynamical")
+    # every voxel that is taken is full; moved by its Fourier series the sharp surface rings
+    assert row["amplitude_cv"] < 1e-6 and row["amplitude_cv_registered"] > 1e-3
+    moved[moved == 1] *= np.random.default_rng(0).normal(1, 0.05, (moved == 1).sum())
+    assert bench.measure(case, moved, "dynamical")[0]["amplitude_cv"] == pytest.approx(0.05, rel=0.1)
+
+
 def test_study_a_writes_what_it_measures(bench, cases, tmp_path, capsys):
     assert call(bench, tmp_path, "A", "--photons", "1e8", "--seeds", "0", "1") == 0
     content = json.loads((tmp_path / "results.json").read_text())
@@ -184,6 +198,15 @@ def test_interrupted_study_keeps_its_rows_and_goes_on(bench, tmp_path, monkeypat
     assert (tmp_path / "sizes.png").exists()
     with pytest.raises(SystemExit, match="--resume: expected the settings of"):
         call(bench, tmp_path, "A", "--resume")
+
+
+def test_one_method_from_several_seeds(bench, tmp_path):
+    few = ("--methods", "dynamical", "--photons", "none", "--seeds", "0", "1", "2")
+    assert call(bench, tmp_path, "A", *few) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(r["seed"], r["method"]) for r in rows] == [(s, "dynamical") for s in (0, 1, 2)]
+    assert len({r["misfit"] for r in rows}) == 3
+    assert (tmp_path / "seeds-none.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_study_b_draws_nine_panels_of_every_object(bench, tmp_path, monkeypatch):

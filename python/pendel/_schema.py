@@ -198,6 +198,7 @@ SCHEMA = {
         "coupling": (_choice("dynamical", "kinematic"), "dynamical"),
         "device": (_text, "cpu"),  # "cpu", "cuda" or "cuda:N"
         "threads": (_integer(1), None),
+        "resync": (_integer(1), None),  # layers reversed at most: for crystals that absorb too much, 16 to begin with
     },
     "start": {
         "kind": (_choice("kinematic", "flat", "file"), "kinematic"),

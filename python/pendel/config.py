@@ -211,7 +211,7 @@ class Config:
         """`pendel.model.Model` of [model] and [crystal] on the given grid."""
         from .model import Model
 
-        names = ("coupling", "scheme", "transport", "dtype", "device", "threads")
+        names = ("coupling", "scheme", "transport", "dtype", "device", "threads", "resync")
         options = {name: getattr(self.model, name) for name in names}
         crystal = self.crystal(experiment)
         try:

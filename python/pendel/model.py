@@ -36,7 +36,7 @@ class Model:
     polarization : {"sigma": w, "pi": w}, intensity fractions >= 0 that sum to 1; None: ``experiment.polarization``.
         A state of weight 0 is skipped, each other one costs a solve.
     coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
-    scheme, transport, dtype, device, threads : as in `TakagiTaupin`.
+    scheme, transport, dtype, device, threads, resync : as in `TakagiTaupin`.
 
     With device "cuda" or "cuda:N" (not yet run on a GPU) everything runs there: sweeps,
     far field, loss and their adjoints. Arrays are CuPy's, in and out, the numbers of an `Evaluation` too; NumPy arrays
@@ -61,6 +61,7 @@ class Model:
         dtype="complex64",
         device="cpu",
         threads=None,
+        resync=None,
     ):
         for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
             if not isinstance(value, kind):
@@ -89,13 +90,14 @@ class Model:
                     device=device,
                     threads=threads,
                     orientation=experiment.orientation,
+                    resync=resync,
                 ),
             )
             for state, weight in self.polarization.items()
             if weight > 0
         )
         op = self.operators[0][1]
-        self.device, self._engine = op.device, op._engine
+        self.device, self._engine, self.resync = op.device, op._engine, op.resync
         self.dtype, self.transport, self.scheme, self.threads = np.dtype(op.dtype), op.transport, scheme, op.threads
         self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
         self.n_frames = experiment.n_frames

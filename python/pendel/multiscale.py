@@ -76,6 +76,7 @@ def coarse(model, data, mask=None, factor=2):
         dtype=model.dtype.name,
         device=model.device,
         threads=model.threads,
+        resync=model.resync,
     )
     window = _window(cropped, voxel)
     good = None if mask is None else mask[tuple(cuts[3 - mask.ndim :])]

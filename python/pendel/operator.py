@@ -129,9 +129,8 @@ class TakagiTaupin:
         self.dtype = _checks.complex_dtype("dtype", dtype)
         index = _device.parse(device)
         self.device = device
-        self.threads = (
-            _device.available_threads() if threads is None else _checks.integer("threads", threads, at_least=1)
-        )
+        wanted = _device.available_threads() if threads is None else threads
+        self.threads = _checks.integer("threads", wanted, at_least=1)
         self.resync = None if resync is None else _checks.integer("resync", resync, at_least=1)
         if self.resync is not None and self.scheme == "etd2rk":
             raise ValueError(f"resync: expected None with scheme 'etd2rk', which reverses nothing, got {self.resync}")
@@ -237,7 +236,7 @@ class TakagiTaupin:
         """
         S, dq, s_0 = self._inputs(S, dq, s_0)
         row = None if incident is None else self.incident_row(incident)
-        nz, ny, nx = self.shape
+        _, ny, nx = self.shape
         plan = self._plan | {"row_length": self._row_length(incident is None), "frames": len(dq)}
         xp = self._engine.xp
         E_h = xp.empty((len(dq), *self.exit_shape), self.dtype)
@@ -247,8 +246,7 @@ class TakagiTaupin:
         layers = shape and xp.empty(shape, self.dtype)
         self._engine.forward(plan, dq, S, s_0, row, E_h, E_0, layers, self._single)
         extra = []
-        if return_E_0:
-            # pixel x is at place x, for shift at the last layer; where E_h is wider, both rows begin left of the box
+        if return_E_0:  # pixel x is at place x, for shift at the last layer; where E_h is wider, both begin left of it
             box = self.exit_slice if not self.shift else slice(0, nx)
             extra.append(xp.ascontiguousarray(E_0[:, :, box]))
         if return_state:
@@ -281,7 +279,7 @@ class TakagiTaupin:
         digits.
         """
         S, dq, s_0 = self._inputs(S, dq, s_0)
-        nz, ny, nx = self.shape
+        ny = self.shape[1]
         axes = "(frames, ny, nx)" if self.orientation == "k_h" else "(frames, *exit_shape)"
         adj_E_h = self._engine.array("adj_E_h", adj_E_h, (len(dq), *self.exit_shape), self.dtype, axes=axes)
         if support is not None:
@@ -370,7 +368,6 @@ class TakagiTaupin:
     def _reverse_drift(self, S, dq, s_0=None):
         """Relative L2 error of the entrance state that the adjoint's exact reversal recovers (plane wave in)."""
         S, dq, s_0 = self._inputs(S, dq, s_0)
-        nz, ny, nx = self.shape
         E_h, state = self.forward(S, dq, s_0, return_state=True)
         xp = self._engine.xp
         E_0, G = xp.empty_like(state.E_0_row), xp.empty_like(E_h)
@@ -386,8 +383,7 @@ def estimate_memory(op, n_frames):
     n_frames = _checks.integer("n_frames", n_frames, at_least=1)
     nz, ny, nx = op.shape
     complex_bytes, real_bytes = op.dtype.itemsize, op._real.itemsize
-    lanes = _core.cpu_lanes(op.dtype == np.complex64)
-    width = op.exit_shape[1]
+    lanes, width = _core.cpu_lanes(op.dtype == np.complex64), op.exit_shape[1]
     fields = n_frames * ny * (2 * width + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
     fields += math.prod(op._layers_shape(n_frames) or (0,)) * complex_bytes
     gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)

@@ -4,6 +4,7 @@ Equations and arguments are those of `pendel.model`. Within a block frames go fr
 at a time, so that they stay in cache; on a device many at a time, and there nothing is read back.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -138,10 +139,12 @@ class Pass:
 
     def blocks(self, count):
         """Slices of ``range(count)`` of equal length whose arrays stay within BLOCK_BYTES."""
-        ny, columns = self.operators[0][1].exit_shape
-        exit_pixels = ny * (2 * columns + max(op.row_length for _, op in self.operators))
+        op = self.operators[0][1]
+        ny, columns = op.exit_shape
+        stored = op._layers_shape(1)
+        exit_pixels = ny * (2 * columns + op.row_length) + (math.prod(stored) if stored else 0)
         pixels = max(self.far_field.far_shape) * max(self.far_field.detector_shape)
-        complex_bytes, real_bytes = self.operators[0][1].dtype.itemsize, self.real.itemsize
+        complex_bytes, real_bytes = op.dtype.itemsize, self.real.itemsize
         size = len(self.operators) * (exit_pixels + pixels) * complex_bytes + 2 * pixels * real_bytes
         parts = -(-count // max(1, (DEVICE_BLOCK_BYTES if self.on_device else BLOCK_BYTES) // size))
         edges = [count * i // parts for i in range(parts + 1)]
