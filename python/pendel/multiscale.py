@@ -191,14 +191,14 @@ def multiscale(
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``.
     levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat", "random": 24) and the scan
         8 frames, none with a start of one's own.
-    counts : whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and after the
-        first round on the finest level smoothness and uniformity by evidence.
+    counts : whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and then, on
+        the finest level, smoothness and uniformity by evidence.
     phased : `KinematicResult` of the coarsest level's data.  starts : phasings, or searches of "flat" and "random"; the
         one of the smallest misfit is taken.
     trial_epochs : of each candidate.  steps : of minibatch Adam.  rounds : of `polish` on every level; with ``counts``
-        as many by evidence after the first one of the finest level.
+        as many more by evidence on the finest level.
     places : whether `pendel.place` looks for a better place between the voxels of the finest level, after the first
-        round there; None: not with ``counts``, whose noise hides it.
+        round there (with ``counts``, the last without evidence); None: not with ``counts``, whose noise hides it.
     seed : of phasing and of the random groups.
     checkpoint : path of an HDF5 file written after every level; with ``resume=True`` its levels are not done again.
     recipe : further arguments of `polish`.
@@ -249,8 +249,9 @@ def multiscale(
         options["atv_weight"] = photon_weight(m, frames, good, inside) if counts else ATV_WEIGHT
         options |= recipe | {"seed": seed}
         left = rounds
-        if level == 0 and rounds > 1:
-            found = polish(m, frames, good, S, inside, rounds=1, progress=name and f"{name}polish", **options)
+        if level == 0 and (counts or rounds > 1):
+            first = rounds if counts else 1  # evidence is that of where it begins: not on the way
+            found = polish(m, frames, good, S, inside, rounds=first, progress=name and f"{name}polish", **options)
             S, inside = found.S, found.support
             if not counts if places is None else places:
                 S, inside, _ = place(m, frames, good, S, inside, progress=name, **options)

@@ -28,7 +28,7 @@ import numpy as np
 from scipy import ndimage
 
 FLOOR = 0.01
-NEIGHBOURHOOD = 4.0  # voxels, standard deviation
+NEIGHBOURHOOD = 1.5  # voxels, standard deviation: wide enough for a mean, narrow enough for the foot of a weld
 
 
 class Perfection:
