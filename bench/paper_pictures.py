@@ -101,8 +101,10 @@ def seeds(path, rows, names, title):
         mine = [r for r in rows if r["method"] == name]
         left.semilogy([r["seed"] for r in mine], [r["misfit"] for r in mine], "o", color=_COLOURS[name], label=name)
         right.loglog([r["misfit"] for r in mine], [r["phase_rmse"] for r in mine], "o", color=_COLOURS[name])
-    left.set(xlabel="seed", ylabel="misfit", xticks=sorted({r["seed"] for r in rows}))
-    right.set(xlabel="misfit", ylabel="phase error, rms (rad)")
+    misfits, errors = ([r[key] for r in rows] for key in ("misfit", "phase_rmse"))
+    near, far = ((min(v) / 10, max(v) * 10) for v in (misfits, errors))  # equal seeds are to look equal
+    left.set(xlabel="seed", ylabel="misfit", ylim=near, xticks=sorted({r["seed"] for r in rows}))
+    right.set(xlabel="misfit", ylabel="phase error, rms (rad)", xlim=near, ylim=far)
     for axes in (left, right):
         axes.grid(alpha=0.25)
     left.legend(frameon=False)
