@@ -252,7 +252,7 @@ def multiscale(
             inside = ndimage.binary_dilation(np.abs(S) > 0.02)
         if kind in ("flat", "random") and found is None:
             S, inside = _blind(m, frames, good, inside, kind == "random", starts, steps, seed, name, options)
-        elif found is None or kind in ("flat", "random") and level == begin - 1:
+        elif found is None and kind != "solid" or kind in ("flat", "random") and level == begin - 1:
             searched = _search(m, frames, good, S, inside, steps, seed, name, options)
             S, inside = searched.S, searched.support
         options |= WEIGHTS[options["likelihood"]]
@@ -320,9 +320,10 @@ def _solid(m, data, mask, support, starts, steps, seed, name, options):
     """(S, support) of a thick crystal."""
 
     def search(start, cycle, S, support):
-        shown = f"{name}start {start + 1}, shape {cycle + 1}, " if name else ""
-        part = max(1, steps // SOLID_PART)
-        return _search(m, data, mask, S, support, part, seed + cycle, shown, options, SOLID_RATE)
+        shown = "slow" if start is None else f"start {start + 1}"
+        shown = f"{name}{shown}, shape {cycle + 1}, " if name else ""
+        pace = (steps, RATE) if start is None else (max(1, steps // SOLID_PART), SOLID_RATE)
+        return _search(m, data, mask, S, support, pace[0], seed + cycle, shown, options, pace[1])
 
     return search_solid(m, search, support, starts)
 

@@ -7,9 +7,10 @@ holes and stripes in |S| where phases should turn. What such data do determine a
 shape and phases together once the shape is nearly right, (1). So each search begins with what the one before has found
 as a perfect crystal of its shape: no holes, |S| = 1. Nothing keeps the search from leaving |S| = 1 again.
 
-(1) S <- 1[inside] S_b/|S_b|,   inside: |S| blurred is more than half of what it is in the brighter parts    S_b: S blurred
+(1) S <- 1[inside] S_b/|S_b|,    inside: |S| blurred is more than half of what it is in brighter parts;  S_b: S blurred
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ from .support import _largest_component
 CYCLES, WAIT = 30, 3  # searches at most; that many without a smaller misfit are the last
 SIZES = (0.95, 0.8, 0.65, 1.1, 0.5)  # of the ellipsoids to begin with: 1 touches the faces of the box
 HOME = 0.05
+SLOW = 5
 FLAT = 0.8  # amplitude of the start
 BLUR = 1.0  # voxels
 GROW = 2  # voxels around the crystal in which it may grow
@@ -68,11 +70,12 @@ def solid(S, support=None, blur=BLUR):
     return (ndimage.gaussian_filter(inside.astype(amplitude.dtype), SURFACE) * unit).astype(S.dtype), inside
 
 
-def search_solid(model, search, support=None, starts=len(SIZES)):
+def search_solid(model, search, support=None, starts=1):
     """(S, support) near the crystal, from flat phases in ``support``, or in ellipsoids of SIZES.
 
-    search : called as search(start, cycle, S, support), a `Result` of a search from there. The first one is asked for
-        the shape alone. Ends after CYCLES, or when WAIT in turn have brought no smaller misfit.
+    search : called as search(start, cycle, S, support), a `Result` of a search from there; start None: of a slower
+        one, the last ones, SLOW at most, as long as each halves the misfit. Of the very first one the shape alone is
+        taken. A start ends after CYCLES, or when WAIT in turn have brought no smaller misfit.
     starts : ellipsoids, of which the one of the smallest misfit is taken. None is tried after one whose misfit has
         fallen to HOME of what the first search had left.
     """
@@ -85,7 +88,18 @@ def search_solid(model, search, support=None, starts=len(SIZES)):
             best = found
         if gain < HOME:
             break
-    S, inside = solid(best.S, best.support)
+    found = best = search(None, 0, *_begin(best))
+    for again in range(1, SLOW):
+        found = search(None, again, *_begin(found))
+        if found.misfit > 0.5 * best.misfit:
+            break
+        best = found
+    return best.S, best.support
+
+
+def _begin(found):
+    """(S, support) of the next search."""
+    S, inside = solid(found.S, found.support)
     return S, ndimage.binary_dilation(inside, iterations=GROW)
 
 
@@ -93,11 +107,9 @@ def _cycles(model, search, support):
     """(`Result` of the smallest misfit, that over the first one's)."""
     S, support = initial(model, np.where(support, FLAT, 0), support, 1.0)
     first = best = search(0, S, support)
-    S, support, waited = np.abs(first.S).astype(model.dtype), first.support, 0
+    found, waited = dataclasses.replace(first, S=np.abs(first.S).astype(model.dtype)), 0
     for cycle in range(1, CYCLES):
-        S, inside = solid(S, support)
-        found = search(cycle, S, ndimage.binary_dilation(inside, iterations=GROW))
-        S, support = found.S, found.support
+        found = search(cycle, *_begin(found))
         best, waited = (found, 0) if found.misfit < 0.98 * best.misfit else (best, waited + 1)
         if waited == WAIT:
             break
