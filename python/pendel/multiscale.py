@@ -4,7 +4,8 @@ A scan seen with voxels ``factor`` times as wide is its own middle: the central 
 such voxels can explain. On the coarsest level the search takes place (phasing, trials, minibatch Adam, polish), from
 flat phases on the next one too; every finer one starts next to its solution and is only polished. Zeros of the far
 field, which hold a reconstruction on its own level back, are mostly on the right side by then. On the finest level the
-place of the crystal between the voxels matters too (`pendel.place`).
+place of the crystal between the voxels matters too (`pendel.place`). Crystals of an extinction length and more do
+without coarse levels (`pendel.solid`).
 """
 
 import math
@@ -198,8 +199,8 @@ def multiscale(
         8 frames, none with "solid" or a start of one's own.
     counts : whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and after the
         first round on the finest level smoothness and uniformity by evidence.
-    phased : `KinematicResult` of the coarsest level's data.  starts : phasings, or searches of "flat" and "random"; the
-        one of the smallest misfit is taken.
+    phased : `KinematicResult` of the coarsest level's data.  starts : phasings, searches of "flat" and "random", or
+        ellipsoids of "solid", 5 at most; the one of the smallest misfit is taken.
     trial_epochs : of each candidate.  steps : of minibatch Adam.  rounds : of `polish` on every level; with ``counts``
         as many by evidence after the first one of the finest level.
     places : whether `pendel.place` looks for a better place between the voxels of the finest level, after the first
