@@ -91,9 +91,10 @@ def search_solid(model, search, support=None, starts=1):
     found = best = search(None, 0, *_begin(best))
     for again in range(1, SLOW):
         found = search(None, again, *_begin(found))
-        if found.misfit > 0.5 * best.misfit:
+        enough = found.misfit > 0.5 * best.misfit
+        best = min(best, found, key=lambda result: result.misfit)
+        if enough:
             break
-        best = found
     return best.S, best.support
 
 
