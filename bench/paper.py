@@ -83,7 +83,8 @@ def _dynamical(case, data, seed, recipe, checkpoint, resume, progress):
         support = ndimage.binary_dilation(case.body > 0, iterations=2)
         result = pendel.multiscale(model, data, None, "flat", support, progress=progress, **options)
     else:
-        result = pendel.multiscale(model, data, None, recipe["start"], progress=progress, **options)
+        start = None if recipe["start"] == "auto" else recipe["start"]
+        result = pendel.multiscale(model, data, None, start, progress=progress, **options)
     return result.S, result.misfit, time.perf_counter() - begun
 
 
@@ -282,9 +283,10 @@ def main(arguments=None):
     parser.add_argument("--searches", type=int, default=5, help="the same of the dynamical start: phasings or searches")
     parser.add_argument(
         "--start",
-        choices=("kinematic", "flat", "random", "shape"),
-        default="kinematic",
-        help="of the dynamical reconstruction: HIO/ER; flat or random in the box; flat in the crystal and 2 voxels",
+        choices=("auto", "kinematic", "flat", "random", "solid", "shape"),
+        default="auto",
+        help="of the dynamical reconstruction: HIO/ER; flat or random in the box; solid, in ellipsoids; flat in the "
+        "crystal and 2 voxels; auto: HIO/ER, or solid where the crystal is thicker than an extinction length",
     )
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=pathlib.Path)

@@ -222,7 +222,7 @@ def _begin(made, args, experiment, scan, checkpoint):
     model = made.make_model(experiment, shape or box_for(phased, experiment, voxel), voxel)
     _say(_grid(model) + ("" if shape else ", chosen from the phased object"))
     if made.recipe.method == "multiscale":
-        return model, None, None, {"kind": "kinematic, on the coarsest level"}
+        return model, "kinematic", None, {"kind": "kinematic, on the coarsest level"}
     start = kinematic_start(
         model,
         scan.data,

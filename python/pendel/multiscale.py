@@ -4,7 +4,8 @@ A scan seen with voxels ``factor`` times as wide is its own middle: the central 
 such voxels can explain. On the coarsest level the search takes place (phasing, trials, minibatch Adam, polish), from
 flat phases on the next one too; every finer one starts next to its solution and is only polished. Zeros of the far
 field, which hold a reconstruction on its own level back, are mostly on the right side by then. On the finest level the
-place of the crystal between the voxels matters too (`pendel.place`).
+place of the crystal between the voxels matters too (`pendel.place`). Crystals of an extinction length and more do
+without coarse levels (`pendel.solid`).
 """
 
 import math
@@ -22,11 +23,13 @@ from .objective import Objective
 from .place import place
 from .polish import photon_weight, polish
 from .reconstruct import finish, reconstruct
+from .solid import search_solid, thick
 from .start import kinematic_start, phase
 
 SMALLEST = {"kinematic": 48, "flat": 24, "random": 24}  # detector pixels of the coarsest level, at least
 FRAMES, STEPS = 4, 3200  # of minibatch Adam: frames per step, steps
 RATE = 0.05
+SOLID_RATE, SOLID_PART = 0.1, 4  # of the searches between which a crystal is made solid: rate; 1/4 of the steps each
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 WEIGHTS = {  # of polish
     "amplitude": {"bound_weight": 1.0, "bulk_weight": 1.0, "trim": 1.5},
@@ -185,16 +188,19 @@ def multiscale(
     Parameters
     ----------
     model, data, mask : as in `reconstruct`.
-    start : "kinematic" or None: HIO/ER on the coarsest level and `kinematic_start`'s trials; "flat": constant phase in
+    start : "kinematic": HIO/ER on the coarsest level and `kinematic_start`'s trials; "flat": constant phase in
         ``support``, or in the whole box, and one more level; "random": the same with a random phase for every voxel;
-        or complex (nz, ny, nx) on the grid of ``model``.
+        "solid": constant phase in ``support``, or in an ellipsoid, and many searches, between which what they find is
+        made a perfect crystal (`pendel.solid`), for crystals of an extinction length and more; or complex (nz, ny, nx)
+        on the grid of ``model``. None: "solid" where 0.8 of the box is thicker than an extinction length, "kinematic"
+        elsewhere.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``.
     levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat", "random": 24) and the scan
-        8 frames, none with a start of one's own.
+        8 frames, none with "solid" or a start of one's own.
     counts : whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and then, on
         the finest level, smoothness and uniformity by evidence.
-    phased : `KinematicResult` of the coarsest level's data.  starts : phasings, or searches of "flat" and "random"; the
-        one of the smallest misfit is taken.
+    phased : `KinematicResult` of the coarsest level's data.  starts : phasings, searches of "flat" and "random", or
+        ellipsoids of "solid", 5 at most; the one of the smallest misfit is taken.
     trial_epochs : of each candidate.  steps : of minibatch Adam.  rounds : of `polish` on every level; with ``counts``
         as many more by evidence on the finest level.
     places : whether `pendel.place` looks for a better place between the voxels of the finest level, after the first
@@ -210,9 +216,11 @@ def multiscale(
     """
     levels = None if levels is None else _checks.integer("levels", levels, at_least=0)
     steps = _checks.integer("steps", steps, at_least=1)
-    kind = "kinematic" if start is None else start if isinstance(start, str) else "given"
-    _checks.choice("start", kind, ("kinematic", "flat", "random", "given"))
-    if kind == "given" and levels is None:
+    if start is None:
+        start = "solid" if phased is None and thick(model) else "kinematic"
+    kind = start if isinstance(start, str) else "given"
+    _checks.choice("start", kind, ("kinematic", "flat", "random", "solid", "given"))
+    if kind in ("solid", "given") and levels is None:
         levels = 0
     data, mask, support = host(data), host(mask), host(support)
     stack = [(model, data, mask)]
@@ -233,7 +241,10 @@ def multiscale(
         m, frames, good = stack[level]
         name = f"level {len(stack) - level} of {len(stack)}: " if progress else ""
         options = dict(likelihood)
-        if found is None and kind == "kinematic":
+        if found is None and kind == "solid":
+            inside = None if support is None else _given(m, model, start, support, kind)[1]
+            S, inside = _solid(m, frames, good, inside, starts, steps, seed, name, options)
+        elif found is None and kind == "kinematic":
             S, inside = _kinematic(m, frames, good, phased, starts, trial_epochs, seed, progress)
         elif found is None:
             S, inside = _given(m, model, start, support, kind)
@@ -242,7 +253,7 @@ def multiscale(
             inside = ndimage.binary_dilation(np.abs(S) > 0.02)
         if kind in ("flat", "random") and found is None:
             S, inside = _blind(m, frames, good, inside, kind == "random", starts, steps, seed, name, options)
-        elif found is None or kind in ("flat", "random") and level == begin - 1:
+        elif found is None and kind != "solid" or kind in ("flat", "random") and level == begin - 1:
             searched = _search(m, frames, good, S, inside, steps, seed, name, options)
             S, inside = searched.S, searched.support
         options |= WEIGHTS[options["likelihood"]]
@@ -307,12 +318,24 @@ def _blind(m, data, mask, support, scrambled, starts, steps, seed, name, options
     return best.S, best.support
 
 
-def _search(m, data, mask, S, support, steps, seed, name, options):
+def _solid(m, data, mask, support, starts, steps, seed, name, options):
+    """(S, support) of a thick crystal."""
+
+    def search(start, cycle, S, support):
+        shown = "slow" if start is None else f"start {start + 1}"
+        shown = f"{name}{shown}, shape {cycle + 1}, " if name else ""
+        pace = (steps, RATE) if start is None else (max(1, steps // SOLID_PART), SOLID_RATE)
+        return _search(m, data, mask, S, support, pace[0], seed + cycle, shown, options, pace[1])
+
+    return search_solid(m, search, support, starts)
+
+
+def _search(m, data, mask, S, support, steps, seed, name, options, rate=RATE):
     """`Result` of minibatch Adam, in the right valley if all went well."""
     batches = max(1, m.n_frames // FRAMES)
     epochs = max(1, steps // batches)
     shown = f"{name}search" if name else False
-    options = options | {"epochs": epochs, "batches": batches, "learning_rate": RATE, "seed": seed, "progress": shown}
+    options = options | {"epochs": epochs, "batches": batches, "learning_rate": rate, "seed": seed, "progress": shown}
     return reconstruct(m, data, mask, S, support, **options)
 
 
