@@ -178,6 +178,14 @@ def test_recipes_of_every_kind(folder, tmp_path, refused, capsys):
     assert len(polished.loss["loss"]) > 0 and (tmp_path / "r.checkpoint.h5").exists()
     again, _ = run(*coarse_to_fine, 'start.kind="flat"', "start.size_nm=300", "multiscale.levels=0")
     assert again.S.shape != () and not np.array_equal(again.S, polished.S)
+    hint = "thicker than an extinction length: start.kind = 'solid'"
+    # Lambda = 130 nm: a crystal of a few hundred nanometres is a thick one
+    strong = "crystal.chi_h=[1e-3, -1e-4]", "crystal.chi_0=[-1e-3, 1e-4]"
+    phased = 'start.kind="kinematic"', "start.iterations=60"
+    assert hint in run(*coarse_to_fine, *strong, *phased)[1] and hint not in run(*coarse_to_fine, *phased)[1]
+    solid, out = run(*coarse_to_fine, *strong, 'start.kind="solid"', "start.size_nm=300")
+    assert solid.metadata["start"]["kind"] == "solid" and hint not in out
+    assert solid.S.shape == again.S.shape and not np.array_equal(solid.S, again.S)
     lines = [
         refused(*command, "--set", 'recipe.method="lbfgs"', "--resume"),
         refused(*command, "--set", 'recipe.method="lbfgs"', "--set", 'recipe.checkpoint="x.h5"'),
@@ -223,6 +231,7 @@ def test_noise_and_shapes_of_simulate(folder, tmp_path):
         ("experiment.detector_shape=[9, 9]", "experiment.detector_shape: expected [24, 24] as in the data, got [9, 9]"),
         ('start.kind="file"', "start.path: expected a value, got none"),
         ('start.kind="flat"', "start.size_nm: expected a value, got none"),
+        ('start.kind="solid"', "start.kind: expected recipe.method = 'multiscale' with 'solid', got 'adam'"),
         (
             'recipe.checkpoint="nowhere/run.h5"',
             "recipe.checkpoint: expected a file in an existing folder, got no folder",

@@ -201,12 +201,13 @@ SCHEMA = {
         "resync": (_integer(1), None),  # layers reversed at most: for crystals that absorb too much, 16 to begin with
     },
     "start": {
-        "kind": (_choice("kinematic", "flat", "file"), "kinematic"),
+        # solid: with recipe.method = "multiscale", for crystals of an extinction length and more
+        "kind": (_choice("kinematic", "flat", "solid", "file"), "kinematic"),
         "path": (_text, None),  # result file to start from, with kind = "file"
         "iterations": (_integer(1), 500),
         "trial_epochs": (_integer(0), 20),  # epochs given to each twin before the better one is kept
         "seed": (_integer(0), 0),
-        "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box for kind = "flat"
+        "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box, unless kinematic
     },
     "recipe": {
         "epochs": (_integer(1), 300),  # iterations of lbfgs

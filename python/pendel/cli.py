@@ -184,6 +184,7 @@ def _begin(made, args, experiment, scan, checkpoint):
     """(model, start, support, record of the start) for [start], or for the grid of a checkpoint."""
     from . import io
     from .checkpoint import checkpoint_shape
+    from .solid import thick
     from .start import box_for, kinematic_start, phase
     from .support import box_support
 
@@ -204,12 +205,19 @@ def _begin(made, args, experiment, scan, checkpoint):
         model = made.make_model(experiment, stored.S.shape, voxel)
         _say(_grid(model))
         return model, stored.S, stored.support, {"kind": "file", "path": str(made.path("start.path"))}
-    if this.kind == "flat":
-        made.need("start.size_nm")
-        extent = np.broadcast_to(this.size_nm, 3) * 1e-9
+    if this.kind == "solid" and made.recipe.method != "multiscale":
+        raise config.ConfigError(
+            f"start.kind: expected recipe.method = 'multiscale' with 'solid', got '{made.recipe.method}'"
+        )
+    if this.kind in ("flat", "solid"):
+        if this.kind == "flat" or not shape:
+            made.need("start.size_nm")
+        extent = None if this.size_nm is None else np.broadcast_to(this.size_nm, 3) * 1e-9
         shape = shape or [2 * int(np.ceil(0.675 * e / v)) for e, v in zip(extent, voxel, strict=True)]
         model = made.make_model(experiment, shape, voxel)
         _say(_grid(model))
+        if this.kind == "solid":
+            return model, "solid", None, {"kind": "solid"}
         start = "flat" if made.recipe.method == "multiscale" else None
         return model, start, box_support(model.shape, voxel, extent), {"kind": "flat"}
     # a model costs little, and its errors are better told before the phasing than after
@@ -222,6 +230,8 @@ def _begin(made, args, experiment, scan, checkpoint):
     model = made.make_model(experiment, shape or box_for(phased, experiment, voxel), voxel)
     _say(_grid(model) + ("" if shape else ", chosen from the phased object"))
     if made.recipe.method == "multiscale":
+        if thick(model):
+            _say("the box is thicker than an extinction length: start.kind = 'solid' may be the better start")
         return model, "kinematic", None, {"kind": "kinematic, on the coarsest level"}
     start = kinematic_start(
         model,
