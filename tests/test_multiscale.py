@@ -1,12 +1,15 @@
 """Coarse to fine: the cut scan, the resampled crystal, the whole way from nothing."""
 
+import sys
+
 import numpy as np
 import pytest
 from cube import QUIET
-from pendel import Experiment, Model, coarse, compare, demo, multiscale, phantom, resample
+from pendel import Experiment, Model, coarse, compare, demo, kinematic, multiscale, phantom, resample
 from pendel.experiment import rotation
 from pendel.model import Crystal
-from pendel.multiscale import sharpen
+from pendel.multiscale import WEIGHTS, _twin, sharpen
+from pendel.start import Start
 from scipy import ndimage
 
 
@@ -138,6 +141,25 @@ def test_a_start_of_ones_own_is_only_polished_further(little):
     assert result.misfit < 0.05 * model.misfit(blurred, data)
     with pytest.raises(ValueError, match="start: expected"):
         multiscale(model, data, start="magic", **FEW)
+
+
+def test_close_trials_of_the_twins_are_decided_by_polish(scan, monkeypatch):
+    model, S, data = scan
+    m, frames, _ = coarse(model, data)
+    right = resample(S, model.voxel, m)
+    wrong = kinematic.twin(right)
+
+    def chosen(first, second, ratio):
+        misfits = {"phased": 1e-3, "twin phased": ratio * 1e-3}
+        supports = [ndimage.binary_dilation(np.abs(T) > 0.1) for T in (first, second)]
+        other = Start(second, supports[1], 0.1, "twin phased", misfits)
+        begun = Start(first, supports[0], 0.1, "phased", misfits, other)
+        weights = WEIGHTS["amplitude"] | {"iterations": (0, 15), "atv_weight": 1e-4}
+        return _twin(m, frames, None, begun, 400, 0, "", {"likelihood": "amplitude"}, weights)[0]
+
+    assert chosen(right, wrong, 1.2) is right and chosen(wrong, right, 1.2) is right
+    monkeypatch.setattr(sys.modules["pendel.multiscale"], "_search", None)  # where there is no doubt nothing is tried
+    assert chosen(wrong, right, 1.6) is wrong
 
 
 def test_symmetric_orientation_goes_coarse_to_fine_too():

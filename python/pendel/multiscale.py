@@ -29,6 +29,7 @@ from .start import kinematic_start, phase
 SMALLEST = {"kinematic": 48, "flat": 24, "random": 24}  # detector pixels of the coarsest level, at least
 FRAMES, STEPS = 4, 3200  # of minibatch Adam: frames per step, steps
 RATE = 0.05
+DOUBT, DECIDE = 1.5, 4  # ratio of the twins' trial misfits up to which a search of 1/4 of the steps, polished, decides
 SOLID_RATE, SOLID_PART = 0.1, 4  # of the searches between which a crystal is made solid: rate; 1/4 of the steps each
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 WEIGHTS = {  # of polish
@@ -237,6 +238,12 @@ def multiscale(
     begin = len(stack) - 1 if done is None else done.level - 1
     found = None if done is None else done
     likelihood = {"likelihood": "poisson", "background": BACKGROUND} if counts else {"likelihood": "amplitude"}
+
+    def weights(m, frames, good, inside):
+        atv_weight = photon_weight(m, frames, good, inside) if counts else ATV_WEIGHT
+        own = WEIGHTS[likelihood["likelihood"]] | {"atv_weight": atv_weight}
+        return likelihood | own | recipe | {"seed": seed}
+
     for level in range(begin, -1, -1):
         m, frames, good = stack[level]
         name = f"level {len(stack) - level} of {len(stack)}: " if progress else ""
@@ -245,7 +252,9 @@ def multiscale(
             inside = None if support is None else _given(m, model, start, support, kind)[1]
             S, inside = _solid(m, frames, good, inside, starts, steps, seed, name, options)
         elif found is None and kind == "kinematic":
-            S, inside = _kinematic(m, frames, good, phased, starts, trial_epochs, seed, progress)
+            begun = _kinematic(m, frames, good, phased, starts, trial_epochs, seed, progress)
+            own = weights(m, frames, good, begun.support)
+            S, inside = _twin(m, frames, good, begun, steps, seed, name, options, own)
         elif found is None:
             S, inside = _given(m, model, start, support, kind)
         else:
@@ -256,9 +265,7 @@ def multiscale(
         elif found is None and kind != "solid" or kind in ("flat", "random") and level == begin - 1:
             searched = _search(m, frames, good, S, inside, steps, seed, name, options)
             S, inside = searched.S, searched.support
-        options |= WEIGHTS[options["likelihood"]]
-        options["atv_weight"] = photon_weight(m, frames, good, inside) if counts else ATV_WEIGHT
-        options |= recipe | {"seed": seed}
+        options = weights(m, frames, good, inside)
         left = rounds
         if level == 0 and (counts or rounds > 1):
             first = rounds if counts else 1  # evidence is that of where it begins: not on the way
@@ -280,8 +287,24 @@ def _kinematic(m, data, mask, phased, starts, trial_epochs, seed, progress):
     if phased is None:
         phased = phase(data, mask, seed=seed, starts=starts, threads=m.threads, progress=progress)
     options = {"phased": phased, "trial_epochs": trial_epochs, "seed": seed, "progress": progress}
-    begun = kinematic_start(m, data, mask, **options)
-    return begun.S, begun.support
+    return kinematic_start(m, data, mask, **options)
+
+
+def _twin(m, data, mask, begun, steps, seed, name, options, weights):
+    """(S, support) of the twin to go on with: where the trials leave a doubt, of the one that polish likes better.
+
+    A search alone does not tell: where dynamical effects are weak the wrong twin, half of its phases gone, fits noise.
+    """
+    if begun.other is None or begun.trial_misfits[begun.other.kind] > DOUBT * begun.trial_misfits[begun.kind]:
+        return begun.S, begun.support
+    losses = {}
+    for start in (begun, begun.other):
+        shown = f"{name}{start.kind}, " if name else ""
+        found = _search(m, data, mask, start.S, start.support, max(1, steps // DECIDE), seed, shown, options)
+        found = polish(m, data, mask, found, rounds=1, progress=shown and f"{shown}polish", **weights)
+        losses[start.kind] = found.loss[-1]
+    best = begun if losses[begun.kind] <= losses[begun.other.kind] else begun.other
+    return best.S, best.support
 
 
 def _given(m, model, start, support, kind):

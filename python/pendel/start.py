@@ -27,6 +27,7 @@ class Start:
     chi : kinematic misfit of the phasing (amplitudes, square root).
     kind : "phased", "flat", "twin phased" or "twin flat": the candidate taken.
     trial_misfits : relative misfit of every candidate after the trial epochs; empty where no trial was asked for.
+    other : `Start` of the better candidate of the other twin, the trial's second thought; None without a trial.
     """
 
     S: np.ndarray
@@ -34,6 +35,7 @@ class Start:
     chi: float
     kind: str
     trial_misfits: dict
+    other: "Start | None" = None
 
     @property
     def twin(self):
@@ -77,8 +79,10 @@ def kinematic_start(
         shown = f"trial {name}" if progress else False
         trial = reconstruct(model, data, mask, S, support, epochs=trial_epochs, seed=seed, progress=shown, **recipe)
         misfits[name] = trial.misfit
-    kind = min(misfits, key=misfits.get)
-    return Start(*candidates[kind], phased.chi, kind, misfits)
+    best = [min((k for k in misfits if k.startswith("twin") == twin), key=misfits.get) for twin in (False, True)]
+    kind, second = sorted(best, key=misfits.get)
+    other = Start(*candidates[second], phased.chi, second, misfits)
+    return Start(*candidates[kind], phased.chi, kind, misfits, other)
 
 
 def phase(data, mask=None, *, iterations=500, seed=0, starts=1, threads=None, progress=True, **recipe):
