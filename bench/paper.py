@@ -286,7 +286,7 @@ def main(arguments=None):
         choices=("auto", "kinematic", "flat", "random", "solid", "shape"),
         default="auto",
         help="of the dynamical reconstruction: HIO/ER; flat or random in the box; solid, in ellipsoids; flat in the "
-        "crystal and 2 voxels; auto: HIO/ER, or solid where the crystal is thicker than an extinction length",
+        "crystal and 2 voxels; auto: HIO/ER, or solid where 0.8 of the box is thicker than an extinction length",
     )
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=pathlib.Path)

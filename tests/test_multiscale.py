@@ -114,6 +114,10 @@ def test_from_nothing_to_the_crystal(little, tmp_path):
     assert done.S.tobytes() == result.S.tobytes() and done.misfit == pytest.approx(result.misfit, rel=1e-6)
     with pytest.raises(ValueError, match="checkpoint: expected one of pendel.multiscale, got .*its seed is 1, not 2"):
         multiscale(model, data, levels=1, checkpoint=path, resume=True, **(FEW | {"seed": 2}))
+    with pytest.raises(ValueError, match="checkpoint: .* its start is kinematic, not flat"):
+        multiscale(model, data, None, "flat", levels=1, checkpoint=path, resume=True, **FEW)
+    with pytest.raises(ValueError, match="checkpoint: .* its levels is 2, not 1"):
+        multiscale(model, data, levels=0, checkpoint=path, resume=True, **FEW)
 
 
 def test_a_finished_run_of_counts_is_measured_by_its_own_likelihood(little, tmp_path):

@@ -81,7 +81,7 @@ def test_searches_end_where_nothing_gets_better_and_the_best_one_is_taken():
         def search(start, cycle, S, support):
             asked.append((start, cycle, int(support.sum())))
             if start is None:  # the slow ones at the end
-                return Found(S, support, [0.8, 0.3, 0.2][cycle])
+                return Found(S, support, [0.017, 0.008, 0.0079][cycle])
             height = 2 + start + 2 * cycle  # each finds another crystal
             found = ((np.abs(z) < height) & (np.abs(y) < 6) & (np.abs(x) < 6)).astype(np.complex64)
             return Found(found, found != 0, misfits[start][cycle])
@@ -107,3 +107,22 @@ def test_a_thick_crystal_from_nothing():
     few = {"starts": 1, "steps": 800, "rounds": 1, "iterations": (0, 20), "places": False, "seed": 1, **QUIET}
     result = multiscale(model, model.intensities(S), **few)
     assert compare(result.S, S, model.voxel).phase_rmse < 0.1 and result.misfit < 1e-3
+
+
+def test_solid_in_a_given_support_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr("pendel.solid.CYCLES", 2)
+    monkeypatch.setattr("pendel.solid.SLOW", 1)
+    model = thick_model()
+    S = thick_cube(model)
+    support = ndimage.binary_dilation(np.abs(S) > 0.5, iterations=2)
+    few = {"steps": 80, "rounds": 1, "iterations": (0, 3), "places": False, "checkpoint": tmp_path / "c.h5", **QUIET}
+    data = model.intensities(S)
+    found = multiscale(model, data, None, "solid", support, **few)
+    # two cycles keep what they began with and GROW voxels around it
+    assert not found.support[~ndimage.binary_dilation(support, iterations=6)].any()
+    again = multiscale(model, data, None, "solid", support, resume=True, **few)
+    assert np.array_equal(again.S, found.S)
+    with pytest.raises(ValueError, match=r"support: expected shape \(nz, ny, nx\)"):
+        multiscale(model, data, None, "flat", support[0], **few)
+    with pytest.raises(ValueError, match="starts: expected an integer >= 1, got 0"):
+        multiscale(model, data, starts=0, **few)

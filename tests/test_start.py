@@ -41,6 +41,10 @@ def test_the_twin_is_decided_right(problem, seed):
     assert set(start.trial_misfits) == {"phased", "flat", "twin phased", "twin flat"}
     assert start.kind == min(start.trial_misfits, key=start.trial_misfits.get)
     assert start.kind.endswith("phased") and start.twin == start.kind.startswith("twin")
+    misfits = start.trial_misfits
+    assert start.other.twin != start.twin and misfits[start.kind] == min(misfits.values())
+    assert misfits[start.other.kind] == min(v for k, v in misfits.items() if k.startswith("twin") != start.twin)
+    assert not np.array_equal(start.other.S, start.S) and start.other.other is None
     # refraction is still in the phases as a ramp; `compare` may take the twin where that is nearer
     assert not compare(start.S, truth, model.voxel, ramp=True, twin=True).twin
 
@@ -59,7 +63,7 @@ def test_a_phased_object_of_either_twin_gives_the_same_crystal(problem):
 def test_without_a_trial_the_object_is_taken_as_phased(problem):
     model, _, data = problem
     start = kinematic_start(model, data, iterations=ITERATIONS, trial_epochs=0, progress=False)
-    assert (start.kind, start.twin, start.trial_misfits) == ("phased", False, {})
+    assert (start.kind, start.twin, start.trial_misfits, start.other) == ("phased", False, {}, None)
     assert start.S.dtype == model.dtype and start.S.shape == model.shape
     assert np.abs(start.S).max() <= 1 + 3e-7 and start.support[np.abs(start.S) > 0.3].all()  # clipped in float32
 

@@ -207,7 +207,7 @@ SCHEMA = {
         "iterations": (_integer(1), 500),
         "trial_epochs": (_integer(0), 20),  # epochs given to each twin before the better one is kept
         "seed": (_integer(0), 0),
-        "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box, unless kinematic
+        "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box, if not kinematic
     },
     "recipe": {
         "epochs": (_integer(1), 300),  # iterations of lbfgs

@@ -184,7 +184,7 @@ def _begin(made, args, experiment, scan, checkpoint):
     """(model, start, support, record of the start) for [start], or for the grid of a checkpoint."""
     from . import io
     from .checkpoint import checkpoint_shape
-    from .solid import thick
+    from .solid import extinction_length, thick
     from .start import box_for, kinematic_start, phase
     from .support import box_support
 
@@ -231,7 +231,8 @@ def _begin(made, args, experiment, scan, checkpoint):
     _say(_grid(model) + ("" if shape else ", chosen from the phased object"))
     if made.recipe.method == "multiscale":
         if thick(model):
-            _say("the box is thicker than an extinction length: start.kind = 'solid' may be the better start")
+            length = f"{1e9 * extinction_length(model):.0f} nm"
+            _say(f"the box is thicker than an extinction length of {length}: start.kind = 'solid' may be better")
         return model, "kinematic", None, {"kind": "kinematic, on the coarsest level"}
     start = kinematic_start(
         model,

@@ -189,12 +189,13 @@ def multiscale(
     Parameters
     ----------
     model, data, mask : as in `reconstruct`.
-    start : "kinematic": HIO/ER on the coarsest level and `kinematic_start`'s trials; "flat": constant phase in
+    start : "kinematic": HIO/ER on the coarsest level and `kinematic_start`'s trials, between whose twins a short
+        search and a round of polish decide where they are close; "flat": constant phase in
         ``support``, or in the whole box, and one more level; "random": the same with a random phase for every voxel;
         "solid": constant phase in ``support``, or in an ellipsoid, and many searches, between which what they find is
         made a perfect crystal (`pendel.solid`), for crystals of an extinction length and more; or complex (nz, ny, nx)
-        on the grid of ``model``. None: "solid" where 0.8 of the box is thicker than an extinction length, "kinematic"
-        elsewhere.
+        on the grid of ``model``. None: "solid" where 0.8 of the box is thicker than an extinction length, unless
+        ``phased`` or ``levels`` are given, "kinematic" elsewhere.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``.
     levels : times the voxels are doubled; None: while the detector keeps 48 pixels ("flat", "random": 24) and the scan
         8 frames, none with "solid" or a start of one's own.
@@ -207,7 +208,8 @@ def multiscale(
     places : whether `pendel.place` looks for a better place between the voxels of the finest level, after the first
         round there (with ``counts``, the last without evidence); None: not with ``counts``, whose noise hides it.
     seed : of phasing and of the random groups.
-    checkpoint : path of an HDF5 file written after every level; with ``resume=True`` its levels are not done again.
+    checkpoint : path of an HDF5 file written after every level (so with "solid" at the end); with ``resume=True`` the
+        levels of the same start, seed and number of levels are not done again.
     recipe : further arguments of `polish`.
 
     With a model on a device phasing and what happens between levels stay on the host; `reconstruct` and `polish` work
@@ -217,13 +219,16 @@ def multiscale(
     """
     levels = None if levels is None else _checks.integer("levels", levels, at_least=0)
     steps = _checks.integer("steps", steps, at_least=1)
+    starts = _checks.integer("starts", starts, at_least=1)
     if start is None:
-        start = "solid" if phased is None and thick(model) else "kinematic"
+        start = "solid" if phased is None and not levels and thick(model) else "kinematic"
     kind = start if isinstance(start, str) else "given"
     _checks.choice("start", kind, ("kinematic", "flat", "random", "solid", "given"))
     if kind in ("solid", "given") and levels is None:
         levels = 0
     data, mask, support = host(data), host(mask), host(support)
+    if support is not None:
+        support = _checks.array("support", support, model.shape, bool, axes="(nz, ny, nx)")
     stack = [(model, data, mask)]
     while levels is None or len(stack) <= levels:
         try:
@@ -234,7 +239,8 @@ def multiscale(
             if levels is not None:
                 raise
             break
-    done = _load(checkpoint, seed) if resume and checkpoint and os.path.exists(checkpoint) else None
+    made_by = {"seed": seed, "start": kind, "levels": len(stack)}
+    done = _load(checkpoint, made_by) if resume and checkpoint and os.path.exists(checkpoint) else None
     begin = len(stack) - 1 if done is None else done.level - 1
     found = None if done is None else done
     likelihood = {"likelihood": "poisson", "background": BACKGROUND} if counts else {"likelihood": "amplitude"}
@@ -277,7 +283,7 @@ def multiscale(
             left = rounds if counts else rounds - 1
         found = polish(m, frames, good, S, inside, rounds=left, progress=name and f"{name}polish", **options)
         if checkpoint:
-            _save(checkpoint, found, level)
+            _save(checkpoint, found, level, made_by)
     if begin < 0:  # nothing was left to do
         found = finish(Objective(model, data, mask, **likelihood), done.S, done.support, {}, 0, seed)
     return found
@@ -297,12 +303,14 @@ def _twin(m, data, mask, begun, steps, seed, name, options, weights):
     """
     if begun.other is None or begun.trial_misfits[begun.other.kind] > DOUBT * begun.trial_misfits[begun.kind]:
         return begun.S, begun.support
+    apart = ("callback", "smoothness", "uniformity")  # a look at both, with the same priors
+    weights = {name: value for name, value in weights.items() if name not in apart}
     losses = {}
     for start in (begun, begun.other):
         shown = f"{name}{start.kind}, " if name else ""
         found = _search(m, data, mask, start.S, start.support, max(1, steps // DECIDE), seed, shown, options)
         found = polish(m, data, mask, found, rounds=1, progress=shown and f"{shown}polish", **weights)
-        losses[start.kind] = found.loss[-1]
+        losses[start.kind] = found.loss[-1] if len(found.loss) else math.inf
     best = begun if losses[begun.kind] <= losses[begun.other.kind] else begun.other
     return best.S, best.support
 
@@ -370,21 +378,22 @@ class _Done:
     level: int
 
 
-def _save(path, result, level):
+def _save(path, result, level, made_by):
     with _cxi.replacing(path) as file:
-        file.attrs["pendel_multiscale"], file.attrs["seed"], file.attrs["level"] = 1, result.seed, level
-        file.attrs["voxel"] = result.voxel
+        file.attrs.update({"pendel_multiscale": 1, "level": level, "voxel": result.voxel} | made_by)
         file.create_dataset("S", data=result.S)
         file.create_dataset("support", data=result.support)
 
 
-def _load(path, seed):
+def _load(path, made_by):
     try:
         with h5py.File(path, "r") as file:
             if "pendel_multiscale" not in file.attrs:
                 raise ValueError("no checkpoint of multiscale in it")
-            if int(file.attrs["seed"]) != seed:
-                raise ValueError(f"its seed is {int(file.attrs['seed'])}, not {seed}")
+            for name, wanted in made_by.items():
+                stored = file.attrs.get(name)
+                if stored != wanted:
+                    raise ValueError(f"its {name} is {stored}, not {wanted}")
             arrays = file["S"][()], file["support"][()], tuple(map(float, file.attrs["voxel"]))
             return _Done(*arrays, int(file.attrs["level"]))
     except (OSError, KeyError, ValueError) as error:

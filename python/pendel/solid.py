@@ -31,13 +31,16 @@ SURFACE = 0.5  # blur of the surface, voxels
 
 
 def extinction_length(model):
-    """Lambda = lambda sqrt(gamma_0 gamma_h)/|C chi_h|, m, of the stronger polarisation state; inf where chi_h is 0."""
+    """Lambda = lambda sqrt(gamma_0 gamma_h)/|C sqrt(chi_h chi_hbar)|, m, of the stronger polarisation state; inf for 0.
+
+    The period of the intensities in a plate, `Susceptibility.pendelloesung_distance`.
+    """
     experiment, crystal = model.experiment, model.crystal
     state = max(model.polarization, key=model.polarization.get)
     C = 1.0 if state == "sigma" else abs(math.cos(experiment.two_theta))
     half = experiment.two_theta / 2
     inclined = math.cos(half) if experiment.orientation == "symmetric" else math.sqrt(math.cos(experiment.two_theta))
-    strength = abs(C * crystal.chi_h)
+    strength = C * math.sqrt(abs(crystal.chi_h * crystal.chi_hbar))
     return experiment.wavelength * inclined / strength if strength else math.inf
 
 
@@ -51,7 +54,8 @@ def solid(S, support=None, blur=BLUR):
     """(S, inside): a perfect crystal of the shape of S, equation (1), without holes and in one piece.
 
     S : complex (nz, ny, nx).  support : bool (nz, ny, nx), of S; None: S != 0.  blur : > 0, voxels, of S.
-    inside : bool (nz, ny, nx). |S| at its surface falls from 1 to 0 over about a voxel.
+    inside : bool (nz, ny, nx). |S| at its surface falls from 1 to 0 over about a voxel. Parts thinner than five voxels
+    beside thicker ones are lost: noise in the shape is what they mostly are.
     """
     S = _checks.array("S", S, (None, None, None), S.dtype, axes="(nz, ny, nx)")
     blur = _checks.number("blur", blur, above=0)
@@ -77,7 +81,7 @@ def search_solid(model, search, support=None, starts=1):
         one, the last ones, SLOW at most, as long as each halves the misfit. Of the very first one the shape alone is
         taken. A start ends after CYCLES, or when WAIT in turn have brought no smaller misfit.
     starts : ellipsoids, of which the one of the smallest misfit is taken. None is tried after one whose misfit has
-        fallen to HOME of what the first search had left.
+        fallen to HOME of what the first search had left; few photons leave more than that, then all are tried.
     """
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in model.shape), indexing="ij"))
     supports = [np.sum(places**2, axis=0) <= size**2 for size in SIZES[:starts]] if support is None else [support]
@@ -88,8 +92,8 @@ def search_solid(model, search, support=None, starts=1):
             best = found
         if gain < HOME:
             break
-    found = best = search(None, 0, *_begin(best))
-    for again in range(1, SLOW):
+    found = best
+    for again in range(SLOW):
         found = search(None, again, *_begin(found))
         enough = found.misfit > 0.5 * best.misfit
         best = min(best, found, key=lambda result: result.misfit)
