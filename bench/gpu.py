@@ -176,9 +176,10 @@ def run(command, extra, limit, log):
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     start, at = time.monotonic(), log.tell()
+    # what a shell has put in the background ignores SIGINT, and so would the child
     child = subprocess.Popen(
         command, cwd=ROOT, env=environment | extra, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         status = child.wait(limit)
