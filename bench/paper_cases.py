@@ -16,6 +16,7 @@ import numpy as np
 import pendel
 from pendel import phantom, simulate
 from pendel.experiment import rotation
+from pendel.solid import extinction_length
 
 PIXELS = {"full": 256, "half": 128, "small": 64}
 PIXEL_SIZE = 55e-6  # m, detector
@@ -43,8 +44,7 @@ class Case:
     @property
     def extinction_length(self):
         """Lambda = lambda sqrt(gamma_0 gamma_h)/|C chi_h|, the period of the intensities in a plate normal to k_h."""
-        chi_h, experiment = self.model.crystal.chi_h, self.model.experiment
-        return experiment.wavelength * math.sqrt(math.cos(experiment.two_theta)) / abs(chi_h)
+        return extinction_length(self.model)
 
     @property
     def measured_band(self):

@@ -155,17 +155,24 @@ class Emulated:
 
 
 @contextlib.contextmanager
-def install(emulated):
-    """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
-    names = {"pendel._cuda": emulated.module, "cupy": emulated.cupy}
-    names |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": emulated.pathfinder}
-    before = {name: sys.modules.get(name) for name in names}
-    sys.modules.update(names)
+def replaced(modules):
+    """For a while, `import` finds these modules under their names."""
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
     try:
-        yield emulated
+        yield
     finally:
         for name, module in before.items():
             if module is None:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+
+
+@contextlib.contextmanager
+def install(emulated):
+    """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
+    names = {"pendel._cuda": emulated.module, "cupy": emulated.cupy}
+    names |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": emulated.pathfinder}
+    with replaced(names):
+        yield emulated

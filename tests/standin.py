@@ -7,14 +7,13 @@ number gets to the host, a transfer is counted too.
 """
 
 import contextlib
-import sys
 import types
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
 import scipy.special
-from emulated import Emulated
+from emulated import Emulated, replaced
 from standin_array import ElementwiseKernel, bare, count, look, ndarray, quiet, transfers, watch
 
 __all__ = ["Standin", "installed", "ndarray", "transfers", "watch"]
@@ -196,13 +195,5 @@ class Standin(Emulated):
 @contextlib.contextmanager
 def installed(standin):
     """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
-    before = {name: sys.modules.get(name) for name in standin.modules}
-    sys.modules.update(standin.modules)
-    try:
+    with replaced(standin.modules):
         yield standin
-    finally:
-        for name, module in before.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module

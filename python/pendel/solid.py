@@ -22,8 +22,8 @@ from .support import _largest_component
 
 CYCLES, WAIT = 30, 3  # searches at most; that many without a smaller misfit are the last
 SIZES = (0.95, 0.8, 0.65, 1.1, 0.5)  # of the ellipsoids to begin with: 1 touches the faces of the box
-HOME = 0.05
-SLOW = 5
+HOME = 0.05  # of the first search's misfit: near enough, no other ellipsoid is tried
+SLOW = 5  # slow searches at the end, at most
 FLAT = 0.8  # amplitude of the start
 BLUR = 1.0  # voxels
 GROW = 2  # voxels around the crystal in which it may grow
