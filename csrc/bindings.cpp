@@ -1,5 +1,6 @@
-// The extension modules _core and, with PENDEL_CUDA, _cuda: a table of names. Arrays arrive checked by
-// python/pendel/operator.py; those on a device as their addresses. _core also chooses its instruction set here.
+// The extension modules _core and, with PENDEL_CUDA, _cuda: their tables of names, and what turns Python's arguments
+// into Args. Arrays arrive checked by the Python operator; those on a device as their addresses. _core also chooses its
+// instruction set here.
 #include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

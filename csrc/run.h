@@ -48,8 +48,8 @@ struct Args {
   void* workspace;              // CUDA only: workspace_cuda bytes on the device, where all arrays are
   void* stream;                 // CUDA only
   int device;                   // CUDA only
-  bool unfused;                 // CUDA only, for tests: march layer by layer also what fits on chip
-  long chunk;  // CUDA only, for tests: frames on their way together when unfused; 0: what memory allows
+  bool unfused;                 // CUDA only: march layer by layer also what fits on chip (cards with less of it, tests)
+  long chunk;                   // CUDA only, for tests: frames on their way together when unfused; 0: what memory allows
 };
 
 // Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower
@@ -66,7 +66,7 @@ void adjoint_cuda(const Args& args, bool single);
 std::size_t workspace_cuda(const Args& args, bool single, bool adjoint);  // makes a plan where cuFFT is needed
 bool needs_cufft(const Args& args, bool single, bool adjoint);
 int load_cufft(const std::string& path);  // cuFFT's version; once before any sweep that needs it
-// "driver", "devices", "device 0", ... with name and memory; or "problem": why no device can be used.
+// "driver", "device 0", ... with name and memory; or "problem": why no device can be used.
 std::map<std::string, std::string> cuda_state();
 
 struct Engine {

@@ -227,6 +227,8 @@ void run(std::ptrdiff_t size, void** at, const std::ptrdiff_t* step) {
                  return_tuple=False, **kwargs):  # fmt: skip
         split = [[p.split() for p in params.split(",")] for params in (in_params, out_params)]
         self.params, self.inputs = split[0] + split[1], len(split[0])
+        if any(param == "i" for *_, param in self.params):
+            raise ValueError("Can not use 'i' as a parameter name")
         lines = []
         for i, (*raw, kind, param) in enumerate(self.params):
             kind = {"int64": "long long"}.get(kind, kind) + " const" * (i < self.inputs)
@@ -245,20 +247,38 @@ void run(std::ptrdiff_t size, void** at, const std::ptrdiff_t* step) {
             assert made.returncode == 0, made.stderr
             self.library = ctypes.CDLL(str(library))
 
+    def _types(self, args):
+        """{"T": dtype, ...} as CuPy's `_decide_params_type_core` has it: outputs first, then inputs, arrays only."""
+        found = {}
+        for i in [*range(self.inputs, len(args)), *range(self.inputs)]:
+            *_, kind, param = self.params[i]
+            if not isinstance(args[i], ndarray):
+                if i >= self.inputs:
+                    raise TypeError("Output arguments must be cupy.ndarray")
+                assert isinstance(args[i], SCALARS), f"{param}: {type(args[i])}"
+                continue
+            wanted = np.dtype(kind) if len(kind) > 1 else found.setdefault(kind, args[i].dtype)
+            if args[i].dtype != wanted:
+                raise TypeError(f"Type is mismatched. {param} {args[i].dtype} {wanted}")
+        for *_, kind, _ in self.params:
+            if len(kind) == 1 and kind not in found:
+                raise KeyError(kind)  # a scalar decides no type
+        return found
+
     def __call__(self, *args):
         assert len(args) == len(self.params)
-        T = next(a.dtype for a, (*_, kind, _) in zip(args, self.params, strict=True) if kind == "T")
-        dtypes = {"T": T, "R": np.zeros(0, T).real.dtype, "bool": np.dtype(bool), "int64": np.dtype(np.int64)}
+        found = self._types(args)
+        # the text is compiled for pairs only
+        assert found["R"] == np.zeros(0, found["T"]).real.dtype, found
         outputs = args[self.inputs :]
         shape, kept, steps = outputs[0].shape, [], []
         for i, (arg, (*raw, kind, param)) in enumerate(zip(args, self.params, strict=True)):
             if isinstance(arg, ndarray):
-                assert arg.dtype == dtypes[kind], f"{param}: {arg.dtype} is no {kind}, which is {dtypes[kind]}"
-                assert raw or arg.shape in (shape, ()) and (arg.flags.c_contiguous or i < self.inputs)
-            else:
-                assert i < self.inputs and isinstance(arg, SCALARS)
-            kept.append(np.ascontiguousarray(bare(arg), dtypes[kind]))
+                assert raw or arg.shape == shape or i < self.inputs and arg.shape == (), f"{param}: {arg.shape}"
+                assert arg.flags.c_contiguous or i < self.inputs
+            kept.append(np.ascontiguousarray(bare(arg), found.get(kind, kind)))
             steps.append(int(np.ndim(bare(arg)) > 0))
         pointers = (ctypes.c_void_p * len(kept))(*(a.ctypes.data for a in kept))
-        self.library[T.name](ctypes.c_ssize_t(outputs[0].size), pointers, (ctypes.c_ssize_t * len(kept))(*steps))
+        run = self.library[found["T"].name]
+        run(ctypes.c_ssize_t(outputs[0].size), pointers, (ctypes.c_ssize_t * len(kept))(*steps))
         return outputs if len(outputs) > 1 else outputs[0]

@@ -24,7 +24,8 @@ ADAM = (
     template <class R> __device__ R square(complex<R> x) { return x.real() * x.real() + x.imag() * x.imag(); }
     """,
 )
-STEP = (  # bound 0: none
+# R is decided by `rate` alone: CuPy takes a type of one letter from arrays, never from scalars. bound 0: none.
+STEP = (
     "T S, T direction, bool support, R rate, R bound",
     "T moved",
     """
@@ -100,7 +101,8 @@ def adam(g, m, v, new_m, new_v, bias_m, bias_v, tiny):
 def step(S, direction, support, rate, bound):
     """S - rate direction in the support, 0 outside, |S| at most ``bound`` (None: as it is), a new array."""
     cupy, R = sys.modules["cupy"], S.real.dtype.type
-    return _kernel(cupy, "STEP")(S, direction, support, R(rate), R(bound or 0), cupy.empty_like(S))
+    rate = cupy.full((), rate, R)
+    return _kernel(cupy, "STEP")(S, direction, support, rate, R(bound or 0), cupy.empty_like(S))
 
 
 def atv(S, support, p, q, eps, weight):

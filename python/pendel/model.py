@@ -38,11 +38,11 @@ class Model:
     coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
     scheme, transport, dtype, device, threads, resync : as in `TakagiTaupin`.
 
-    With device "cuda" or "cuda:N" (not yet run on a GPU) everything runs there: sweeps,
-    far field, loss and their adjoints. Arrays are CuPy's, in and out, the numbers of an `Evaluation` too; NumPy arrays
-    are TypeErrors that say how to convert, but for ``frames``, indices on the host. Nothing waits for the device, so
-    values are not looked at: data that are negative or not finite on good pixels, and a crystal without any light to
-    scale, give NaN instead of an error. Results do not depend on how frames are grouped but for rounding.
+    With device "cuda" or "cuda:N" everything runs there: sweeps, far field, loss and their adjoints. Arrays are CuPy's,
+    in and out, the numbers of an `Evaluation` too; NumPy arrays are TypeErrors that say how to convert, but for
+    ``frames``, indices on the host. Nothing waits for the device, so values are not looked at: data that are negative
+    or not finite on good pixels, and a crystal without any light to scale, give NaN instead of an error. Results do not
+    depend on how frames are grouped but for rounding.
 
     Attributes: the arguments, ``operators`` ((weight, TakagiTaupin), ...), ``far_field``, ``n_frames``.
     Raises TypeError or ValueError naming the argument.

@@ -65,10 +65,10 @@ class TakagiTaupin:
         Orientation "symmetric": both waves, dz tan(theta) / dx.
     dtype : "complex64" | "complex128"
     device : "cpu" | "cuda" | "cuda:N"
-        Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA (not yet run on a GPU) work goes to CuPy's current
-        stream and nothing waits for it, so values are not checked: NaN in gives NaN out. Raises RuntimeError without a
-        device to use, or without cuFFT for what needs it: scheme etd2rk, and transport fourier in orientation symmetric
-        or with rows that do not fit on chip.
+        Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA work goes to CuPy's current stream and nothing
+        waits for it, so values are not checked: NaN in gives NaN out. Raises RuntimeError without a device to use, or
+        without cuFFT for what needs it: scheme etd2rk, and transport fourier in orientation symmetric or with rows that
+        do not fit on chip.
     threads : int or None
         None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
     orientation : "k_h" | "symmetric"
