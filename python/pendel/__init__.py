@@ -1,9 +1,8 @@
 """pendel: Takagi-Taupin engine for dynamical Bragg coherent diffraction imaging."""
 
-__version__ = "0.1.0"  # before the imports: modules read it
-
 from . import io, kinematic, phantom, refraction, resolution
 from ._device import cuda_available, info
+from ._version import __version__
 from .atv import atv
 from .compare import Comparison, compare
 from .experiment import Experiment
@@ -28,6 +27,7 @@ __all__ = [
     "Start",
     "Susceptibility",
     "TakagiTaupin",
+    "__version__",
     "atv",
     "coarse",
     "compare",

@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from . import __version__, _checks
+from . import _checks
+from ._version import __version__
 
 PLANCK, LIGHT, CHARGE = 6.62607015e-34, 299792458.0, 1.602176634e-19  # J s, m/s, C (exact, SI 2019)
 KEV = 1e3 * CHARGE

@@ -14,6 +14,7 @@ import re
 import numpy as np
 
 from . import _arrays, _checks, _core
+from ._version import __version__
 
 
 def available_threads():
@@ -218,8 +219,6 @@ def cuda_available():
 
 def info():
     """What this installation is and uses: version, CPU instruction set, lanes, threads, CUDA state (a dict of str)."""
-    from . import __version__
-
     problem = cuda_problem()
     state = {}
     try:

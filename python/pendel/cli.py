@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, config
+from . import config
 from ._arrays import host
+from ._version import __version__
 
 
 class UsageError(ValueError):

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import fft, ndimage
 
 from . import _checks
-from .kinematic import twin as conjugate_twin
+from ._symmetry import along, strain, translate
+from ._symmetry import twin as conjugate_twin
 
 
 @dataclasses.dataclass
@@ -111,42 +112,6 @@ def compare(
     )
 
 
-def translate(S, shift):
-    """S moved by `shift` (z, y, x) voxels towards growing index, periodic, by its Fourier series; complex128, unitary.
-
-    The Nyquist bin of an even axis keeps its complex phase, so that moves of opposite sign cancel exactly.
-    """
-    S = _checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
-    spectrum = fft.fftn(S)
-    for axis, move in enumerate(np.broadcast_to(shift, 3)):
-        spectrum *= _along(np.exp(-2j * np.pi * fft.fftfreq(S.shape[axis]) * move), axis)
-    return fft.ifftn(spectrum)
-
-
-def strain(S, voxel, h):
-    """Strain along h, d(u.h^)/dh^ = -grad(phi).h/|h|^2, float64 (nz, ny, nx), and a bool array of where it is defined.
-
-    Central differences of the phase taken as arg(S(r+d) conj(S(r-d))), so 2-pi wraps do not matter as long as
-    neighbours two voxels apart differ by less than pi; undefined (0) where a neighbour is zero or outside the grid.
-    voxel: (dz, dy, dx) m; h: (x, y, z) rad/m.
-    """
-    S = _checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
-    voxel = _checks.lengths("voxel", voxel, 3)
-    h = _checks.array("h", h, (3,), np.float64)
-    result = np.zeros(S.shape)
-    defined = S != 0
-    for axis in range(3):
-        ahead, behind = np.zeros_like(S), np.zeros_like(S)
-        move = [slice(None)] * 3, [slice(None)] * 3
-        move[0][axis], move[1][axis] = slice(1, None), slice(None, -1)
-        ahead[tuple(move[1])] = S[tuple(move[0])]
-        behind[tuple(move[0])] = S[tuple(move[1])]
-        product = ahead * behind.conj()
-        defined &= product != 0
-        result -= np.angle(product) / (2 * voxel[axis]) * h[2 - axis] / (h @ h)
-    return np.where(defined, result, 0), defined
-
-
 def _register(S, truth, move, ramp):
     """S sloped and moved to maximise |<truth, S>|; returns (S, shift in voxels, slope in rad/voxel), all (z, y, x)."""
     start, shift, slope = S, np.zeros(3), np.zeros(3)
@@ -212,15 +177,11 @@ def _plane(index, slope):
     return slope[0] * index[0][:, None, None] + slope[1] * index[1][:, None] + slope[2] * index[2]
 
 
-def _along(values, axis):
-    return values.reshape([-1 if a == axis else 1 for a in range(3)])
-
-
 def _band(band, shape):
     """The band as a bool array in FFT order."""
     if np.ndim(band) == 0:
         fraction = _checks.number("band", band, above=0, at_most=np.sqrt(3))
-        radius = sum(_along((2 * fft.fftfreq(n)) ** 2, axis) for axis, n in enumerate(shape))
+        radius = sum(along((2 * fft.fftfreq(n)) ** 2, axis) for axis, n in enumerate(shape))
         return radius <= fraction**2
     return fft.ifftshift(_checks.array("band", band, shape, bool, axes="(nz, ny, nx)"))
 

@@ -16,6 +16,9 @@ import numpy as np
 from scipy import fft, ndimage
 
 from . import _checks
+from ._symmetry import translate
+from ._symmetry import twin as conjugate_twin
+from .compare import compare
 from .support import shrink_wrap
 
 # Methods of Wu et al., arXiv 2506.15939: HIO and ER in turn every 50 iterations, ER at the end, 1800 in all.
@@ -219,8 +222,6 @@ def _common_box(results):
 
 def _laid_over(other, best, box):
     """(object, support) of ``other`` in the box, moved, turned in phase and twinned to lie over ``best``."""
-    from .compare import compare, translate  # it imports this module
-
     found = compare(other.object[box], best.object[box], (1.0, 1.0, 1.0), twin=True)
     support = np.flip(other.support[box]) if found.twin else other.support[box]  # odd axes: no roll
     return found.registered, np.abs(translate(support.astype(np.complex128), found.shift)) > 0.5
@@ -289,7 +290,7 @@ def to_model_grid(result, experiment, shape, voxel, *, support=None, twin=False,
     inside = ndimage.map_coordinates(inside, points, order=1, mode="constant") > 0.5
     S = np.where(inside, S, 0).astype(np.complex64)
     if twin:
-        S, inside = _twin(S), _twin(inside)
+        S, inside = conjugate_twin(S), conjugate_twin(inside)
     if normalise:
         core = ndimage.binary_erosion(inside, iterations=2)
         core = core if core.any() else inside
@@ -297,16 +298,6 @@ def to_model_grid(result, experiment, shape, voxel, *, support=None, twin=False,
     if clip:
         S /= np.maximum(np.abs(S), 1)
     return S
-
-
-def twin(S):
-    """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data (index 0 of an even axis wraps)."""
-    S = np.asarray(S)
-    even = [1 - n % 2 for n in S.shape]
-    return np.roll(np.flip(S), even, axis=tuple(range(S.ndim))).conj()
-
-
-_twin = twin  # `to_model_grid` has a parameter of that name
 
 
 def _mask(mask, shape):

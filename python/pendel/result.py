@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .compare import strain as strain_along_h
+from ._symmetry import strain as strain_along_h
 
 
 @dataclass

@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import scipy
 
-from . import __version__, io
+from . import io
 from ._arrays import host
+from ._version import __version__
 from .refine import dq_at
 
 

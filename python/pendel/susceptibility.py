@@ -26,7 +26,7 @@ from scipy.constants import h as PLANCK
 from scipy.constants import physical_constants
 
 from . import _checks, _materials
-from .model import Crystal
+from .crystal import Crystal
 
 ELECTRON_RADIUS = physical_constants["classical electron radius"][0]
 ENERGY_RANGE = (4e3, 100e3)  # eV: where f'' was compared with Chantler's tables, 5 %
