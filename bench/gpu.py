@@ -75,7 +75,7 @@ def tool(name, *places):
 def sources():
     """Digest of what is measured, for trees without git."""
     digest = hashlib.sha256()
-    of = ("csrc/*", "python/pendel/*.py", "bench/*.py", "tests/*", "CMakeLists.txt")
+    of = ("csrc/*", "python/pendel/**/*.py", "bench/*.py", "tests/*", "CMakeLists.txt")
     for path in sorted(path for pattern in of for path in ROOT.glob(pattern) if path.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -24,7 +24,7 @@ import gpu_driver
 import numpy as np
 import pendel
 from gpu_common import Skip
-from pendel import _device
+from pendel.operator import engines
 
 # What the engine marches layer by layer: the fused kernels' own two cases (what fusing gains), and what has no others.
 UNFUSED = {
@@ -42,13 +42,13 @@ def load_cufft(cuda, memory):
         cuda.load_cufft(cuda.__file__)
         return
     try:
-        _device.load_cufft(cuda)
+        engines.load_cufft(cuda)
     except RuntimeError as error:
         raise Skip(str(error)) from None
 
 
 class Kernels:
-    """Both sweeps of `_cuda` on arrays that a Driver (or Host) holds, called by name as operator.py calls them."""
+    """Both sweeps of `_cuda` on arrays that a Driver (or Host) holds, called as the operator calls them."""
 
     def __init__(self, cuda, memory, op, frames, inputs, without_fusion=False, chunk=0):
         S, s_0, dq, adj_E_h = inputs
@@ -102,7 +102,7 @@ def kernels_of(args):
     if args.emulate:
         return emulated(), gpu_driver.Host()
     try:
-        cuda = importlib.import_module("pendel._cuda")
+        cuda = importlib.import_module("pendel.operator._cuda")
     except ImportError as error:
         raise Skip(f"pendel without its CUDA engine: {error}") from None
     if "problem" in cuda.state():

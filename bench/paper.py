@@ -24,9 +24,10 @@ import numpy as np
 import paper_cases as cases
 import paper_pictures as pictures
 import pendel
-from pendel import kinematic, phantom, refraction, resolution, simulate
-from pendel.compare import compare, strain
-from pendel.start import phase
+from pendel import compare, kinematic, phantom, refraction, resolution
+from pendel.app import simulate
+from pendel.base.symmetry import strain
+from pendel.recipes.trials import phase
 from scipy import ndimage
 
 STEPS = 3200  # of the dynamical search, `pendel.multiscale`

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pendel
-from pendel import phantom, simulate
+from pendel import phantom
+from pendel.app import simulate
 from pendel.experiment import rotation
-from pendel.solid import extinction_length
+from pendel.recipes.thick_crystals import extinction_length
 
 PIXELS = {"full": 256, "half": 128, "small": 64}
 PIXEL_SIZE = 55e-6  # m, detector

@@ -5,7 +5,8 @@ Strains are those of the objects within the measured band, the truth's too.
 
 import numpy as np
 from matplotlib.figure import Figure
-from pendel import phantom, plot
+from pendel import phantom
+from pendel.analysis import plot
 
 _COLOURS = {"kinematic": "tab:orange", "HIO/ER": "tab:orange", "refraction-corrected": "tab:green"}
 _COLOURS |= {"dynamical": "tab:blue", "refraction": "tab:green", "refraction, absorption": "tab:olive"}

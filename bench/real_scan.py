@@ -16,8 +16,10 @@ import time
 
 import numpy as np
 import pendel
-from pendel import config, kinematic, start
-from pendel.support import recentre, shrink_wrap
+from pendel import kinematic
+from pendel.app import config
+from pendel.kinematic.support import recentre, shrink_wrap
+from pendel.recipes import trials as start
 from scipy import ndimage, stats
 
 

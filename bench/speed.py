@@ -16,7 +16,7 @@ import numpy as np
 import peers
 import pendel
 import torch
-from pendel.operator import TakagiTaupin
+from pendel import TakagiTaupin
 
 
 def case(transport, size, rows, frames):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from pendel import Crystal, Experiment, Model, compare, phantom
 from pendel.experiment import rotation
-from pendel.refine import dq_at
+from pendel.fit.refinement import dq_at
 
 SIZE = 20
 EDGE = 0.8e-6

@@ -172,7 +172,7 @@ def replaced(modules):
 @contextlib.contextmanager
 def install(emulated):
     """For a while, `pendel` finds this module as ``_cuda`` and the stand-in as CuPy."""
-    names = {"pendel._cuda": emulated.module, "cupy": emulated.cupy}
+    names = {"pendel.operator._cuda": emulated.module, "cupy": emulated.cupy}
     names |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": emulated.pathfinder}
     with replaced(names):
         yield emulated

@@ -248,7 +248,8 @@ def quasi_newton():
 
 @case
 def searches():
-    from pendel import coarse, demo, kinematic_start, multiscale, resample
+    from pendel import coarse, kinematic_start, multiscale, resample
+    from pendel.app import demo
 
     m = demo.model(32, threads=2)
     S = demo.truth(m)
@@ -338,11 +339,8 @@ def stored(path):
 def files():
     import pendel
     from matplotlib import image
+    from pendel.app.cli import main
 
-    try:
-        from pendel.app.cli import main
-    except ImportError:
-        from pendel.cli import main
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "run.toml").write_text(CONFIG)
@@ -377,7 +375,7 @@ def measured():
     scan = os.environ.get("PENDEL_SCAN54")
     if not scan:
         return
-    from pendel import config
+    from pendel.app import config
 
     made = config.load(Path(__file__).parents[1] / "bench" / "34idc_scan54.toml")
     read = made.scan(scan)

@@ -174,7 +174,7 @@ class Standin(Emulated):
 
         stream = types.SimpleNamespace(ptr=0)
         cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, Device=Device)
-        self.modules = {"pendel._cuda": self.module, "cupy": cupy}
+        self.modules = {"pendel.operator._cuda": self.module, "cupy": cupy}
         self.modules |= {"cuda": types.ModuleType("cuda"), "cuda.pathfinder": self.pathfinder}
         for name, functions in {
             "cupyx": {},

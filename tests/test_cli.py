@@ -3,8 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-from pendel import __version__, config, io, simulate
-from pendel.cli import main
+from pendel import __version__, io
+from pendel.app import config, simulate
+from pendel.app.cli import main
 
 CONFIG = """
 [experiment]
@@ -306,7 +307,7 @@ def test_a_failed_run_is_one_line_and_status_1(folder, refused, tmp_path, monkey
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pendel.config.Config.scan", interrupted)
+    monkeypatch.setattr("pendel.app.config.Config.scan", interrupted)
     assert "interrupted" in refused("reconstruct", toml, "--data", folder / "data.cxi", "-o", result, status=1)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from pendel import phantom
-from pendel.compare import compare, strain, translate
+from pendel import compare, phantom
+from pendel.base.symmetry import strain, translate
 from pendel.kinematic import twin
 
 VOXEL = (9e-9, 8e-9, 7e-9)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pendel
 import pytest
-from pendel import config, io, lbfgs, reconstruct
+from pendel import io, lbfgs, reconstruct
+from pendel.app import config
 
 TEXT = """
 [experiment]

@@ -1,7 +1,7 @@
 """The susceptibilities of a crystal: what is refused, and what follows from what."""
 
 import pytest
-from pendel.model import Crystal
+from pendel import Crystal
 
 
 def test_crystal_knows_one_sign_convention():

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from pendel import demo, io
-from pendel.compare import compare
+from pendel import compare, io
+from pendel.app import demo
 
 
 @pytest.fixture(scope="module")

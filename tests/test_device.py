@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pendel.passes
+import pendel.model.passes
 import pytest
 from pendel import Model, atv
-from pendel.adam import Adam
-from pendel.farfield import FarField
-from pendel.loss import Likelihood
-from pendel.support import recentre, shrink_wrap
+from pendel.fit.adam import Adam
+from pendel.kinematic.support import recentre, shrink_wrap
+from pendel.model.loss import Likelihood
+from pendel.operator.far_field import FarField
 from scan import FRAMES, SHAPE, STRONG, make_crystal, make_data, make_model
 
 MIXED = {"sigma": 0.3, "pi": 0.7}
@@ -102,7 +102,7 @@ def test_blocks_change_memory_and_not_the_result(device, rng, relative, monkeypa
     S, data = xp.asarray(make_crystal(rng)), xp.asarray(make_data(rng))
     options = {"likelihood": "poisson", "background": 0.2, "scale": scale}
     whole = model.evaluate(S, data, **options)
-    monkeypatch.setattr(pendel.passes, "DEVICE_BLOCK_BYTES", 1)
+    monkeypatch.setattr(pendel.model.passes, "DEVICE_BLOCK_BYTES", 1)
     monkeypatch.setattr(model.far_field, "chunk", 1)
     assert len(model._pass.blocks(FRAMES)) == FRAMES
     single = model.evaluate(S, data, **options)
@@ -241,7 +241,7 @@ def test_without_a_device_the_model_says_why():
 def test_importing_pendel_does_not_import_cupy(tmp_path):
     (tmp_path / "cupy.py").write_text("raise SystemExit('cupy was imported')")
     path = os.pathsep.join([str(tmp_path), str(Path(pendel.__file__).parents[1])])
-    code = "import pendel, pendel.cli, sys; assert 'cupy' not in sys.modules"
+    code = "import pendel, pendel.app.cli, sys; assert 'cupy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True)
 
 

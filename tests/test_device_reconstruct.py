@@ -6,20 +6,10 @@ Emulated (standin.py) and, marked gpu, on a GPU.
 import cube
 import numpy as np
 import pytest
-from pendel import (
-    Model,
-    coarse,
-    cuda_available,
-    kinematic,
-    kinematic_start,
-    lbfgs,
-    multiscale,
-    polish,
-    reconstruct,
-    store,
-)
-from pendel.cli import main
-from pendel.objective import Objective
+from pendel import Model, coarse, cuda_available, kinematic, kinematic_start, lbfgs, multiscale, polish, reconstruct
+from pendel.app import store
+from pendel.app.cli import main
+from pendel.fit.objective import Objective
 from scan import FRAMES, SHAPE, make_crystal, make_data, make_model
 
 QUIET = {"progress": False}

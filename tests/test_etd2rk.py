@@ -3,7 +3,8 @@
 import numpy as np
 import pendel
 import pytest
-from pendel import reference, reference_etd2rk
+from pendel import reference
+from pendel.reference import etd2rk as reference_etd2rk
 
 
 def _operator(operator_of, p, **change):

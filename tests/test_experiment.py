@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from pendel.experiment import Experiment, rotation
-from pendel.farfield import FarField
+from pendel import Experiment
+from pendel.experiment import rotation
+from pendel.operator.far_field import FarField
 
 KEV = 1.602176634e-16
 ARM = (("y+", math.radians(32.174)), ("x-", math.radians(12.6346)))

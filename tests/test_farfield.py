@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pendel.farfield import FarField, far_shape_for
+from pendel.operator.far_field import FarField, far_shape_for
 
 ROLLS = (0, 19, 70.8, 90, 160.8, -120)
 

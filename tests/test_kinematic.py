@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from pendel import kinematic, phantom
-from pendel.compare import compare, translate
-from pendel.experiment import Experiment
+from pendel import Experiment, compare, kinematic, phantom
+from pendel.base.symmetry import translate
+from pendel.kinematic import phasing
 
 SHAPE, VOXEL = (30, 30, 30), (8e-9, 8.5e-9, 8e-9)
 FRAMES, ROWS, COLS = 44, 48, 50
@@ -167,7 +167,7 @@ def test_mean_of_the_best_seeds_undoes_what_the_data_leave_open(truth, monkeypat
         return np.linalg.norm(a * np.exp(-1j * np.angle(np.vdot(b, a))) - b) / np.linalg.norm(b)
 
     for size, seeds in ((0.0, 1e-2), (0.2, 0.19)):
-        monkeypatch.setattr(kinematic, "phase", lambda data, mask, seed, progress, size=size: changed(seed, size))
+        monkeypatch.setattr(phasing, "phase", lambda data, mask, seed, progress, size=size: changed(seed, size))
         mean, chi = kinematic.phase_best(data, seeds=[0, 1, 2], average=3)
         assert list(chi) == [0.1, 0.2, 0.15] and mean.seed == 0
         assert error(mean) < seeds, error(mean)  # noise of 0.2 sqrt 2 = 0.28 in each, 0.16 in the mean of three

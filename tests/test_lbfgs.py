@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cube import FIXED, QUIET, SIZE, central, make_problem, rough_crystal
 from pendel import lbfgs, reconstruct
-from pendel.lbfgs import _Variables
+from pendel.fit.quasi_newton import _Variables
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pendel import loss
+from pendel.model import loss
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import math
 
 import numpy as np
-import pendel.model
+import pendel.model.passes
 import pytest
-from pendel.experiment import Experiment
-from pendel.loss import amplitude_loss, poisson_loss
-from pendel.model import Crystal, Model
-from pendel.operator import TakagiTaupin
+from pendel import Crystal, Experiment, Model, TakagiTaupin
+from pendel.model.loss import amplitude_loss, poisson_loss
 
 KEV = 1.602176634e-16
 # About ten times the susceptibilities of gold at 9 keV, so that a crystal of some 10 voxels scatters dynamically.
@@ -242,7 +240,7 @@ def test_held_out_pixels_are_not_seen_and_are_counted(crystal_function, measured
         terms = (np.sqrt(D) - np.sqrt(counts)) ** 2
         llk = terms if name == "amplitude" else D - counts + counts * np.log(np.maximum(counts, 1e-300) / D)
         np.testing.assert_allclose(result.free, [terms.sum(), counts.sum(), llk.sum(), out.sum()], rtol=1e-10)
-    monkeypatch.setattr(pendel.passes, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(pendel.model.passes, "BLOCK_BYTES", 1)
     parts = model.evaluate(S, data, mask, scale=None, free=free, **options)
     np.testing.assert_allclose(parts.free, result.free, rtol=1e-10)
     np.testing.assert_allclose(parts.sums, result.sums, rtol=1e-10)
@@ -285,7 +283,7 @@ def test_blocks_change_memory_and_not_the_result(crystal_function, measured, mon
     data, mask = measured
     model = model_of()
     whole = model.evaluate(crystal_function, data, mask, scale=scale, **options)
-    monkeypatch.setattr(pendel.passes, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(pendel.model.passes, "BLOCK_BYTES", 1)
     assert len(model._pass.blocks(FRAMES)) == FRAMES
     parts = model.evaluate(crystal_function, data, mask, scale=scale, **options)
     assert_same(whole, parts)  # only the order of the sums over frames differs
@@ -299,7 +297,7 @@ def test_stored_layers_change_memory_and_not_the_result(crystal_function, measur
     assert plain.resync is None and stored.resync == 2
     assert_same(*(m.evaluate(crystal_function, data, mask, scale=1e5) for m in (plain, stored)))
     # what is stored counts where blocks of frames are made
-    monkeypatch.setattr(pendel.passes, "BLOCK_BYTES", 1 << 17)
+    monkeypatch.setattr(pendel.model.passes, "BLOCK_BYTES", 1 << 17)
     assert len(stored._pass.blocks(1000)) > len(plain._pass.blocks(1000))
 
 

@@ -1,15 +1,13 @@
 """Coarse to fine: the cut scan, the resampled crystal, the whole way from nothing."""
 
-import sys
-
 import numpy as np
 import pytest
 from cube import QUIET
-from pendel import Experiment, Model, coarse, compare, demo, kinematic, multiscale, phantom, resample
+from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic, multiscale, phantom, resample
+from pendel.app import demo
 from pendel.experiment import rotation
-from pendel.model import Crystal
-from pendel.multiscale import WEIGHTS, _twin, sharpen
-from pendel.start import Start
+from pendel.recipes import coarse_to_fine
+from pendel.recipes.coarse_to_fine import WEIGHTS, _twin, sharpen
 from scipy import ndimage
 
 
@@ -162,7 +160,7 @@ def test_close_trials_of_the_twins_are_decided_by_polish(scan, monkeypatch):
         return _twin(m, frames, None, begun, 400, 0, "", {"likelihood": "amplitude"}, weights)[0]
 
     assert chosen(right, wrong, 1.2) is right and chosen(wrong, right, 1.2) is right
-    monkeypatch.setattr(sys.modules["pendel.multiscale"], "_search", None)  # where there is no doubt nothing is tried
+    monkeypatch.setattr(coarse_to_fine, "_search", None)  # where there is no doubt nothing is tried
     assert chosen(wrong, right, 1.6) is wrong
 
 

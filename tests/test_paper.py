@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pendel
 import pytest
-from pendel.compare import compare
+from pendel import compare
 
 BENCH = pathlib.Path(__file__).parents[1] / "bench"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pendel.pixels import free_pixels
+from pendel.model.pixels import free_pixels
 
 
 def test_choice_of_held_out_pixels(rng):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cube import QUIET, make_problem
 from pendel import compare, phantom, place, polish
-from pendel.place import half_step
+from pendel.recipes.half_voxel import half_step
 
 
 @pytest.mark.parametrize("axis", (0, 1, 2))

@@ -5,7 +5,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from pendel import io, plot  # noqa: E402
+from pendel import io
+from pendel.analysis import plot  # noqa: E402
 
 
 def crystal(rng, n=12):

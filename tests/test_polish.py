@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cube import QUIET, central, make_problem
 from pendel import photon_weight, polish
-from pendel.polish import Priors
+from pendel.fit.polishing import Priors
 from scipy import ndimage
 
 
@@ -75,7 +75,7 @@ def test_bulk_amplitude_keeps_total_variation_from_shrinking_the_crystal(problem
 
 
 def test_trimmed_pixels_are_those_missed(problem):
-    from pendel.objective import Objective
+    from pendel.fit.objective import Objective
 
     data = problem.data(noise=None)
     data[3, 4, 5] += 100 * data.max()

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from cube import FIXED, QUIET, SIZE, central, make_model, make_problem, rough_crystal
-from pendel import Model, io, lbfgs, reconstruct, store
-from pendel.atv import atv
-from pendel.objective import Objective
-from pendel.passes import Pass
+from pendel import Model, atv, io, lbfgs, reconstruct
+from pendel.app import store
+from pendel.fit.objective import Objective
+from pendel.model.passes import Pass
 from scipy import ndimage
 
 

@@ -5,11 +5,10 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
-from pendel import Crystal, Experiment, Model, phantom, reconstruct
-from pendel.checkpoint import SETTINGS, checkpoint_shape
-from pendel.compare import compare
+from pendel import Crystal, Experiment, Model, compare, phantom, reconstruct
 from pendel.experiment import rotation
-from pendel.support import box_support
+from pendel.fit.checkpoint import SETTINGS, checkpoint_shape
+from pendel.kinematic.support import box_support
 from scipy import ndimage
 
 SIZE = 20

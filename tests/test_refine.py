@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from cube import FIXED, SIZE, central, make_model, make_problem, rough_crystal
-from pendel import Model, io, reconstruct, store
-from pendel.loss import Likelihood
-from pendel.objective import Objective
-from pendel.refine import Angles, Flux, dq_at
+from pendel import Model, io, reconstruct
+from pendel.app import store
+from pendel.fit.objective import Objective
+from pendel.fit.refinement import Angles, Flux, dq_at
+from pendel.model.loss import Likelihood
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pendel import resolution
-from pendel.compare import translate
+from pendel.base.symmetry import translate
 
 SHAPE, VOXEL = (40, 44, 48), (10e-9, 9e-9, 8e-9)
 

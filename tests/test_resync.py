@@ -3,7 +3,8 @@
 import numpy as np
 import pendel
 import pytest
-from pendel import reference, reference_symmetric
+from pendel import reference
+from pendel.reference import symmetric as reference_symmetric
 from test_cuda import both, compare
 
 DTYPES = ["complex128", "complex64"]

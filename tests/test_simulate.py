@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pendel import simulate
+from pendel.app import simulate
 
 
 @pytest.fixture(scope="module")

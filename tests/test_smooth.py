@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cube import QUIET, central, make_problem
 from pendel import photon_weight, polish
-from pendel.smooth import Perfection
+from pendel.fit.evidence import Perfection
 from scipy import fft, ndimage
 
-F = 50.0  # of `pendel.smooth`: information per voxel
+F = 50.0  # of `pendel.fit.evidence`: information per voxel
 
 
 @pytest.fixture(scope="module")

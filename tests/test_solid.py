@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 from cube import QUIET, make_model
-from pendel import Crystal, Experiment, Model, compare, demo, multiscale, phantom
-from pendel.solid import HOME, SIZES, WAIT, extinction_length, search_solid, solid, thick
+from pendel import Crystal, Experiment, Model, compare, multiscale, phantom
+from pendel.app import demo
+from pendel.recipes.thick_crystals import HOME, SIZES, WAIT, extinction_length, search_solid, solid, thick
 from scipy import ndimage
 
 AU = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
@@ -110,8 +111,8 @@ def test_a_thick_crystal_from_nothing():
 
 
 def test_solid_in_a_given_support_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr("pendel.solid.CYCLES", 2)
-    monkeypatch.setattr("pendel.solid.SLOW", 1)
+    monkeypatch.setattr("pendel.recipes.thick_crystals.CYCLES", 2)
+    monkeypatch.setattr("pendel.recipes.thick_crystals.SLOW", 1)
     model = thick_model()
     S = thick_cube(model)
     support = ndimage.binary_dilation(np.abs(S) > 0.5, iterations=2)

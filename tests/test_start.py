@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from pendel import Crystal, Experiment, Model, kinematic, kinematic_start, phantom
-from pendel.compare import compare
+from pendel import Crystal, Experiment, Model, compare, kinematic, kinematic_start, phantom
 from pendel.experiment import rotation
-from pendel.start import box_for, phase
+from pendel.recipes.trials import box_for, phase
 
 EDGE = 0.8e-6
 ITERATIONS = 300

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from pendel import phantom, support
+from pendel import phantom
+from pendel.kinematic import support
 
 SHAPE, VOXEL = (24, 26, 28), (8e-9, 8e-9, 8e-9)
 

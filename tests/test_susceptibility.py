@@ -7,12 +7,11 @@ import warnings
 
 import numpy as np
 import pytest
-from pendel import Crystal
-from pendel._materials import BUILT_IN, structure
-from pendel.susceptibility import Susceptibility, susceptibility
+from pendel import Crystal, Susceptibility, susceptibility
+from pendel.experiment import structure_factor
+from pendel.experiment.materials import BUILT_IN, structure
 from scipy.constants import c, e, h, physical_constants
 
-module = sys.modules["pendel.susceptibility"]  # pendel.susceptibility is the function
 KEV = 1e3 * e
 ELECTRON_RADIUS = physical_constants["classical electron radius"][0]
 AU = {"material": "Au", "lattice": 4.07e-10, "hkl": (0, 0, 2), "energy": 8 * KEV}
@@ -349,7 +348,7 @@ def test_spurious_poles_of_the_tables():
 def test_kramers_kronig_transform():
     """The check follows the table where that is right: 0.11 electrons for Au at 8 keV, less for light elements."""
     for number, keV, tolerance in ((79, 8.0, 0.15), (28, 9.0, 0.04), (14, 8.0, 0.01), (8, 10.0, 0.01)):
-        value, transform, at_edge = module._tabulated(number, keV * 1e3)
+        value, transform, at_edge = structure_factor._tabulated(number, keV * 1e3)
         assert abs(value.real - transform) < tolerance and not at_edge
 
 

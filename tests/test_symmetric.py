@@ -3,7 +3,7 @@
 import numpy as np
 import pendel
 import pytest
-from pendel import reference_symmetric
+from pendel.reference import symmetric as reference_symmetric
 
 DTYPES = ["complex128", "complex64"]
 TRANSPORTS = ["shift", "fourier"]

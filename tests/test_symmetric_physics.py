@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pendel
 import pytest
-from pendel import reference, reference_symmetric
-from pendel.experiment import Experiment
-from pendel.model import Crystal, Model
+from pendel import Crystal, Experiment, Model, reference
+from pendel.reference import symmetric as reference_symmetric
 from scipy.special import jv
 
 KEV = 1.602176634e-16

@@ -1,21 +1,26 @@
 """pendel: Takagi-Taupin engine for dynamical Bragg coherent diffraction imaging."""
 
-from . import io, kinematic, phantom, refraction, resolution
-from ._device import cuda_available, info
-from ._version import __version__
-from .atv import atv
-from .compare import Comparison, compare
-from .experiment import Experiment
-from .lbfgs import lbfgs
-from .model import Crystal, Model
-from .multiscale import coarse, multiscale, resample
-from .operator import Adjoint, TakagiTaupin, estimate_memory
-from .place import place
-from .polish import photon_weight, polish
-from .reconstruct import reconstruct
-from .result import Result
-from .start import Start, kinematic_start
-from .susceptibility import Susceptibility, susceptibility
+import sys
+
+from . import io, kinematic
+from .analysis import phantom, resolution
+from .analysis.comparison import Comparison, compare
+from .base.version import __version__
+from .experiment.crystal import Crystal
+from .experiment.geometry import Experiment
+from .experiment.structure_factor import Susceptibility, susceptibility
+from .fit.minibatch import reconstruct
+from .fit.polishing import photon_weight, polish
+from .fit.quasi_newton import lbfgs
+from .fit.result import Result
+from .fit.total_variation import atv
+from .kinematic import refraction
+from .model.model import Model
+from .operator.engines import cuda_available, info
+from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
+from .recipes.coarse_to_fine import coarse, multiscale, resample
+from .recipes.half_voxel import place
+from .recipes.trials import Start, kinematic_start
 
 __all__ = [
     "Adjoint",
@@ -49,3 +54,6 @@ __all__ = [
     "resolution",
     "susceptibility",
 ]
+
+# They live in rooms of their own and are imported by these names.
+sys.modules |= {f"pendel.{name}": globals()[name] for name in ("phantom", "refraction", "resolution")}

@@ -1,0 +1,1 @@
+"""What was found, judged and drawn: comparison, resolution, pictures, test crystals."""

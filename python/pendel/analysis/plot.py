@@ -1,0 +1,387 @@
+"""Pictures of crystals and fits. Every function returns a matplotlib Figure; no window, no global state.
+
+Crystal functions are shown as colours: brightness is the amplitude, hue is the phase. The phase's mean over the
+crystal is set to zero first, since no measurement of one reflection knows it.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..base import checks
+
+try:
+    from matplotlib.colors import LogNorm, hsv_to_rgb
+    from matplotlib.figure import Figure
+except ImportError:
+    raise ImportError("plot: expected the package matplotlib, got none; pip install matplotlib") from None
+
+_SLICES = (("x", "y"), ("x", "z"), ("y", "z"))  # horizontal, vertical axis of the three central slices
+_AXES = {"z": 0, "y": 1, "x": 2}
+_STYLE = {"fontsize": 11}
+_COLOURS = {
+    "measured": "black",
+    "truth": "black",
+    "kinematic": "tab:orange",
+    "dynamical": "tab:blue",
+    "modelled": "tab:blue",
+}
+
+
+def complex_to_rgb(S, maximum=None):
+    """RGB in [0, 1], S.shape + (3,) float64: brightness |S| / maximum (clipped; default the largest |S|), hue the
+    phase.
+
+    Phase 0 is red, 2 pi/3 green, -2 pi/3 blue.
+    """
+    S = np.asarray(S)
+    amplitude = np.abs(S).astype(np.float64)
+    maximum = amplitude.max(initial=0) if maximum is None else checks.number("maximum", maximum, above=0)
+    value = np.clip(amplitude / maximum, 0, 1) if maximum > 0 else amplitude
+    hue = (np.angle(S) / (2 * np.pi)) % 1.0
+    return hsv_to_rgb(np.stack([hue, np.ones_like(value), value], axis=-1))
+
+
+def result_figure(stored):
+    """Figure of a `pendel.io.StoredResult`: central slices, phase, displacement, strain, a frame, rocking curve, loss.
+
+    What the file does not hold is left out and said so. 16 x 11.6 inch: 1600 pixels wide at dpi=100.
+    """
+    figure = Figure(figsize=(16, 11.6), layout="constrained")
+    grid = figure.add_gridspec(3, 4)
+    voxel = stored.voxel or (1.0, 1.0, 1.0)
+    support = _support(stored.S, stored.support)
+    S = stored.S * np.exp(-1j * _mean_phase(stored.S, support))
+    window = _Window(support, voxel, known=stored.voxel is not None)
+    top = np.percentile(np.abs(S[support]), 99.5)
+    for i, plane in enumerate(_SLICES):
+        axes = figure.add_subplot(grid[0, i])
+        _show_complex(axes, S, window, plane, top)
+        axes.set_title(f"crystal function, slice {plane[0]}{plane[1]}", **_STYLE)
+    _facts(figure.add_subplot(grid[0, 3]), stored)
+    phase = stored.phase if stored.phase is not None else np.angle(stored.S)
+    phase = (
+        np.angle(np.exp(1j * phase) * np.exp(-1j * _mean_phase(stored.S, support)))
+        if _wrapped(phase)
+        else phase - phase[support].mean()
+    )
+    displacement = stored.displacement
+    # the phase of a voxel with next to nothing in it would set the colour scale
+    solid = support & (np.abs(S) > 0.3 * top)
+    maps = (
+        ("phase", phase, "rad", 1.0),
+        ("displacement along h", displacement, *_length_unit(displacement, solid)),
+        ("strain along h", stored.strain, *_strain_unit(stored.strain, solid)),
+    )
+    for i, (title, values, unit, factor) in enumerate(maps):
+        axes = figure.add_subplot(grid[1, i])
+        if values is None:
+            _absent(axes, title)
+        else:
+            core, values = _core(solid), np.asarray(values) * factor
+            shown = core if title.startswith("strain") else solid
+            _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
+            axes.set_title(f"{title}, slice xz", **_STYLE)
+    curves = {"measured": stored.rocking_measured, "modelled": stored.rocking_modelled}
+    _rocking(figure.add_subplot(grid[1, 3]), stored.rocking_angles, curves)
+    _frames(figure, [grid[2, i] for i in range(3)], stored.measured_frame, stored.modelled_frame, stored.frame_index)
+    fits = {key: stored.loss[key] for key in ("loss", "misfit") if key in stored.loss}
+    _loss(figure.add_subplot(grid[2, 3]), fits or stored.loss)
+    return figure
+
+
+def comparison_figure(
+    truth, kinematic, dynamical, *, voxel, support=None, rocking_angles=None, rocking=None, loss=None, title=""
+):
+    """Figure of a known crystal beside its kinematic and its dynamical reconstruction.
+
+    The three are complex (nz, ny, nx) on one grid and already laid over each other; a constant phase is removed here.
+    ``voxel``: (dz, dy, dx) m. ``support``: bool, where phase errors count (default: truth above 30 % of its maximum).
+    ``rocking``: dict of curves (frame,) at ``rocking_angles`` (rad). ``loss``: 1-D array, or dict of them. 16 x 11.4
+    inch: 1600 pixels at dpi=100.
+    """
+    truth = checks.array("truth", truth, (None, None, None), np.complex128, axes="(nz, ny, nx)")
+    objects = {"truth": truth}
+    for name, S in (("kinematic", kinematic), ("dynamical", dynamical)):
+        objects[name] = checks.array(name, S, truth.shape, np.complex128, axes="(nz, ny, nx)")
+    voxel = checks.lengths("voxel", voxel, 3)
+    inside = _support(truth, support)
+    window = _Window(inside, voxel)
+    truth = truth * np.exp(-1j * _mean_phase(truth, inside))
+    figure = Figure(figsize=(16, 11.6), layout="constrained")
+    figure.suptitle(title or None, fontsize=12)
+    grid = figure.add_gridspec(3, 4)
+    errors = {}
+    for i, (name, S) in enumerate(objects.items()):
+        S = S * np.exp(-1j * np.angle(np.sum((S * truth.conj())[inside])))
+        top = np.percentile(np.abs(S[inside]), 99.5)
+        for row, plane in enumerate((("x", "z"), ("x", "y"))):
+            axes = figure.add_subplot(grid[row, i])
+            _show_complex(axes, S, window, plane, top)
+            axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **_STYLE)
+        errors[name] = np.angle(S * truth.conj())
+    limit = max(_limit(errors[name], inside) for name in ("kinematic", "dynamical"))
+    axes = figure.add_subplot(grid[2, 0])
+    _show_map(figure, axes, np.angle(truth), inside, window, ("x", "z"), "rad")
+    axes.set_title("phase of the truth, slice xz", **_STYLE)
+    for i, name in ((1, "kinematic"), (2, "dynamical")):
+        axes = figure.add_subplot(grid[2, i])
+        _show_map(figure, axes, errors[name], inside, window, ("x", "z"), "rad", limit)
+        rms = np.sqrt(np.mean(errors[name][inside] ** 2))
+        axes.set_title(f"phase error, {name}: rms {rms:.3g} rad", **_STYLE)
+    _rocking(figure.add_subplot(grid[0, 3]), rocking_angles, rocking or {})
+    _loss(figure.add_subplot(grid[1, 3]), loss if isinstance(loss, dict) else {} if loss is None else {"loss": loss})
+    axes = figure.add_subplot(grid[2, 3])
+    axes.axis("off")
+    _wheel(axes.inset_axes([0.2, 0.2, 0.6, 0.6]))
+    return figure
+
+
+def save(figure, path, dpi=100):
+    """Write a Figure to ``path`` (the ending picks the format); 1600 pixels wide at dpi=100.
+
+    Written under another name and renamed. ValueError for an ending matplotlib does not know.
+    """
+    path = Path(path)
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(known))}, got {path.suffix!r}")
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        figure.savefig(part, dpi=dpi, facecolor="white")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _Window:
+    """Which part of the box is shown: the support's bounding box and a margin, cut through the support's centre."""
+
+    def __init__(self, support, voxel, known=True):
+        self.voxel, self.known = voxel, known
+        self.centre, self.cuts = [], []
+        for axis, n in enumerate(support.shape):
+            profile = support.sum(axis=tuple(a for a in range(3) if a != axis))
+            used = np.flatnonzero(profile)
+            margin = max(2, (used[-1] - used[0] + 1) // 8)
+            self.cuts.append(slice(max(0, used[0] - margin), min(n, used[-1] + margin + 1)))
+            self.centre.append(int(round(np.average(np.arange(n), weights=profile))))
+
+    def cut(self, values, plane):
+        """2-D slice (vertical, horizontal) of a (z, y, x) array through the centre."""
+        across = next(a for a in "zyx" if a not in plane)
+        index = list(self.cuts)
+        index[_AXES[across]] = self.centre[_AXES[across]]
+        values = values[tuple(index)]  # remaining axes keep the order z, y, x: the vertical one comes first
+        return values
+
+    def extent(self, plane):
+        """(left, right, bottom, top) in nm (or voxels), zero at the cut's corner."""
+        spans = [(self.cuts[_AXES[a]].stop - self.cuts[_AXES[a]].start) * self.voxel[_AXES[a]] for a in plane]
+        scale = 1e9 if self.known else 1.0
+        return (0, spans[0] * scale, 0, spans[1] * scale)
+
+
+def _support(S, support):
+    if support is not None:
+        support = checks.array("support", support, S.shape, bool)
+    amplitude = np.abs(S)
+    support = amplitude > 0.3 * amplitude.max(initial=0) if support is None or not support.any() else support
+    if not support.any():
+        raise ValueError("S: expected a crystal, got zeros only")
+    return support
+
+
+def _mean_phase(S, support):
+    return np.angle(np.sum(S[support], dtype=np.complex128))
+
+
+def _wrapped(phase):
+    """Whether a phase map is modulo 2 pi (an unwrapped one may leave [-pi, pi])."""
+    return np.nanmax(np.abs(phase)) <= np.pi * (1 + 1e-6)  # float32 rounding of pi
+
+
+def _limit(values, support):
+    return float(np.nanpercentile(np.abs(values[support]), 99)) or 1.0
+
+
+def _core(support):
+    """The support without its surface, where differences reach out of it; itself if there is nothing else."""
+    core = ndimage.binary_erosion(support)
+    return core if core.any() else support
+
+
+def _length_unit(values, support):
+    small = values is None or _limit(np.asarray(values), support) < 0.5e-9
+    return ("pm", 1e12) if small else ("nm", 1e9)
+
+
+def _strain_unit(values, support):
+    small = values is None or _limit(np.asarray(values), support) < 5e-2
+    return ("$10^{-3}$", 1e3) if small else ("1", 1.0)
+
+
+def _show_complex(axes, S, window, plane, top):
+    image = complex_to_rgb(window.cut(S, plane), top)
+    axes.imshow(image, origin="lower", extent=window.extent(plane), interpolation="nearest", aspect="equal")
+    _decorate(axes, window, plane, "white")
+
+
+def _show_map(figure, axes, values, support, window, plane, unit, limit=None):
+    limit = limit or _limit(values, support)
+    image = np.ma.masked_where(~window.cut(support, plane), window.cut(values, plane))
+    axes.set_facecolor("0.85")
+    picture = axes.imshow(image, origin="lower", extent=window.extent(plane), cmap="RdBu_r", vmin=-limit, vmax=limit,
+                          interpolation="nearest", aspect="equal")  # fmt: skip
+    bar = figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02)
+    bar.set_label(unit, **_STYLE)
+    bar.ax.tick_params(labelsize=9.5)
+    _decorate(axes, window, plane, "black")
+
+
+def _decorate(axes, window, plane, colour):
+    """Scale bar and axis arrows in place of ticks."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    _, width, _, height = window.extent(plane)
+    length = width * 0.3
+    unit = 10 ** np.floor(np.log10(length))
+    length = unit * max(m for m in (1, 2, 5) if m * unit <= length * (1 + 1e-9))  # a round length, rounding forgiven
+    left, low = 0.05 * width, 0.05 * height
+    axes.plot([left, left + length], [low, low], color=colour, linewidth=3, solid_capstyle="butt")
+    label = f"{length:g} nm" if window.known else f"{length:g} voxels"
+    axes.annotate(
+        label, (left + length / 2, low), (0, 4), textcoords="offset points", color=colour, ha="center", fontsize=9.5
+    )
+    axes.set_xlabel(plane[0], labelpad=1, **_STYLE)
+    axes.set_ylabel(plane[1], labelpad=4, rotation=0, ha="right", va="center", **_STYLE)
+
+
+def _wheel(axes):
+    y, x = np.mgrid[-1:1:201j, -1:1:201j]
+    radius = np.hypot(x, y)
+    image = complex_to_rgb((x + 1j * y), 1.0)
+    axes.imshow(np.dstack([image, radius <= 1]), origin="lower", extent=(-1, 1, -1, 1), interpolation="bilinear")
+    for text, position in (
+        ("0", (1.16, 0)),
+        (r"$\pi/2$", (0, 1.14)),
+        (r"$\pi$", (-1.16, 0)),
+        (r"$-\pi/2$", (0, -1.16)),
+    ):
+        axes.text(*position, text, ha="center", va="center", fontsize=10.5)
+    axes.text(0, -1.65, "hue: phase (rad)\nbrightness: amplitude", ha="center", va="center", fontsize=10.5)
+    axes.set(xlim=(-1.35, 1.35), ylim=(-1.95, 1.3), aspect="equal")
+    axes.axis("off")
+
+
+def _facts(axes, stored):
+    axes.axis("off")
+    _wheel(axes.inset_axes([0.1, 0.42, 0.8, 0.58]))
+    lines = [stored.name] if stored.name else []
+    if stored.crystal or stored.hkl:
+        lines.append(
+            " ".join([stored.crystal, "(" + " ".join(map(str, stored.hkl)) + ")" if stored.hkl else ""]).strip()
+        )
+    if stored.wavelength:
+        lines.append(f"wavelength {stored.wavelength * 1e10:.5g} Å")
+    if stored.voxel:
+        lines.append("voxel (z, y, x) " + " × ".join(f"{v * 1e9:.3g}" for v in stored.voxel) + " nm")
+    if stored.misfit is not None:
+        lines.append(f"relative misfit {stored.misfit:.4g}")
+    lines.append(f"box (z, y, x) {' × '.join(map(str, stored.S.shape))}")
+    axes.text(
+        0.5, 0.36, "\n".join(lines), ha="center", va="top", fontsize=11, linespacing=1.5, transform=axes.transAxes
+    )
+
+
+def _absent(axes, what):
+    axes.axis("off")
+    axes.text(
+        0.5,
+        0.5,
+        f"{what}:\nnot in the file",
+        ha="center",
+        va="center",
+        color="0.4",
+        fontsize=11,
+        transform=axes.transAxes,
+    )
+
+
+def _frames(figure, places, measured, modelled, index):
+    """Measured and modelled frame on one logarithmic scale, and the difference of their square roots."""
+    label = "" if index is None else f", frame {index}"
+    top = max((float(np.nanmax(f)) for f in (measured, modelled) if f is not None), default=1.0)
+    norm = LogNorm(max(top * 1e-6, 0.3), max(top, 1.0)) if top > 1 else LogNorm(top * 1e-6 or 1e-6, top or 1.0)
+    for place, frame, name in ((places[0], measured, "measured"), (places[1], modelled, "modelled")):
+        axes = figure.add_subplot(place)
+        if frame is None:
+            _absent(axes, f"{name} frame")
+            continue
+        axes.set_facecolor("black")
+        picture = axes.imshow(np.ma.masked_less_equal(frame, 0), norm=norm, cmap="inferno", interpolation="nearest")
+        figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label("counts", **_STYLE)
+        axes.set_title(f"{name}{label}", **_STYLE)
+        _pixels(axes)
+    axes = figure.add_subplot(places[2])
+    if measured is None or modelled is None:
+        _absent(axes, "difference of the frames")
+        return
+    difference = np.sqrt(np.maximum(modelled, 0)) - np.sqrt(np.maximum(measured, 0))
+    limit = float(np.nanpercentile(np.abs(difference), 99.5)) or 1.0
+    picture = axes.imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label(r"$\sqrt{\mathrm{counts}}$", **_STYLE)
+    axes.set_title("√modelled − √measured", **_STYLE)
+    _pixels(axes)
+
+
+def _pixels(axes):
+    axes.set_xlabel("column", **_STYLE)
+    axes.set_ylabel("row", **_STYLE)
+    axes.tick_params(labelsize=9.5)
+
+
+def _rocking(axes, angles, curves):
+    curves = {k: np.asarray(v) for k, v in curves.items() if v is not None}
+    if not curves:
+        return _absent(axes, "rocking curve")
+    count = len(next(iter(curves.values())))
+    across = np.arange(count) if angles is None else np.degrees(angles)
+    for name, curve in curves.items():
+        data = name in ("measured", "truth", "data")
+        style = (
+            {"marker": ".", "linestyle": "none", "color": "black"}
+            if data
+            else {"color": _COLOURS.get(name), "linewidth": 1.5}
+        )
+        axes.semilogy(across, np.where(curve > 0, curve, np.nan), label=name, **style)
+    axes.set_xlabel("frame" if angles is None else "rocking angle (deg)", **_STYLE)
+    axes.set_ylabel("sum of the frame (counts)", **_STYLE)
+    axes.set_title("rocking curve", **_STYLE)
+    axes.legend(fontsize=9.5, frameon=False)
+    axes.tick_params(labelsize=9.5)
+    axes.grid(alpha=0.25)
+
+
+def _loss(axes, loss):
+    loss = {k: np.asarray(v) for k, v in loss.items() if v is not None and np.ndim(v) == 1 and len(v)}
+    if not loss:
+        return _absent(axes, "loss history")
+    for name, values in loss.items():
+        axes.semilogy(
+            np.arange(1, len(values) + 1),
+            np.where(values > 0, values, np.nan),
+            label=name,
+            color=_COLOURS.get(name),
+            linewidth=1.5,
+        )
+    axes.set_xlabel("epoch or iteration", **_STYLE)
+    axes.set_ylabel(" / ".join(loss) if len(loss) == 1 else "value", **_STYLE)
+    axes.set_title("loss history", **_STYLE)
+    if len(loss) > 1:
+        axes.legend(fontsize=9.5, frameon=False)
+    axes.tick_params(labelsize=9.5)
+    axes.grid(alpha=0.25)

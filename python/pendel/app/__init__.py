@@ -1,0 +1,1 @@
+"""The command line and what stands behind it: configuration, simulation, the demo, result files."""

@@ -1,0 +1,180 @@
+"""The whole story on a simulated crystal: simulate a scan, phase it kinematically, reconstruct it dynamically, compare.
+
+A strained gold cube of 0.8 um edge, (002) at 8 keV, on a detector of size x size pixels in ``size`` frames. The cube is
+thick enough that refraction, absorption and multiple scattering change the phase of the diffracted field by a large
+part of a radian, which kinematic phasing takes for strain. The scan is computed with the model that reconstructs it:
+the demo shows what the dynamical reconstruction recovers where its model holds, not how well the model holds.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import io, kinematic
+from ..analysis import phantom, plot
+from ..analysis.comparison import compare
+from ..base import checks
+from ..experiment.crystal import Crystal
+from ..experiment.geometry import Experiment, rotation
+from ..model.model import Model
+from ..recipes.coarse_to_fine import multiscale
+from ..recipes.trials import kinematic_start, phase
+from . import simulate, store
+
+EDGE = 0.8e-6  # m
+CRYSTAL = f"Au (002), 8 keV, cube of {EDGE * 1e9:.0f} nm"
+STRAIN = 1.5  # rad, the highest bump
+SMALLEST = 24  # the cube is 13 voxels wide; below, phasing gets unreliable
+BAND = 0.7  # of the Nyquist frequencies
+STEPS, ROUNDS = 3200, 3  # of the search, and of its polish
+
+
+@dataclass
+class Report:
+    """Numbers of one run: `Comparison` of each reconstruction with the truth, misfits of each model, seconds of each
+    step. ``folder``: where the files are. ``twin_free``: the dynamical S is nearer to the truth than its twin is.
+    """
+
+    kinematic: object
+    kinematic_band: object
+    dynamical: object
+    dynamical_band: object
+    misfits: dict
+    seconds: dict
+    twin_free: bool
+    folder: Path
+
+    @property
+    def ratio(self):
+        """Phase error of the kinematic over that of the dynamical reconstruction."""
+        return self.kinematic.phase_rmse / self.dynamical.phase_rmse
+
+    def __str__(self):
+        k, d, kb, db = self.kinematic, self.dynamical, self.kinematic_band, self.dynamical_band
+        rows = [
+            ("", "kinematic", "dynamical"),
+            ("phase error, rms (rad)", f"{k.phase_rmse:.4f}", f"{d.phase_rmse:.4f}"),
+            (f"  below {BAND:g} of Nyquist (rad)", f"{kb.phase_rmse:.4f}", f"{db.phase_rmse:.4f}"),
+            (
+                f"amplitude, std/mean (truth {d.amplitude_cv_truth:.3f})",
+                f"{k.amplitude_cv:.3f}",
+                f"{d.amplitude_cv:.3f}",
+            ),
+            ("relative misfit of its own model", *(f"{self.misfits[n]:.2e}" for n in ("kinematic", "dynamical"))),
+            ("time (s)", *(f"{self.seconds[n]:.1f}" for n in ("kinematic", "dynamical"))),
+        ]
+        lines = [f"{a:<34}{b:>12}{c:>12}" for a, b, c in rows]
+        verdict = f"The dynamical phase error is {self.ratio:.1f} times smaller than the kinematic one."
+        if self.ratio < 1:
+            verdict = f"The dynamical phase error is {1 / self.ratio:.1f} times LARGER than the kinematic one."
+        if not self.twin_free:
+            verdict += " The dynamical reconstruction found the conjugate TWIN of the crystal."
+        return "\n".join([*lines, "", verdict])
+
+
+def model(size=64, threads=None):
+    """The scan: `Model` of shape about (size, size, size), frames and detector of ``size``."""
+    two_theta, wavelength, pixel_size = np.deg2rad(44.76), 1.5498e-10, 55e-6
+    field = 1.9 * EDGE  # room for the cube turned any way
+    experiment = Experiment(
+        wavelength=wavelength,
+        distance=field * pixel_size / wavelength,
+        pixel_size=pixel_size,
+        detector_shape=(size, size),
+        arm=(("y+", two_theta),),
+        rocking_axis="y+",
+        # 1/160 deg per frame gives the field of view along h; more frames, not wider ones, give finer voxels
+        rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(size) - size // 2),
+    )
+    voxel = experiment.suggest_voxel()
+    shape = (int(np.ceil(field / voxel[0])), size, size)
+    # chi_h of a horizontal beam (pi) with C = |cos 2theta| already in it: "sigma" keeps the model from applying C twice
+    crystal = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j, name="Au", hkl=(0, 0, 2))
+    return Model(experiment, crystal, shape, voxel, polarization={"sigma": 1.0}, threads=threads)
+
+
+def truth(model):
+    """The crystal: a turned cube, anti-aliased, with three smooth phase bumps."""
+    grid = model.shape, model.voxel
+    centres, widths, heights = map(np.array, simulate.BUMPS)
+    body = phantom.cube(*grid, EDGE, rotation((1, 1, 0.5), 0.6))
+    return phantom.crystal_function(body, phantom.bumps(*grid, centres * EDGE, widths * EDGE, STRAIN * heights))
+
+
+def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progress=True, say=print):
+    """Run the demo and return its `Report`.
+
+    Writes data.cxi (frames, and the crystal in its metadata), result.cxi, result.png and demo.png into ``folder``.
+    size : frames, detector pixels and voxels along each axis, even.  seed : of phasing, frame groups and noise.
+    photons : in the brightest pixel, Poisson noise; None: none.  say : called with each line of the story.
+    """
+    size = checks.integer("size", size, at_least=SMALLEST)
+    if size % 2:
+        raise ValueError(f"size: expected an even number, got {size}")
+    seed = checks.integer("seed", seed, at_least=0)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds, clock = {}, time.perf_counter()
+
+    def lap(name):
+        nonlocal clock
+        seconds[name], clock = time.perf_counter() - clock, time.perf_counter()
+
+    m = model(size, threads)
+    S = truth(m)
+    data, scale = simulate.counts(m.intensities(S), photons, seed)
+    simulate.write(folder / "data.cxi", m, data, S, scale, name=CRYSTAL)
+    lap("simulate")
+    strain = np.angle(S[np.abs(S) > 0.5])
+    noise = "no noise" if photons is None else f"{photons:g} photons in the brightest"
+    say(
+        f"simulated: {CRYSTAL}, phase {strain.min():.2f} to {strain.max():.2f} rad, "
+        f"{size} frames of {size} x {size} pixels, {noise}"
+    )
+    phased = phase(data, seed=seed, threads=m.threads, progress=progress)
+    lap("kinematic")
+    say(f"phased kinematically: misfit {phased.chi**2:.2e}")
+    start = kinematic_start(m, data, phased=phased, seed=seed, progress=progress)
+    trials = ", ".join(f"{name} {misfit:.1e}" for name, misfit in start.trial_misfits.items())
+    say(f"start: {start.kind}, the smallest dynamical misfit of {trials}")
+    recipe = {"counts": photons is not None, "steps": STEPS, "rounds": ROUNDS, "seed": seed, "progress": progress}
+    result = multiscale(m, data, None, start.S, start.support, **recipe)
+    lap("dynamical")
+    say(f"reconstructed dynamically: misfit {result.misfit:.2e}")
+
+    # The kinematic object is compared at its best: whole amplitudes, the better twin, free of a linear phase, which
+    # refraction adds and a kinematic analysis takes away as a wrong rocking centre. The dynamical one gets none of it.
+    S_k = kinematic.to_model_grid(phased, m.experiment, m.shape, m.voxel, clip=False)
+    report = Report(
+        kinematic=compare(S_k, S, m.voxel, ramp=True, twin=True),
+        kinematic_band=compare(S_k, S, m.voxel, band=BAND, ramp=True, twin=True),
+        dynamical=compare(result.S, S, m.voxel),
+        dynamical_band=compare(result.S, S, m.voxel, band=BAND),
+        misfits={"kinematic": phased.chi**2, "dynamical": result.misfit},
+        seconds=seconds,
+        twin_free=not compare(result.S, S, m.voxel, twin=True).twin,
+        folder=folder,
+    )
+    extra = {"phase_rmse": {"kinematic": report.kinematic.phase_rmse, "dynamical": report.dynamical.phase_rmse}}
+    store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra)
+    store.save_picture(folder / "result.png", folder / "result.cxi")
+    stored = io.read_result(folder / "result.cxi")
+    figure = plot.comparison_figure(
+        S,
+        report.kinematic.registered,
+        report.dynamical.registered,
+        voxel=m.voxel,
+        support=report.dynamical.inside,
+        rocking_angles=m.experiment.rocking_angles,
+        rocking={"data": stored.rocking_measured, "dynamical": stored.rocking_modelled},
+        loss={"relative misfit": result.history["misfit"]},
+        title=CRYSTAL,
+    )
+    plot.save(figure, folder / "demo.png")
+    lap("compare and draw")
+    total = sum(seconds.values())
+    say(f"\n{report}\n\nwritten to {folder}{os.sep}: data.cxi result.cxi result.png demo.png, in {total:.0f} s")
+    return report

@@ -1,0 +1,329 @@
+"""Geometry of a Bragg rocking scan: from beam, detector arm and rocking axis to the model frame of the operator.
+
+Lab frame: z along the beam, y up, x = y x z. Model frame: z along k_h (orientation "symmetric": along k_0 + k_h), x
+along the part of k_0 perpendicular to z (k_0x > 0), y = z x x, normal to the scattering plane in both. SI units and
+radians throughout.
+
+(1) k_0 = k z_lab,   k_h = k R z_lab,   h = k_h - k_0,   R = product of the arm's rotations, outermost first
+(2) dq_j = (R_axis(angle_j - angle_centre) - 1) h,   full rotation, model frame
+(3) Q = 2 pi q - dq,   2 pi q = (2 pi p / (lambda distance)) (c e_col + r e_row),   c, r counted from the pixel k_h hits
+
+e_col and e_row are perpendicular to k_h. On the exit plane, z = const, a wave of this q has the frequencies (q_x, q_y),
+but q_x / gamma_h along x', the plane's x as seen along k_h, gamma_h = cos(k_h, z): a pixel dx of the exit plane is
+gamma_h dx on the detector's axes. Nothing else changes with the orientation (csrc/README.md, section 9).
+
+Assumptions: one detector pixel pitch p in both directions, detector plane perpendicular to k_h, flat Ewald sphere.
+"""
+
+import math
+
+import numpy as np
+from scipy.constants import c as LIGHT_SPEED
+from scipy.constants import h as PLANCK
+
+from ..base import checks
+from ..operator.far_field import far_shape_for
+from ..operator.takagi_taupin import ORIENTATIONS
+
+_POLARIZATIONS = ("horizontal", "vertical", "unpolarized")
+
+
+def _axis(name, value):
+    """Unit vector (3,) from "x+", "y-", ... or from three components (lab frame)."""
+    if isinstance(value, str):
+        if len(value) == 2 and value[0] in "xyz" and value[1] in "+-":
+            return (1.0 if value[1] == "+" else -1.0) * np.eye(3)["xyz".index(value[0])]
+        raise ValueError(f"{name}: expected an axis such as 'y+' or 'x-', or 3 components, got {value!r}")
+    value = checks.array(name, value, (3,), np.float64)
+    length = np.linalg.norm(value)
+    if length == 0:
+        raise ValueError(f"{name}: expected a vector of non-zero length, got {value.tolist()}")
+    return value / length
+
+
+def rotation(axis, angle):
+    """Rotation matrix (3, 3) by ``angle`` (rad, right-handed) about ``axis`` ("x+", ..., or 3 lab components)."""
+    x, y, z = _axis("axis", axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    # 1 - cos as 2 sin^2(angle/2): exact for the small angles of a rocking scan.
+    return np.eye(3) + math.sin(angle) * cross + 2 * math.sin(angle / 2) ** 2 * (cross @ cross)
+
+
+class Experiment:
+    """A rocking scan of one reflection on a flat detector at a fixed place.
+
+    Parameters (keywords)
+    ---------------------
+    wavelength (m) or energy (J) : exactly one.
+    distance : m, sample to detector.  pixel_size : m, one number or (row, col), which must be equal.
+    detector_shape : (rows, cols).
+    arm : rotations that carry the direct beam to k_h, (("y+", rad), ("x-", rad), ...), outermost first; or
+    k_h : direction of k_h, 3 lab components; columns then grow along the horizontal y_lab x k_h. Exactly one of both.
+    pixel_orientation : directions of growing (column, row) before the arm turns; ("x+", "y-").
+    rocking_axis : "y+", ... or 3 lab components.  rocking_angles : (n,) rad, of the crystal about it, any origin.
+    centre : (frame, row, col), real numbers: the frame with dq = 0 (between frames the angle is interpolated, beyond
+        them extrapolated) and the pixel k_h hits. Default: n//2 of each. The geometry cannot know the frame of the
+        rocking maximum; give it when the data are at hand.
+    beam_polarization : "horizontal", "vertical", "unpolarized", or the lab (x, y) components of a Jones vector.
+    orientation : "k_h" or "symmetric", the model frame's z and the orientation of a `TakagiTaupin` in it.
+
+    Attributes
+    ----------
+    wavelength, energy, k (rad/m), distance, pixel_size, detector_shape, n_frames, rocking_angles, centre
+    k_0, k_h, h : (3,) lab, rad/m.  two_theta : rad.  d_spacing : 2 pi/|h|, m.
+    frame : (3, 3), rows = model x, y, z in lab components.  gamma_h : cos(k_h, z), 1 for orientation "k_h".
+    dq : (n, 3) model frame, rad/m, equation (2).
+    roll : rad, from model x (seen along k_h) towards model y to the direction of growing column.
+    flip_rows : growing row is 90 deg clockwise (True) or anticlockwise of growing column, seen so that x to y is
+        anticlockwise.
+    pixel : (row, col) lambda distance/(N p), m: the real-space pixel of the N detector pixels.
+    field_of_view : lambda distance/p, m.
+    polarization : {"sigma": .., "pi": ..}, intensity fractions of the beam; sigma is along model y.
+
+    Raises TypeError or ValueError naming the parameter; 2theta must lie in (0, 90 deg), "symmetric": (0, 178 deg).
+    """
+
+    def __init__(
+        self,
+        *,
+        wavelength=None,
+        energy=None,
+        distance,
+        pixel_size,
+        detector_shape,
+        arm=None,
+        k_h=None,
+        pixel_orientation=("x+", "y-"),
+        rocking_axis="y+",
+        rocking_angles,
+        centre=None,
+        beam_polarization="horizontal",
+        orientation="k_h",
+    ):
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        if (wavelength is None) == (energy is None):
+            raise ValueError(f"wavelength, energy: expected exactly one, got {'none' if energy is None else 'both'}")
+        if energy is None:
+            self.wavelength = checks.number("wavelength", wavelength, above=0)
+        else:
+            self.wavelength = PLANCK * LIGHT_SPEED / checks.number("energy", energy, above=0)
+        self.energy = PLANCK * LIGHT_SPEED / self.wavelength
+        self.k = 2 * math.pi / self.wavelength
+        self.distance = checks.number("distance", distance, above=0)
+        self.pixel_size = self._pixel_size(pixel_size)
+        self.detector_shape = checks.sizes("detector_shape", detector_shape, 2)
+        self.field_of_view = self.wavelength * self.distance / self.pixel_size
+        self.pixel = tuple(self.field_of_view / n for n in self.detector_shape)
+        angles = checks.array("rocking_angles", rocking_angles, (None,), np.float64)
+        if angles.size == 0:
+            raise ValueError("rocking_angles: expected at least 1 angle, got 0")
+        self.rocking_angles = angles.copy()
+        self.n_frames = angles.size
+        self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
+        self._set_frame(arm, k_h, pixel_orientation)
+        self._rocking_axis = _axis("rocking_axis", rocking_axis)
+        self._set_centre(centre)
+        self.polarization = self._beam(beam_polarization)
+
+    @staticmethod
+    def _pixel_size(value):
+        if np.ndim(value) == 0:
+            return checks.number("pixel_size", value, above=0)
+        row, col = checks.lengths("pixel_size", value, 2)
+        if row != col:
+            raise ValueError(f"pixel_size: expected equal row and column pitch, got {(row, col)}; bin the data to it")
+        return row
+
+    def _set_frame(self, arm, k_h, pixel_orientation):
+        if (arm is None) == (k_h is None):
+            raise ValueError(f"arm, k_h: expected exactly one, got {'none' if k_h is None else 'both'}")
+        turn = self._arm_turn(arm) if k_h is None else self._direct_turn(k_h)
+        beam = np.array([0.0, 0.0, 1.0])
+        exit_beam = turn @ beam
+        # atan2 keeps full precision at small 2theta, where arccos does not.
+        self.two_theta = math.atan2(math.hypot(*exit_beam[:2]), exit_beam[2])
+        most = ORIENTATIONS[self.orientation]
+        if not 1e-9 < self.two_theta < most - 1e-9:
+            degrees = math.degrees(self.two_theta)
+            raise ValueError(
+                f"{'arm' if k_h is None else 'k_h'}: expected 0 < 2theta < {math.degrees(most):.6g} deg, got "
+                f"{degrees:.6g} deg" + ("; orientation='symmetric' goes up to 178 deg" * (self.orientation == "k_h"))
+            )
+        z = exit_beam if self.orientation == "k_h" else (beam + exit_beam) / np.linalg.norm(beam + exit_beam)
+        x = beam - (beam @ z) * z
+        x /= np.linalg.norm(x)
+        self.frame = np.array([x, np.cross(z, x), z])
+        self.gamma_h = 1.0 if self.orientation == "k_h" else math.cos(self.two_theta / 2)
+        self.k_0, self.k_h = self.k * beam, self.k * exit_beam
+        self.h = self.k_h - self.k_0
+        self.d_spacing = self.wavelength / (2 * math.sin(self.two_theta / 2))
+        try:
+            column, row = pixel_orientation
+        except (TypeError, ValueError):
+            raise ValueError(f"pixel_orientation: expected 2 axes (column, row), got {pixel_orientation!r}") from None
+        column, row = (turn @ _axis("pixel_orientation", v) for v in (column, row))
+        if max(abs(column @ row), abs(column @ exit_beam), abs(row @ exit_beam)) > 1e-9:
+            raise ValueError(
+                f"pixel_orientation: expected perpendicular axes along +-x, +-y, got {pixel_orientation!r}"
+            )
+        self.e_col, self.e_row = (self.frame @ v for v in (column, row))
+        self.roll = math.atan2(self.e_col[1], self.e_col[0] / self.gamma_h)
+        self.flip_rows = bool(np.cross(self.e_col, self.e_row)[2] < 0)
+
+    @staticmethod
+    def _arm_turn(arm):
+        turn = np.eye(3)
+        try:
+            steps = [(axis, angle) for axis, angle in arm]
+        except (TypeError, ValueError):
+            raise ValueError(f"arm: expected pairs (axis, angle), outermost first, got {arm!r}") from None
+        for i, (axis, angle) in enumerate(steps):
+            turn = turn @ rotation(_axis(f"arm[{i}][0]", axis), checks.number(f"arm[{i}][1]", angle))
+        return turn
+
+    @staticmethod
+    def _direct_turn(k_h):
+        z = _axis("k_h", k_h)
+        x = np.cross([0.0, 1.0, 0.0], z)
+        if np.linalg.norm(x) < 1e-9:
+            raise ValueError(f"k_h: expected a direction that is not vertical, got {k_h!r}")
+        x /= np.linalg.norm(x)
+        return np.stack([x, np.cross(z, x), z], axis=1)
+
+    def _set_centre(self, centre, angle=None):
+        if centre is None:
+            centre = (self.n_frames // 2, *(n // 2 for n in self.detector_shape))
+        try:
+            values = tuple(centre)
+        except TypeError:
+            values = ()
+        if len(values) != 3:
+            raise ValueError(f"centre: expected (frame, row, col), got {checks.describe(centre)}")
+        self.centre = tuple(
+            checks.number(f"centre[{i}] ({name})", v)
+            for i, (name, v) in enumerate(zip(("frame", "row", "col"), values, strict=True))
+        )
+        self.centre_angle = self._angle_at(self.centre[0]) if angle is None else angle
+        turns = [rotation(self._rocking_axis, angle - self.centre_angle) - np.eye(3) for angle in self.rocking_angles]
+        self.dq = np.stack([self.frame @ (turn @ self.h) for turn in turns])
+
+    def _angle_at(self, frame):
+        angles, n = self.rocking_angles, self.n_frames
+        if n == 1:
+            if frame != 0:
+                raise ValueError(f"centre[0] (frame): expected 0 for a scan of one frame, got {frame:g}")
+            return float(angles[0])
+        i = min(max(math.floor(frame), 0), n - 2)
+        return float(angles[i] + (frame - i) * (angles[i + 1] - angles[i]))
+
+    def _beam(self, value):
+        sigma = self.frame[1]
+        if isinstance(value, str):
+            checks.choice("beam_polarization", value, _POLARIZATIONS)
+            part = {"horizontal": sigma[0] ** 2, "vertical": sigma[1] ** 2, "unpolarized": 0.5}[value]
+        else:
+            jones = checks.array("beam_polarization", value, (2,), np.complex128)
+            power = np.vdot(jones, jones).real
+            if power == 0:
+                raise ValueError("beam_polarization: expected a Jones vector of non-zero length, got (0, 0)")
+            part = abs(jones @ sigma[:2]) ** 2 / power
+        # sigma is perpendicular to the beam, so that the two fractions sum to 1.
+        part = float(min(max(part, 0.0), 1.0))
+        return {"sigma": part, "pi": 1.0 - part}
+
+    @property
+    def centre_offset(self):
+        """(row, col) of the pixel k_h hits, from the array centre n//2."""
+        return tuple(c - n // 2 for c, n in zip(self.centre[1:], self.detector_shape, strict=True))
+
+    def far_shape(self):
+        """Even, FFT-friendly size of the far field whose band holds the turned detector, N >= n (|cos| + |sin|)."""
+        return far_shape_for(self.detector_shape, self.roll, self.centre_offset)
+
+    def suggest_voxel(self, resolution=None, transport="shift"):
+        """Voxel (dz, dy, dx) in m for the operator and the far field.
+
+        dy = field_of_view/N with the N of ``far_shape()``, or a larger one where ``resolution`` (m) asks dy <= it.
+        dx = dy, and dz = dy, for ``transport="fourier"``. For "shift" dz = m dx/tan(2theta) with the whole m >= 1
+        that brings dz closest to dy; where one pixel of dx = dy makes dz > 1.5 dy (small 2theta), x is sampled finer
+        by the smallest whole factor that makes dz <= 1.5 dy. Orientation "symmetric": tan(theta), and dx = dy/gamma_h,
+        finer by the smallest whole factor that makes it <= 1.5 dy.
+        """
+        checks.choice("transport", transport, ("shift", "fourier"))
+        size = self.far_shape()
+        if resolution is not None:
+            wanted = self.field_of_view / checks.number("resolution", resolution, above=0)
+            if wanted > size:
+                size = far_shape_for((math.ceil(wanted - 1e-9),) * 2, 0.0)
+        dy = self.field_of_view / size
+        t = math.tan(self.two_theta if self.orientation == "k_h" else self.two_theta / 2)
+        wide = 1 / self.gamma_h  # in units of dy
+        finer = max(1, math.ceil(wide / (1.5 if transport == "fourier" else 1.5 * min(t, 1)) - 1e-9))
+        dx = dy * wide / finer
+        if transport == "fourier":
+            return dy, dy, dx
+        pixels = max(1, round(t * finer / wide))
+        return pixels * dx / t, dy, dx
+
+    def detector_q(self):
+        """Frequencies (q_x, q_y) on the exit plane, cycles/m, of every pixel: (rows, cols, 2), equation (3). k_h: 0."""
+        row, col = (np.arange(n) - c for n, c in zip(self.detector_shape, self.centre[1:], strict=True))
+        return (col[:, None] * self.e_col[:2] + row[:, None, None] * self.e_row[:2]) / self.field_of_view
+
+    def basis(self):
+        """(3, 3) columns dQ/dframe, dQ/drow, dQ/dcol in the model frame, rad/m, Q = 2 pi q - dq about the centre.
+
+        The kinematic intensity of frame j is |S~(Q)|^2 there. The frame's column uses the mean angular step and is 0
+        for a single frame.
+        """
+        angles = self.rocking_angles
+        step = (angles[-1] - angles[0]) / (self.n_frames - 1) if self.n_frames > 1 else 0.0
+        slope = self.frame @ np.cross(self._rocking_axis, self.h)
+        pixel = 2 * math.pi / self.field_of_view
+        return np.stack([-step * slope, pixel * self.e_row, pixel * self.e_col], axis=1)
+
+    def replace(self, **changes):
+        """A new Experiment with the given constructor arguments changed."""
+        arguments = self._arguments | changes
+        if "energy" in changes and "wavelength" not in changes:
+            arguments["wavelength"] = None
+        if "wavelength" in changes and "energy" not in changes:
+            arguments["energy"] = None
+        if "arm" in changes and "k_h" not in changes:
+            arguments["k_h"] = None
+        if "k_h" in changes and "arm" not in changes:
+            arguments["arm"] = None
+        return Experiment(**arguments)
+
+    def crop(self, frames=None, rows=None, cols=None):
+        """The Experiment of ``data[frames, rows, cols]``; slices (None: all), rows and cols with step 1.
+
+        Angles and pixels keep their dq and q: the centre moves with the array.
+        """
+        ranges = []
+        for name, item, n in zip(
+            ("frames", "rows", "cols"), (frames, rows, cols), (self.n_frames, *self.detector_shape), strict=True
+        ):
+            if not isinstance(item, slice | None):
+                raise TypeError(f"{name}: expected a slice or None, got {checks.describe(item)}")
+            kept = range(n)[slice(None) if item is None else item]
+            if len(kept) == 0 or kept.step < 1 or (kept.step > 1 and name != "frames"):
+                wants = "a positive step" if name == "frames" else "step 1"
+                raise ValueError(f"{name}: expected a slice of {n} with {wants} that keeps something, got {item}")
+            ranges.append(kept)
+        centre = [(c - kept.start) / kept.step for c, kept in zip(self.centre, ranges, strict=True)]
+        new = self.replace(
+            detector_shape=(len(ranges[1]), len(ranges[2])),
+            rocking_angles=self.rocking_angles[ranges[0].start : ranges[0].stop : ranges[0].step],
+            centre=(0, *centre[1:]),
+        )
+        # The angle of dq = 0 is kept as it is: interpolation in the shorter list could move it.
+        new._set_centre(centre, self.centre_angle)
+        new._arguments["centre"] = new.centre
+        return new
+
+    def __repr__(self):
+        return (
+            f"Experiment(wavelength={self.wavelength:.6g} m, two_theta={math.degrees(self.two_theta):.4f} deg, "
+            f"roll={math.degrees(self.roll):.3f} deg, frames={self.n_frames}, detector_shape={self.detector_shape})"
+        )

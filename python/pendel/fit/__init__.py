@@ -1,0 +1,1 @@
+"""Fitting a crystal function to frames: the objective, and what minimises it."""

@@ -1,0 +1,120 @@
+"""Checkpoints: all that changes during a reconstruction, so that a run goes on to the same bits."""
+
+import contextlib
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+
+from ..base.arrays import host
+from ..io import hdf5
+from .adam import Adam
+
+HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
+FREE_HISTORY = ("free_misfit", "free_loss")
+# What a run is that a checkpoint goes on with; the values of runs that did not store them.
+SETTINGS = {
+    "s_0": "tied",
+    "likelihood": "amplitude",
+    "free_fraction": 0.0,
+    "refine_angles": False,
+    "refine_intensities": False,
+}
+
+
+@dataclass
+class Run:
+    """All that changes during a run; what a checkpoint holds.
+
+    adams : optimisers by what they move, "S", "phase", "s_0".  s_0, angle_offsets, flux : None where not in use.
+    """
+
+    S: np.ndarray
+    support: np.ndarray
+    adams: dict
+    rng: np.random.Generator
+    rate: float
+    epoch: int = 0
+    waited: int = 0
+    best: float = np.inf
+    history: dict = field(default_factory=lambda: {name: [] for name in HISTORY})
+    s_0: np.ndarray | None = None
+    angle_offsets: np.ndarray | None = None
+    flux: np.ndarray | None = None
+
+
+def save(path, run, seed, settings):
+    """Write ``run``; ``settings``: values of `SETTINGS`."""
+    with hdf5.replacing(path) as file:
+        file.attrs["pendel_checkpoint"] = 1
+        file.attrs.update(settings)
+        for name in ("S", "support", "s_0", "angle_offsets", "flux"):
+            if getattr(run, name) is not None:
+                file.create_dataset(name, data=host(getattr(run, name)))
+        for name, adam in run.adams.items():
+            group = file if name == "S" else file.create_group(f"adam_{name}")
+            group.create_dataset("m", data=host(adam.m))
+            group.create_dataset("v", data=host(adam.v))
+            group.attrs["steps"] = adam.steps
+        for name, values in run.history.items():
+            file.create_dataset(f"history/{name}", data=np.array(values))
+        state = run.rng.bit_generator.state
+        words = [state["state"][key] for key in ("state", "inc")]
+        file.attrs["rng"] = [str(w) for w in words] + [str(state["has_uint32"]), str(state["uinteger"])]
+        file.attrs["seed"], file.attrs["epoch"] = seed, run.epoch
+        file.attrs["rate"], file.attrs["waited"], file.attrs["best"] = run.rate, run.waited, run.best
+
+
+def checkpoint_shape(path):
+    """(nz, ny, nx) of the crystal function in a checkpoint. Raises ValueError where ``path`` is none."""
+    with _checkpoint(path) as file:
+        return file["S"].shape
+
+
+@contextlib.contextmanager
+def _checkpoint(path):
+    try:
+        with h5py.File(path, "r") as file:
+            if "pendel_checkpoint" not in file.attrs:
+                raise ValueError("no checkpoint in it")
+            yield file
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"checkpoint: expected a checkpoint of pendel.reconstruct, got {path}: {error}") from None
+
+
+def load(path, model, seed, settings):
+    """The `Run` of a checkpoint of the same model, seed and settings, where that model works. Raises ValueError naming
+    what differs.
+    """
+    with _checkpoint(path) as file:
+        S, support = file["S"][()], file["support"][()]
+        s_0, angle_offsets, flux = (file[n][()] if n in file else None for n in ("s_0", "angle_offsets", "flux"))
+        groups = {"S": file} | {name[5:]: group for name, group in file.items() if name.startswith("adam_")}
+        adams = {name: Adam(g["m"][()], g["v"][()], int(g.attrs["steps"])) for name, g in groups.items()}
+        names = HISTORY + tuple(name for name in FREE_HISTORY if name in file["history"])
+        history = {name: list(file[f"history/{name}"][()]) for name in names}
+        attributes = dict(file.attrs)
+    if S.shape != model.shape or S.dtype != model.dtype:
+        raise ValueError(
+            f"checkpoint: expected shape {model.shape} and dtype {model.dtype}, got {S.shape} and {S.dtype} in {path}"
+        )
+    stored = {"seed": int(attributes["seed"])}
+    stored |= {name: type(value)(attributes.get(name, value)) for name, value in SETTINGS.items()}
+    for name, value in ({"seed": seed} | settings).items():
+        if stored[name] != value:
+            raise ValueError(f"{name}: expected {stored[name]!r}, that of the checkpoint {path}, got {value!r}")
+    rng = np.random.default_rng()
+    state, inc, has_uint32, uinteger = (int(word) for word in attributes["rng"])
+    rng.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state, "inc": inc},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
+    rate, waited, best = (float(attributes[name]) for name in ("rate", "waited", "best"))
+    epoch = int(attributes["epoch"])
+    upload = model._engine.upload
+    for adam in adams.values():
+        adam.m, adam.v = upload(adam.m), upload(adam.v)
+    S, support, *further = (upload(a) for a in (S, support, s_0, angle_offsets, flux))
+    return Run(S, support, adams, rng, rate, epoch, int(waited), best, history, *further)

@@ -1,0 +1,67 @@
+"""What a reconstruction gives, and the fields that follow from it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.symmetry import strain as strain_along_h
+
+
+@dataclass
+class Result:
+    """What a reconstruction gives; all arrays are NumPy's, wherever the model worked.
+
+    S : complex (nz, ny, nx) crystal function.  support : bool (nz, ny, nx).  scale : measured over computed intensity.
+    misfit : sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames at the end, held-out pixels left out.
+    history : dict of float arrays (epochs,): loss, misfit, learning_rate (not of `lbfgs`), scale, support (voxels);
+        with held-out pixels also free_misfit and free_loss, the mean loss term of such a pixel.
+    voxel : (dz, dy, dx) m.  h : (x, y, z) rad/m, model frame.  epochs : epochs done.  seed : int.
+    s_0 : real (nz, ny, nx) density, or None: |S|.
+    angle_offsets : float64 (n_frames,), refined rocking angles less those of the experiment, rad, or None.
+    flux : (n_frames,) refined relative incident intensity, mean 1, or None.
+    background : counts per pixel that the fit assumed.
+    free_misfit, free_loss : as in history, at the end; None where no pixels were held out.
+    """
+
+    S: np.ndarray
+    support: np.ndarray
+    scale: float
+    misfit: float
+    history: dict
+    voxel: tuple
+    h: np.ndarray
+    epochs: int
+    seed: int
+    s_0: np.ndarray | None = None
+    angle_offsets: np.ndarray | None = None
+    flux: np.ndarray | None = None
+    background: float = 0.0
+    free_misfit: float | None = None
+    free_loss: float | None = None
+
+    @property
+    def loss(self):
+        """Loss of every epoch, float (epochs,)."""
+        return self.history["loss"]
+
+    @property
+    def amplitude(self):
+        """|S|, float (nz, ny, nx)."""
+        return np.abs(self.S)
+
+    @property
+    def phase(self):
+        """arg S = -h.u in rad, float (nz, ny, nx), about its mean over the support; 0 outside."""
+        mean = self.S[self.support].sum()
+        phase = np.angle(self.S * np.conj(mean / abs(mean)) if mean != 0 else self.S)
+        return np.where(self.support, phase, 0)
+
+    @property
+    def displacement(self):
+        """u.h^ = -phase / |h| in m, float (nz, ny, nx), about its mean; 0 outside the support."""
+        return -self.phase / np.linalg.norm(self.h)
+
+    @property
+    def strain(self):
+        """d(u.h^)/d(h^), float (nz, ny, nx), by central differences inside the support, 0 elsewhere."""
+        return strain_along_h(np.where(self.support, self.S, 0), self.voxel, self.h)[0]

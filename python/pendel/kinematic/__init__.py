@@ -1,0 +1,6 @@
+"""Kinematic phasing of a rocking scan, the model grid, supports, and the correction of refraction."""
+
+from ..base.symmetry import twin
+from .phasing import PAPER_RECIPE, KinematicResult, phase, phase_best, to_model_grid
+
+__all__ = ["PAPER_RECIPE", "KinematicResult", "phase", "phase_best", "to_model_grid", "twin"]

@@ -1,0 +1,83 @@
+"""Refraction and absorption along the optical path, taken out of a kinematic reconstruction.
+
+Without extinction the incident wave reaches r, and the diffracted one leaves from there, as in a homogeneous medium:
+
+(1) E_0(r) = exp(i k chi_0 L_0(r)/2),  L_0(r) = integral of s_0 along k_0 from the entrance to r
+(2) S_kin(r) = S(r) exp(i k chi_0 (L_0 + L_h)/2),  L_h(r) = integral of s_0 along k_h from r to the exit
+
+S_kin is what kinematic phasing finds at best: Re chi_0 < 0 turns its phase by up to some radians, Im chi_0 > 0 dims
+it. (1) and (2) are the Takagi-Taupin equations without chi_hbar (csrc/README.md, with K_0 dz = k/2 times the path), and
+the optical-path correction that is usual after kinematic phasing (Harder et al., Phys. Rev. B 76, 115425, 2007;
+`bcdi` of J. Carnis). Extinction, the loss of E_0 to E_h and back, is not in it.
+
+In the model frame k_h is z and k_0 = k (sin 2theta, 0, cos 2theta):
+
+(3) L_h(z_n) = dz (s_n/2 + sum_{m>n} s_m),   L_0(z_n) = dz/cos 2theta (s_n/2 + sum_{m<n} T^(n-m) s_m),
+
+T the shift by dz tan 2theta along x, a phase of the row's Fourier series: exact for whole pixels, sinc between.
+"""
+
+import math
+
+import numpy as np
+from scipy import fft
+
+from ..base import checks
+from ..experiment.geometry import Experiment
+from .support import shrink_wrap
+
+
+def optical_path(s_0, voxel, experiment):
+    """L_0 + L_h in m, float64 (nz, ny, nx), equation (3), at the voxel centres, everywhere in the box.
+
+    s_0 : bool or real (nz, ny, nx), volume fraction of the crystal in each voxel.  voxel : (dz, dy, dx) m.
+    experiment : `Experiment`, or its two_theta in rad, in (0, pi/2).
+    Raises TypeError or ValueError naming the argument.
+    """
+    s_0 = checks.array("s_0", s_0, (None, None, None), np.float64, axes="(nz, ny, nx)")
+    dz, _, dx = checks.lengths("voxel", voxel, 3)
+    two_theta = experiment.two_theta if isinstance(experiment, Experiment) else experiment
+    two_theta = checks.number("experiment (two_theta)", two_theta, above=0, below=math.pi / 2)
+    nz, _, nx = s_0.shape
+    out = dz * (np.cumsum(s_0[::-1], axis=0)[::-1] - s_0 / 2)
+    step = dz * math.tan(two_theta) / dx
+    length = fft.next_fast_len(nx + math.ceil(step * nz) + 1, real=True)  # what leaves at one side must not re-enter
+    turn = np.exp(-2j * np.pi * fft.rfftfreq(length) * step)
+    before = np.zeros((s_0.shape[1], length // 2 + 1), complex)
+    for layer, path in zip(s_0, out, strict=True):
+        row = fft.rfft(layer, length, axis=1)
+        path += dz / math.cos(two_theta) * fft.irfft(before + row / 2, length, axis=1)[:, :nx]
+        before = (before + row) * turn
+    return out
+
+
+def correct(S, voxel, experiment, chi_0, *, support=None, absorption=True):
+    """S of a kinematic reconstruction without its refraction and absorption, (2) solved for S; dtype of S.
+
+    Parameters
+    ----------
+    S : complex (nz, ny, nx) on the model grid, not the twin of the crystal: refraction has a direction.
+    voxel : (dz, dy, dx) m.  experiment : `Experiment` of the scan.
+    chi_0 : complex, Im chi_0 >= 0 (exp(+ik.r)).
+    support : bool, or volume fractions (nz, ny, nx), of the crystal; None: |S| over its median inside the
+        shrink-wrapped support, at most 1.
+    absorption : also undo the amplitude's absorption.
+
+    A translation of S does not matter, a constant phase neither; a phase ramp stays. Raises TypeError or ValueError
+    naming the argument.
+    """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"experiment: expected an Experiment, got {checks.describe(experiment)}")
+    dtype = np.complex64 if np.asarray(S).dtype == np.complex64 else np.complex128
+    S = checks.array("S", S, (None, None, None), dtype, axes="(nz, ny, nx)")
+    chi_0 = checks.complex_number("chi_0", chi_0)
+    if chi_0.imag < 0:
+        raise ValueError(f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), Im chi > 0 absorbs), got {chi_0}")
+    if support is None:
+        inside = shrink_wrap(S)
+        middle = np.median(np.abs(S[inside])) if inside.any() else 1.0
+        support = np.where(inside, np.minimum(np.abs(S) / middle, 1), 0)
+    s_0 = checks.array("support", support, S.shape, np.float64, axes="(nz, ny, nx)")
+    path = optical_path(s_0, voxel, experiment)
+    chi_0 = chi_0 if absorption else chi_0.real
+    return (S * np.exp(-0.5j * experiment.k * chi_0 * path)).astype(dtype)

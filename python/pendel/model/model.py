@@ -1,0 +1,240 @@
+"""From crystal function to detector frames, and from their misfit back to the gradient of the crystal function.
+
+(1) E_h_p = TakagiTaupin(S, dq_j; C_p),   C_sigma = 1,  C_pi = |cos 2theta|         one solve per polarisation state
+(2) D_j = sum_p w_p |FarField(E_h_p)|^2                                             w_p intensity fractions
+(3) loss = amplitude loss of scale D against the data (`pendel.model.loss`, equation 1)
+
+Adjoint of (2): adj_F_p = 2 w_p adj_D F_p. `pendel.model.passes` goes through the frames.
+"""
+
+import math
+import warnings
+
+import numpy as np
+
+from ..base import checks
+from ..experiment.crystal import Crystal, polarization_fractions
+from ..experiment.geometry import Experiment
+from ..operator.engines import on_device
+from ..operator.far_field import FarField
+from ..operator.takagi_taupin import TakagiTaupin
+from . import loss
+from .passes import Evaluation, Fit, Pass
+from .pixels import Pixels
+
+__all__ = ["Crystal", "Evaluation", "Model"]
+
+
+class Model:
+    """Computed detector frames of a rocking scan, and the gradient of their misfit.
+
+    Parameters
+    ----------
+    experiment : Experiment; its ``orientation`` is the operator's.  crystal : Crystal.
+    shape : (nz, ny, nx) voxels. The light of the whole box must leave it within the field of view.
+    voxel : (dz, dy, dx) m; dy and dx gamma_h must be a whole fraction of ``experiment.field_of_view`` (relative 1e-6),
+        as those of ``experiment.suggest_voxel()`` are. A UserWarning tells where detector pixels lie beyond their band.
+    polarization : {"sigma": w, "pi": w}, intensity fractions >= 0 that sum to 1; None: ``experiment.polarization``.
+        A state of weight 0 is skipped, each other one costs a solve.
+    coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
+    scheme, transport, dtype, device, threads, resync : as in `TakagiTaupin`.
+
+    With device "cuda" or "cuda:N" everything runs there: sweeps, far field, loss and their adjoints. Arrays are CuPy's,
+    in and out, the numbers of an `Evaluation` too; NumPy arrays are TypeErrors that say how to convert, but for
+    ``frames``, indices on the host. Nothing waits for the device, so values are not looked at: data that are negative
+    or not finite on good pixels, and a crystal without any light to scale, give NaN instead of an error. Results do not
+    depend on how frames are grouped but for rounding.
+
+    Attributes: the arguments, ``operators`` ((weight, TakagiTaupin), ...), ``far_field``, ``n_frames``.
+    Raises TypeError or ValueError naming the argument.
+    """
+
+    def __init__(
+        self,
+        experiment,
+        crystal,
+        shape,
+        voxel,
+        polarization=None,
+        coupling="dynamical",
+        scheme="strang",
+        transport="auto",
+        dtype="complex64",
+        device="cpu",
+        threads=None,
+        resync=None,
+    ):
+        for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name}: expected {kind.__name__}, got {checks.describe(value)}")
+        self.experiment, self.crystal = experiment, crystal
+        self.shape = checks.sizes("shape", shape, 3)
+        self.voxel = checks.lengths("voxel", voxel, 3)
+        self.coupling = checks.choice("coupling", coupling, ("dynamical", "kinematic"))
+        self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
+        kinematic = coupling == "kinematic"
+        self.operators = tuple(
+            (
+                weight,
+                TakagiTaupin(
+                    self.shape,
+                    self.voxel,
+                    experiment.wavelength,
+                    experiment.two_theta,
+                    chi_0=0.0 if kinematic else crystal.chi_0,
+                    chi_h=crystal.chi_h,
+                    chi_hbar=0.0 if kinematic else crystal.chi_hbar,
+                    polarization_factor=1.0 if state == "sigma" else abs(math.cos(experiment.two_theta)),
+                    scheme=scheme,
+                    transport=transport,
+                    dtype=dtype,
+                    device=device,
+                    threads=threads,
+                    orientation=experiment.orientation,
+                    resync=resync,
+                ),
+            )
+            for state, weight in self.polarization.items()
+            if weight > 0
+        )
+        op = self.operators[0][1]
+        self.device, self._engine, self.resync = op.device, op._engine, op.resync
+        self.dtype, self.transport, self.scheme, self.threads = np.dtype(op.dtype), op.transport, scheme, op.threads
+        self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
+        self.n_frames = experiment.n_frames
+        far_shape, columns = self._far_shape(), op.exit_shape[1]
+        seen = slice(0, columns)  # columns of E_h that go to the far field
+        if op.orientation == "symmetric":
+            if op.exit_reach > far_shape[1]:
+                raise ValueError(
+                    f"shape: expected a box whose light leaves within the field of view of {far_shape[1]} columns, got "
+                    f"{self.shape}, which needs nx + (nz - 1) dz tan(theta) / dx = {op.exit_reach}"
+                )
+            seen = slice(max(columns - far_shape[1], 0), columns)
+        self.far_field = FarField(
+            (self.shape[1], columns - seen.start),
+            far_shape,
+            experiment.detector_shape,
+            experiment.roll,
+            experiment.flip_rows,
+            experiment.centre_offset,
+            self.dtype,
+            self.threads,
+            self._engine,
+        )
+        self._pass = Pass(self.operators, self.far_field, seen, self.threads)
+        self._own_dq = None if self._engine.looks else self._engine.upload(self.experiment.dq)
+
+    def _far_shape(self):
+        sizes, views = [], (self.experiment.field_of_view, self.experiment.field_of_view / self.experiment.gamma_h)
+        for name, step, view in zip(("dy", "dx"), self.voxel[1:], views, strict=True):
+            size = round(view / step)
+            if size < 1 or abs(size * step / view - 1) > 1e-6:
+                wanted = view / max(size, 1)
+                raise ValueError(
+                    f"voxel ({name}): expected a whole fraction of the field of view {view:.8g} m, such as "
+                    f"{wanted:.8g} m (see Experiment.suggest_voxel), got {step:.8g} m"
+                )
+            sizes.append(size)
+        q = np.abs(self.experiment.detector_q()).max(axis=(0, 1))
+        for name, step, top in zip(("dx", "dy"), self.voxel[:0:-1], q, strict=True):
+            if top > 0.5 / step * (1 + 1e-6):
+                warnings.warn(
+                    f"voxel ({name}): expected at most {0.5 / top:.6g} m for the turned detector to lie in the band of "
+                    f"the model, got {step:.6g} m; mask the corner pixels beyond it or take suggest_voxel()",
+                    stacklevel=3,
+                )
+        return tuple(sizes)
+
+    @on_device
+    def intensities(self, S, frames=None, s_0=None, *, dq=None, flux=None):
+        """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
+
+        S : complex (nz, ny, nx).  frames : L frame indices, None for all.  s_0 : real (nz, ny, nx), None: |S|.
+        dq, flux : as in `evaluate`.
+        """
+        frames = checks.frame_indices(frames, self.n_frames)
+        dqs, flux = self._dq(dq), self._flux(flux)
+        return self._pass.intensities(S, frames, s_0, dqs, flux)
+
+    def loss_and_adjoint(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
+        """(loss, adj_S), equation (3): float and complex (nz, ny, nx), dL = Re sum conj(adj_S) dS.
+
+        S : complex (nz, ny, nx).
+        data : (n_frames, rows, cols) of ALL frames, any real dtype, intensities >= 0 on good pixels.
+        mask : bool (n_frames, rows, cols) or (rows, cols), True = good pixel; bad ones may hold anything.
+        frames : indices of the L frames to use, None for all.
+        scale : number >= 0 that multiplies the computed intensities; None: the best one for these frames.
+        s_0 : real (nz, ny, nx); None: |S|, whose path is in adj_S.
+        support : bool (nz, ny, nx), the gradient is 0 outside; None: everywhere.
+        """
+        result = self.evaluate(S, data, mask, frames, scale, s_0, support)
+        return result.loss, result.adj_S
+
+    @on_device
+    def evaluate(
+        self,
+        S,
+        data,
+        mask=None,
+        frames=None,
+        scale=1.0,
+        s_0=None,
+        support=None,
+        *,
+        likelihood="amplitude",
+        background=0.0,
+        free=None,
+        dq=None,
+        flux=None,
+    ):
+        """All that one pass gives, an `Evaluation`; further arguments as in `loss_and_adjoint`.
+
+        likelihood, background : "amplitude" or "poisson", the latter with background counts per pixel, see
+            `pendel.model.loss`.
+        free : bool, shape as mask: pixels held out, which the loss, its gradient and the scale do not see.
+        dq : (n_frames, 3) rad/m, to replace those of the experiment.
+        flux : (n_frames,) relative incident intensity that multiplies D of each frame; None: 1.
+        """
+        fit = self._fit(data, mask, likelihood, background, free, dq, flux)
+        return self._run(S, fit, frames, scale, s_0, support, gradient=True)
+
+    def _run(self, S, fit, frames, scale, s_0, support, gradient):
+        frames = checks.frame_indices(frames, self.n_frames)
+        return self._pass.run(S, fit, frames, scale, s_0, support, gradient)
+
+    @on_device
+    def misfit(self, S, data, mask=None, frames=None, s_0=None):
+        """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
+        result = self._run(S, self._fit(data, mask), frames, None, s_0, None, gradient=False)
+        return loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
+
+    def _fit(self, data, mask, likelihood="amplitude", background=0.0, free=None, dq=None, flux=None):
+        shape, take = (self.n_frames, *self.experiment.detector_shape), self._engine.take
+        pixels = (loss.check_data("data", data, shape, take), loss.check_mask("mask", mask, shape, take), self._real)
+        return Fit(
+            Pixels(*pixels, loss.check_mask("free", free, shape, take)),
+            loss.Likelihood(likelihood, background),
+            self._dq(dq),
+            self._flux(flux),
+        )
+
+    def _dq(self, dq):
+        if dq is None:
+            return self.experiment.dq if self._own_dq is None else self._own_dq
+        return self._engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
+
+    def _flux(self, flux):
+        if flux is None:
+            return None
+        flux = self._engine.array("flux", flux, (self.n_frames,), self._real, axes="(n_frames,)")
+        if self._engine.looks and not flux.min() > 0:
+            raise ValueError(f"flux: expected relative intensities > 0, got {flux.min():g}")
+        return flux
+
+    def __repr__(self):
+        return (
+            f"Model(shape={self.shape}, frames={self.n_frames}, detector_shape={self.experiment.detector_shape}, "
+            f"polarization={self.polarization}, coupling={self.coupling!r}, transport={self.transport!r}, "
+            f"dtype={self.dtype.name!r}" + (")" if self._engine.looks else f", device={self.device!r})")
+        )

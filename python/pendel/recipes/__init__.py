@@ -1,0 +1,1 @@
+"""Whole ways from a scan to its crystal, made of phasing and fits."""

@@ -1,0 +1,123 @@
+"""A start for the dynamical reconstruction: kinematic phasing, brought to the model grid, with the twin decided.
+
+Kinematic data cannot tell a crystal from its conjugate twin conj(S(-r)); dynamical data can. And where the data are
+noisy the phases found kinematically may be a worse start than flat ones. So four candidates, each twin with its
+phases and with flat ones in the same support, get a few epochs of the dynamical reconstruction; the best one is kept.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from .. import kinematic
+from ..base import checks
+from ..base.arrays import host
+from ..base.progress import Progress
+from ..fit.minibatch import reconstruct
+from ..kinematic.support import recentre, shrink_wrap
+
+FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than the crystal
+
+
+@dataclass
+class Start:
+    """S : complex64 (nz, ny, nx), kinematic or flat, |S| <= 1.  support : bool (nz, ny, nx), a voxel wider than S.
+
+    chi : kinematic misfit of the phasing (amplitudes, square root).
+    kind : "phased", "flat", "twin phased" or "twin flat": the candidate taken.
+    trial_misfits : relative misfit of every candidate after the trial epochs; empty where no trial was asked for.
+    other : `Start` of the better candidate of the other twin, the trial's second thought; None without a trial.
+    """
+
+    S: np.ndarray
+    support: np.ndarray
+    chi: float
+    kind: str
+    trial_misfits: dict
+    other: "Start | None" = None
+
+    @property
+    def twin(self):
+        """Whether the conjugate twin of the phased object was taken."""
+        return self.kind.startswith("twin")
+
+
+def kinematic_start(
+    model, data, mask=None, *, phased=None, iterations=500, trial_epochs=25, seed=0, progress=True, **recipe
+):
+    """Phase the scan kinematically and return a `Start` on the model's grid.
+
+    Parameters
+    ----------
+    model : Model.  data : (n_frames, rows, cols).  mask : bool, True = good pixel.
+    phased : `KinematicResult` of these data, where there is one already; None: phase them here.
+    iterations : of HIO and ER, see `pendel.kinematic.phase`.
+    trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned.
+    seed : of the random phases.  progress : as in `reconstruct`.  recipe : further arguments of `reconstruct`.
+
+    Raises as `kinematic.phase`, `kinematic.to_model_grid` and `reconstruct` do; ValueError names the box (shape) where
+    the phased object does not fit into it.
+    """
+    trial_epochs = checks.integer("trial_epochs", trial_epochs, at_least=0)
+    data, mask = host(data), host(mask)  # the phasing is NumPy's
+    if phased is None:
+        phased = phase(data, mask, iterations=iterations, seed=seed, threads=model.threads, progress=progress)
+    elif not isinstance(phased, kinematic.KinematicResult):
+        raise TypeError(f"phased: expected a KinematicResult or None, got {checks.describe(phased)}")
+    candidates = {}
+    for twin, prefix in ((False, ""), (True, "twin ")):
+        S = recentre(kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel, twin=twin))[0]
+        support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
+        candidates[prefix + "phased"] = S.astype(model.dtype), support
+        candidates[prefix + "flat"] = np.where(support, FLAT, 0).astype(model.dtype), support
+    if trial_epochs == 0:
+        return Start(*candidates["phased"], phased.chi, "phased", {})
+    recipe = {"learning_rate": 0.1, "schedule": "cosine", "shrink_wrap_every": 0} | recipe
+    misfits = {}
+    for name, (S, support) in candidates.items():
+        shown = f"trial {name}" if progress else False
+        trial = reconstruct(model, data, mask, S, support, epochs=trial_epochs, seed=seed, progress=shown, **recipe)
+        misfits[name] = trial.misfit
+    best = [min((k for k in misfits if k.startswith("twin") == twin), key=misfits.get) for twin in (False, True)]
+    kind, second = sorted(best, key=misfits.get)
+    other = Start(*candidates[second], phased.chi, second, misfits)
+    return Start(*candidates[kind], phased.chi, kind, misfits, other)
+
+
+def phase(data, mask=None, *, iterations=500, seed=0, starts=1, threads=None, progress=True, **recipe):
+    """`pendel.kinematic.phase` with its progress shown on a terminal or in a log.
+
+    starts : phasings, of which the one of smallest misfit is kept (HIO can stagnate); their random phases have the
+        seeds starts * seed, starts * seed + 1, ...  recipe : further arguments, `kinematic.PAPER_RECIPE` for example.
+    """
+    starts = checks.integer("starts", starts, at_least=1)
+    seed = checks.integer("seed", seed, at_least=0)
+    seeds = range(starts * seed, starts * (seed + 1))
+    with Progress("kinematic phasing", starts * iterations, "iteration", show=bool(progress)) as shown:
+
+        def report(iteration, _, error):
+            shown(iteration, error=error)
+
+        recipe |= {"iterations": iterations, "workers": threads, "progress": report}
+        return kinematic.phase_best(data, mask, seeds=seeds, **recipe)[0]
+
+
+def box_for(phased, experiment, voxel, margin=1.35):
+    """Even shape (nz, ny, nx) of a model grid that holds a `KinematicResult` with room for its support to move.
+
+    Along each axis: twice the support's farthest distance from the centre of mass, times ``margin``; y and x at most
+    the field of view, beyond which the far field has no band. ``voxel``: (dz, dy, dx) m.
+    """
+    voxel = np.array(checks.lengths("voxel", voxel, 3))
+    margin = checks.number("margin", margin, at_least=1)
+    weight = np.abs(phased.object) * phased.support
+    middle = ndimage.center_of_mass(weight.astype(np.float64))
+    # index = diag(N) B^T r / (2 pi), as in `kinematic.to_model_grid`
+    to_index = np.diag(weight.shape) @ experiment.basis().T / (2 * np.pi)
+    corners = np.array(np.nonzero(phased.support)) - np.array(middle)[:, None]
+    reach = np.abs(np.linalg.solve(to_index, corners)).max(axis=1)[::-1] + voxel / 2
+    shape = [2 * math.ceil(margin * r / v) for r, v in zip(reach, voxel, strict=True)]
+    most = [int(experiment.field_of_view / v * (1 + 1e-9)) // 2 * 2 for v in voxel[1:]]
+    return (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
