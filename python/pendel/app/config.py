@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..io.hdf5 import KEV
+from ..base.constants import KEV
 from .schema import SCHEMA
 
 try:
@@ -72,13 +72,12 @@ class Config:
 
     def scan(self, path=None):
         """The measured `pendel.io.Scan` that [data] asks for (or the one at ``path``): read, masked, cropped."""
-        from .. import io
-        from ..io import aps_34idc as beamline
+        from .. import io as beamline
 
         path, data = Path(path) if path else self.path("data.path"), self.data
         kind = data.format if data.format != "auto" else "34idc" if path.is_dir() else "cxi"
         if kind == "cxi":
-            scan = io.read_scan(path)
+            scan = beamline.read_scan(path)
         else:
             scan = beamline.read_34idc(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
         if data.hot_pixels:
