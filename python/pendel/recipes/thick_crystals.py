@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ..base import checks
 from ..fit.objective import initial
-from ..kinematic.support import _largest_component
+from ..kinematic.support import largest_component
 
 CYCLES, WAIT = 30, 3  # searches at most; that many without a smaller misfit are the last
 SIZES = (0.95, 0.8, 0.65, 1.1, 0.5)  # of the ellipsoids to begin with: 1 touches the faces of the box
@@ -63,7 +63,7 @@ def solid(S, support=None, blur=BLUR):
     if not S[support].any():
         raise ValueError("S: expected a non-zero function in its support, got zeros")
     amplitude = ndimage.gaussian_filter(np.abs(S), blur)
-    inside = _largest_component(amplitude > 0.5 * np.quantile(amplitude[support], 0.8), False)
+    inside = largest_component(amplitude > 0.5 * np.quantile(amplitude[support], 0.8), False)
     n = math.ceil(2 * blur)
     inside = ndimage.binary_closing(np.pad(inside, n), iterations=n)[n:-n, n:-n, n:-n]
     inside = ndimage.binary_fill_holes(inside)
