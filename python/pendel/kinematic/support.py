@@ -74,6 +74,18 @@ def body(amplitude, level: float, reference: str | float = "median", *, support=
     return inside if support is None else support & inside
 
 
+def core(inside, depth: int):
+    """Voxels of ``inside``, bool (nz, ny, nx), that are ``depth`` voxels or more, or as far as leaves any, below its
+    surface.
+    """
+    for _ in range(depth):
+        smaller = scipy_module("ndimage", module(inside)).binary_erosion(inside)
+        if not smaller.any():
+            break
+        inside = smaller
+    return inside
+
+
 def shrink_wrap(
     S,
     threshold: float = 0.2,
