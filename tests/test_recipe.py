@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from cube import FIXED, QUIET, SIZE, central, make_model, make_problem, rough_crystal
-from pendel import Model, atv, io, lbfgs, reconstruct
+from cube import FIXED, QUIET, SIZE, central, make_model, make_problem, rough_crystal, with_loss
+from pendel import atv, io, lbfgs, reconstruct
 from pendel.app import store
 from pendel.fit.objective import Objective
 from pendel.model.passes import Pass
@@ -78,12 +78,7 @@ def test_an_impossible_count_is_told(problem):
     with pytest.raises(ValueError, match="scale: expected computed intensity on good pixels"):
         reconstruct(problem.model, data, None, start, problem.tight, likelihood="poisson", **FIXED)
 
-    class Dark(Model):
-        def evaluate(self, *args, **kwargs):
-            return super().evaluate(*args, **kwargs)._replace(loss=np.inf)
-
-    model = make_model()
-    model.__class__ = Dark
+    model = with_loss(make_model(), np.inf)
     with pytest.raises(RuntimeError, match="became inf in epoch 1; try a smaller learning_rate or a background > 0"):
         reconstruct(model, data, support=problem.tight, likelihood="poisson", **FIXED)
 
