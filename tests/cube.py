@@ -83,13 +83,6 @@ def make_problem(model):
     return Problem(model, body, truth, body > 0, float(np.diff(model.experiment.rocking_angles).mean()))
 
 
-def rough_crystal(problem, rng):
-    """A crystal function without zeros in the support, complex128: |S| has no corner there."""
-    shape = problem.model.shape
-    S = rng.uniform(0.4, 0.9, shape) * np.exp(1j * rng.uniform(-1, 1, shape))
-    return np.where(problem.tight, S, 0)
-
-
 def central(function, h):
     """Central difference at 0, extrapolated once."""
     return (8 * (function(h / 2) - function(-h / 2)) - (function(h) - function(-h))) / (6 * h)
