@@ -28,8 +28,17 @@ _FIELDS = {
 }
 
 
-def read_34idc(folder, *, scan=None, spec=None, dark=True, whitefield=True, dark_threshold=1, whitefield_minimum=0.1,
-               pixel_size=None) -> Scan:  # fmt: skip
+def read_34idc(
+    folder: Path | str,
+    *,
+    scan: int | None = None,
+    spec: Path | str | None = None,
+    dark: bool = True,
+    whitefield: bool = True,
+    dark_threshold: float = 1,
+    whitefield_minimum: float = 0.1,
+    pixel_size: float | None = None,
+) -> Scan:
     """Read one 34-ID-C scan as a `pendel.io.Scan`.
 
     The folder holds either ``*_raw_counts.npz`` (``data`` (frame, row, col)), ``detector_corrections*.npz``
@@ -40,7 +49,7 @@ def read_34idc(folder, *, scan=None, spec=None, dark=True, whitefield=True, dark
 
     Parameters
     ----------
-    folder : path.
+    folder : of one scan.
     scan : number in the SPEC file; None: the one in the folder's name ("..._S0054") or the only one in the file.
     spec : path of the SPEC file; None: the one in the folder or above it.
     dark, whitefield : False leaves the correction out. Pixels with dark >= ``dark_threshold`` counts, and pixels whose

@@ -154,7 +154,15 @@ def _fields_of(group):
     return [(f.metadata["key"] or f.name, f) for f in fields(StoredResult) if f.metadata["group"] == group]
 
 
-def write_result(path, result=None, *, distance=None, pixel_size=None, extra=None, **given) -> None:
+def write_result(
+    path: Path | str,
+    result: StoredResult | None = None,
+    *,
+    distance: float | None = None,
+    pixel_size: float | tuple[float, float] | None = None,
+    extra: dict | None = None,
+    **given,
+) -> None:
     """Write a reconstructed crystal as a CXI file that PyNX, cdiutils and bcdi users can open (CXI 1.5).
 
     Parameters
@@ -176,7 +184,7 @@ def write_result(path, result=None, *, distance=None, pixel_size=None, extra=Non
         raise TypeError(f"result: expected a StoredResult or its fields, got both and {', '.join(given) or 'extra'}")
     values = _checked(result)
     if pixel_size is not None:
-        pixel_size = checks.lengths("pixel_size", (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size, 2)
+        pixel_size = hdf5.checked_pixel_size(pixel_size)
 
     with hdf5.replacing(path) as file:
         entry = hdf5.put_head(file, 150, values.get("name"))

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ..base import checks
-from ..base.axes import axis_vector, is_named
+from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
 from . import hdf5
 from .scans import Scan
@@ -21,8 +21,23 @@ _DETECTORS = ("entry_1/instrument_1/detector_1", "entry_1/detector_1", "entry_1/
 _ANGLES = ("entry_1/sample_1/transformations", "entry_1/geometry_1/angles", "entry_1/sample_1")
 
 
-def write_scan(path, data, *, distance, pixel_size, wavelength=None, energy=None, mask=None, rocking_angles=None,
-               rocking_axis="y+", motor="theta", arm=None, centre=None, name="", extra=None):  # fmt: skip
+def write_scan(
+    path: Path | str,
+    data,
+    *,
+    distance: float,
+    pixel_size: float | tuple[float, float],
+    wavelength: float | None = None,
+    energy: float | None = None,
+    mask=None,
+    rocking_angles=None,
+    rocking_axis: Axis = "y+",
+    motor: str = "theta",
+    arm: tuple[tuple[Axis, float], ...] | None = None,
+    centre: tuple[float, float, float] | None = None,
+    name: str = "",
+    extra: dict | None = None,
+) -> None:
     """Write measured or simulated frames as a CXI file laid out as PyNX does (CXI 1.4).
 
     Parameters
@@ -56,7 +71,7 @@ def write_scan(path, data, *, distance, pixel_size, wavelength=None, energy=None
         rocking_angles=rocking_angles,
         energy=checks.number("energy", energy, above=0),
         distance=checks.number("distance", distance, above=0),
-        pixel_size=checks.lengths("pixel_size", (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size, 2),
+        pixel_size=hdf5.checked_pixel_size(pixel_size),
         centre=centre,
         arm=arm,
         rocking_axis=rocking_axis,

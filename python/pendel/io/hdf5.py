@@ -82,6 +82,11 @@ def now():
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def checked_pixel_size(pixel_size):
+    """(row, column) in m of one number or two."""
+    return checks.lengths("pixel_size", (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size, 2)
+
+
 def put_instrument(parent, energy, distance, pixel_size):
     """Write instrument_1 with source, beam and detector; returns the detector group."""
     instrument = new_group(parent, "instrument_1", "NXinstrument")
