@@ -141,7 +141,7 @@ def _reconstruct(args):
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
-    if made.recipe.polish_rounds and not method.polishes:
+    if made.recipe.polish_rounds and not method.polishes_itself:
         result = _polished(*given, result, made.recipe.polish_rounds, options, progress=not args.quiet)
     if result.free_misfit is not None:
         _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
@@ -160,7 +160,7 @@ def _checkpoint(args, made, method, path):
     named = made.recipe.checkpoint
     if (args.resume or named) and not method.keeps_checkpoint:
         what, got = "--resume" if args.resume else "recipe.checkpoint", made.recipe.method
-        able = methods.that(lambda method: method.keeps_checkpoint)
+        able = methods.names_with(lambda method: method.keeps_checkpoint)
         raise ConfigError(f"{what}: expected recipe.method = {able}, got {got!r}, which keeps no checkpoint")
     return made.folder / named if named else path.with_name(f"{path.stem}.checkpoint.h5")
 

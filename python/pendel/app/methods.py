@@ -34,7 +34,7 @@ class Method:
     keeps_checkpoint : it takes ``checkpoint`` and ``resume``.
     checkpoint_is_start : its checkpoint holds the crystal on the model's grid; a resumed run needs no other start.
     own_starts : the kinds of start.kind that it makes itself, given their name.
-    polishes : it polishes itself; recipe.polish_rounds is not for it.
+    polishes_itself : it polishes; recipe.polish_rounds is not for it.
     section : of the configuration, that only it uses.
     """
 
@@ -43,7 +43,7 @@ class Method:
     keeps_checkpoint: bool = False
     checkpoint_is_start: bool = False
     own_starts: tuple[str, ...] = ()
-    polishes: bool = False
+    polishes_itself: bool = False
     section: str = ""
 
     def run(self, model, data, mask, start, support, *, options, progress, checkpoint, resume) -> Result:
@@ -110,7 +110,7 @@ METHODS = {
         _multiscale_options,
         keeps_checkpoint=True,
         own_starts=("kinematic", "flat", "solid"),
-        polishes=True,
+        polishes_itself=True,
         section="multiscale",
     ),
 }
@@ -139,6 +139,6 @@ def polish_options(options: dict) -> dict:
     return {key: options[key] for key in POLISH_KEYS if key in options}
 
 
-def that(quality: Callable[[Method], bool]) -> str:
+def names_with(quality: Callable[[Method], bool]) -> str:
     """The names of the methods that have a quality, for an error message."""
     return " or ".join(repr(name) for name, method in METHODS.items() if quality(method))

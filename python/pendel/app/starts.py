@@ -83,7 +83,7 @@ def _flat(setup):
 
 def _solid(setup):
     if not setup.makes_itself("solid"):
-        able = methods.that(lambda method: "solid" in method.own_starts)
+        able = methods.names_with(lambda method: "solid" in method.own_starts)
         got = setup.config.recipe.method
         raise ConfigError(f"start.kind: expected recipe.method = {able} with 'solid', got {got!r}")
     if not setup.config.model.shape:
