@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import peers
@@ -100,7 +101,7 @@ def main():
     parser.add_argument(
         "--one-graph", action="store_true", help="also all rows of a cube in one graph (16 frames, 128 at most)"
     )
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"pendel {pendel.__version__} ({pendel.info()['cpu instruction set']}), torch {torch.__version__}, one core")
@@ -125,8 +126,7 @@ def main():
                 flush=True,
             )
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,13 @@ def integer(name, value, *, at_least=None):
     return int(value)
 
 
+def flag(name, value):
+    """Return ``value`` as a bool, or raise TypeError naming it."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected true or false, got {describe(value)}")
+    return bool(value)
+
+
 def complex_number(name, value):
     """Return ``value`` as a finite complex, or raise naming it."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Complex, np.number)):
