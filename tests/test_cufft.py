@@ -163,7 +163,7 @@ def test_workspace_is_bounded(engine, make, operator_of):
 
 def test_plans_are_kept_and_no_more_of_them_than_a_few(emulated, make, operator_of):
     p = make("etd2rk", (1, 1, 1), 2)
-    for ny in range(1, 19):
+    for ny in range(101, 119):  # of no other test in this process
         op = operator_of(p, device="cuda", shape=(1, ny, 1))
         S, before = emulated.cupy.asarray(np.ones((1, ny, 1), complex)), emulated.plans_made()
         for _ in range(2):
