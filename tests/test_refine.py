@@ -21,7 +21,7 @@ def test_angle_offsets_turn_the_crystal_as_the_experiment_does(gold_cube, rng):
     moved = experiment.replace(
         rocking_angles=experiment.rocking_angles + offsets, centre=(*experiment.centre[:1], SIZE // 2, SIZE // 2)
     )
-    moved._set_centre(experiment.centre, experiment.centre_angle)
+    moved = moved.with_centre(experiment.centre, experiment.centre_angle)
     assert np.abs(dq_at(experiment, offsets)[0] - moved.dq).max() < 1e-12 * scale
     h = 1e-4
     difference = (dq_at(experiment, offsets + h)[0] - dq_at(experiment, offsets - h)[0]) / (2 * h)

@@ -99,7 +99,7 @@ def _strain(kind, grid, size, turn):
 def write(path, model, data, S, scale, name="", extra=None):
     """Write simulated frames as CXI; the crystal (``truth``), its voxel and the scale are in the scan's metadata."""
     experiment = model.experiment
-    given = experiment._arguments  # the arm's turns are not kept in another form
+    given = experiment.arguments  # the rocking axis by its name
     io.write_scan(
         path,
         data,
@@ -108,7 +108,7 @@ def write(path, model, data, S, scale, name="", extra=None):
         energy=experiment.energy,
         rocking_angles=experiment.rocking_angles,
         rocking_axis=given["rocking_axis"],
-        arm=given["arm"],
+        arm=experiment.arm,
         centre=experiment.centre,
         name=name,
         extra={"truth": S, "voxel": np.array(model.voxel), "scale": scale} | (extra or {}),
