@@ -32,7 +32,7 @@ def _ufunc(name):
 
 
 def _creation(empty):
-    """Functions of CuPy that make arrays of a shape or of host values, by name; ``empty`` makes guarded ones."""
+    """CuPy's functions that make arrays, by name; ``empty`` makes guarded ones."""
 
     def like(a, dtype):
         return empty(a.shape, a.dtype if dtype is None else dtype)
@@ -69,67 +69,54 @@ def _creation(empty):
     def zeros_like(a, dtype=None, order="K", subok=None, shape=None):
         return filled(like(a, dtype), 0)
 
-    return {name: value for name, value in locals().items() if name not in ("like", "filled")}
-
-
-class _Functions:
-    """Functions of CuPy whose arrays need no guard, by name."""
-
-    @staticmethod
     def arange(start, stop=None, step=1, dtype=None):
         return ndarray(np.arange(start, dtype=dtype) if stop is None else np.arange(start, stop, step, dtype))
 
-    @staticmethod
+    return {name: value for name, value in locals().items() if name not in ("like", "filled")}
+
+
+def _functions():
+    """CuPy's functions of arrays, by name."""
+
     def where(condition, x=None, y=None):
         assert isinstance(condition, ndarray) and x is not None and y is not None
         return ndarray(np.where(condition._bare, bare(x), bare(y)))
 
-    @staticmethod
     def stack(tup, axis=0, out=None, *, dtype=None, casting="same_kind"):
         assert all(isinstance(a, ndarray) for a in tup)
         return ndarray(np.stack([a._bare for a in tup], axis))
 
-    @staticmethod
     def concatenate(tup, axis=0, out=None, *, dtype=None, casting="same_kind"):
         assert all(isinstance(a, ndarray) for a in tup)
         return ndarray(np.concatenate([a._bare for a in tup], axis))
 
-    @staticmethod
     def broadcast_to(array, shape):
         return ndarray(np.broadcast_to(array._bare, shape))
 
-    @staticmethod
     def clip(a, a_min, a_max, out=None):
         return a.clip(a_min, a_max)
 
-    @staticmethod
     def sum(a, axis=None, dtype=None, out=None, keepdims=False):
         return a.sum(axis, dtype)
 
-    @staticmethod
     def count_nonzero(a, axis=None):
         return ndarray(np.count_nonzero(a._bare, axis))  # of shape () where NumPy gives an int
 
-    @staticmethod
     def roll(a, shift, axis=None):
         return ndarray(np.roll(a._bare, shift, axis))
 
-    @staticmethod
     def take(a, indices, axis=None, out=None):
         return ndarray(np.take(a._bare, bare(indices), axis))
 
-    @staticmethod
     def quantile(a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
                  interpolation=None):  # fmt: skip
         return ndarray(np.quantile(a._bare, q, axis))
 
-    @staticmethod
     def bincount(x, weights=None, minlength=None):
         count("to the host", 1)
         return ndarray(np.bincount(x._bare, minlength=minlength or 0))
 
-
-FUNCTIONS = {name: f.__func__ for name, f in vars(_Functions).items() if isinstance(f, staticmethod)}
+    return locals()
 
 
 def _fft(name):
@@ -188,7 +175,7 @@ class Standin(Emulated):
 
         cupy = types.ModuleType("cupy")
         cupy.ndarray, cupy.uint8, cupy.ElementwiseKernel = ndarray, np.uint8, ElementwiseKernel
-        for name, function in ({n: _ufunc(n) for n in UFUNCS} | _creation(empty) | FUNCTIONS).items():
+        for name, function in ({n: _ufunc(n) for n in UFUNCS} | _creation(empty) | _functions()).items():
             setattr(cupy, name, function)
 
         stream = types.SimpleNamespace(ptr=0)

@@ -60,6 +60,18 @@ def compare(device, cpu, relative, tolerance):
             assert relative(device[name], cpu[name]) < tolerance, name
 
 
+def assert_same_bits_in_any_order(engine, op, p, orders):
+    """Of threads and blocks, ``orders`` of them tried."""
+    results = []
+    for seed in range(orders):
+        engine.seed(seed)
+        results.append(outputs(op, p, engine.cupy, p.s_0.astype("float32"), p.incident.astype("complex64")))
+    engine.seed(0)
+    for other in results[1:]:
+        for name in results[0]:
+            np.testing.assert_array_equal(results[0][name], other[name], strict=True)
+
+
 def caught(planted, name, run, relative, tolerance):
     """Assert that `run` shows the fault of this name, whatever the order of threads."""
     with install(Emulated(planted)) as faulty:
@@ -129,14 +141,7 @@ def test_every_radix_of_the_row_fft(engine, problem, gold, operator_of, relative
 def test_the_order_of_threads_and_blocks_does_not_change_a_bit(engine, problem, asymmetric, operator_of, size):
     *shape, frames, pixels = size
     p = problem(tuple(shape), asymmetric, frames, "shift" if isinstance(pixels, int) else "fourier", pixels)
-    op, results = operator_of(p, "complex64", device="cuda"), []
-    for seed in range(4):
-        engine.seed(seed)
-        results.append(outputs(op, p, engine.cupy, p.s_0.astype("float32"), p.incident.astype("complex64")))
-    engine.seed(0)
-    for other in results[1:]:
-        for name in results[0]:
-            np.testing.assert_array_equal(results[0][name], other[name], strict=True)
+    assert_same_bits_in_any_order(engine, operator_of(p, "complex64", device="cuda"), p, orders=4)
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if FAULTS[name][3] in ("shift", "fourier")])
