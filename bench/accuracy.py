@@ -10,6 +10,7 @@ together; `fourier` keeps dx and refines dz alone, which `shift` cannot. The slo
 import argparse
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pendel
@@ -78,7 +79,7 @@ def draw(path, results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", help="PNG: error against time per point of the exit field")
     args = parser.parse_args()
     fine = truth(DX, NX, STEPS)
@@ -112,8 +113,7 @@ def main():
     if args.picture:
         draw(args.picture, results)
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

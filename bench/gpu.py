@@ -6,7 +6,7 @@ RESULTS/gpu.json is written again after every part (temporary file and rename), 
 came before; RESULTS/gpu.log has all output. ``--only`` adds to the JSON of the same sources. A part that cannot run is
 "skipped" with its reason. Exit status 1 if the build, a test, the sanitizer or pendel's check of its own kernels
 failed, or was stopped, or was not reached in time; or if there is a GPU and pendel could not be built or run on it.
-Only the standard library is used here. PENDEL_COMMIT names the commit where there is no git. Not yet run on a GPU.
+Only the standard library is used here. PENDEL_COMMIT names the commit where there is no git.
 """
 
 import argparse
@@ -38,7 +38,9 @@ LIMITS = {
 }  # fmt: skip
 CRITICAL = ("build", "gpu-tests", "kernels", "memcheck", "racecheck", "synccheck")
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
-TINY = ["--size", "6", "--frames", "3", "--repeat", "3"]
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+TINY = ["--size", "6", "--frames", "3", "--repeat", "3"]  # of a dry run
+TINY_PENDEL = [*TINY, "--layers", "3", "6", "--plane", "2", "8"]
 
 
 class Skip(Exception):
@@ -118,52 +120,92 @@ def need(*modules):
         raise Skip(f"not installed: {', '.join(missing)}")
 
 
-def command_of(part, about):
-    """Command and extra environment of a part; Skip where it cannot run."""
-    dry, pytest = about["dry_run"], [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    if part == "build":
-        shutil.rmtree(SITE, ignore_errors=True)  # what an earlier build left must not be measured
-        need("pip", "scikit_build_core", "pybind11")
-        if not tool("nvcc"):
-            raise Skip("no nvcc: the CUDA engine cannot be built")
-        target = ["--target", str(SITE), "--upgrade", "-C", "cmake.define.PENDEL_CUDA=ON"]
-        if about["gpu"]:  # this GPU alone: half the time
-            target += ["-C", f"cmake.define.CMAKE_CUDA_ARCHITECTURES={about['gpu']['compute_cap'].replace('.', '')}"]
-        return [sys.executable, "-m", "pip", "install", "-v", "--no-build-isolation", "--no-deps", *target, "."], {}
-    if part == "gpu-tests":
-        need("pytest")
-        return [*pytest, "-m", "gpu", "-rs", "-v", "--tb=short", *spread("4")], {}
-    if part == "tests":
-        need("pytest")
-        if dry:
-            return [*pytest, "tests/test_cuda_compile.py", "tests/test_bench_peers.py"], {}
-        many = spread(str(min(8, os.cpu_count() or 1)))
-        return [*pytest, "-m", "not gpu", "-rs", *many], {"PENDEL_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
-    if part in ("kernels", "unfused", "memory", "cupy", "model"):
-        if part == "cupy" or part == "model" and not dry:
-            need("cupy")
-        small = TINY + ["--layers", "3", "6", "--plane", "2", "8"]
-        emulate = ["--emulate"] if part in ("kernels", "unfused", "memory", "model") else []
-        return bench("gpu_pendel.py", part, *(small + emulate if dry else [])), {}
-    if part in ("best", "eager", "jax"):
-        need("jax" if part == "jax" else "torch")
-        return bench("gpu_peers.py", part, *(TINY + ["--device", "cpu", "--rows", "3", "6"] if dry else [])), {}
-    if part == "ncu":
-        ncu = tool("ncu", *sorted(Path("/opt/nvidia/nsight-compute").glob("*"), reverse=True))
-        if dry or not ncu:
-            raise Skip("no GPU" if dry else "ncu is not installed")
-        return [*gpu_ncu.command(ncu), *bench("gpu_pendel.py", "once")], {}
-    sanitizer = tool("compute-sanitizer", Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "compute-sanitizer")
-    if dry or not sanitizer:
-        raise Skip("no GPU" if dry else "compute-sanitizer is not installed")
+def spread(workers):
+    """Options of pytest that share files among processes, where pytest-xdist is there."""
+    return ["-n", workers, "--dist", "loadfile"] if importlib.util.find_spec("xdist") else []
+
+
+def build_command(_, about):
+    shutil.rmtree(SITE, ignore_errors=True)  # what an earlier build left must not be measured
+    need("pip", "scikit_build_core", "pybind11")
+    if not tool("nvcc"):
+        raise Skip("no nvcc: the CUDA engine cannot be built")
+
+    target = ["--target", str(SITE), "--upgrade", "-C", "cmake.define.PENDEL_CUDA=ON"]
+    if about["gpu"]:  # this GPU alone: half the time
+        target += ["-C", f"cmake.define.CMAKE_CUDA_ARCHITECTURES={about['gpu']['compute_cap'].replace('.', '')}"]
+    return [sys.executable, "-m", "pip", "install", "-v", "--no-build-isolation", "--no-deps", *target, "."], {}
+
+
+def device_tests_command(_, about):
+    need("pytest")
+    return [*PYTEST, "-m", "gpu", "-rs", "-v", "--tb=short", *spread("4")], {}
+
+
+def other_tests_command(_, about):
+    need("pytest")
+    if about["dry_run"]:
+        return [*PYTEST, "tests/test_cuda_compile.py", "tests/test_bench_peers.py"], {}
+    many = spread(str(min(8, os.cpu_count() or 1)))
+    return [*PYTEST, "-m", "not gpu", "-rs", *many], {"PENDEL_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+
+
+def emulated_command(part, about):
+    """A part of gpu_pendel.py that the emulator of the tests runs where there is no GPU."""
+    dry = [*TINY_PENDEL, "--emulate"] if about["dry_run"] else []
+    return bench("gpu_pendel.py", part, *dry), {}
+
+
+def model_command(part, about):
+    if not about["dry_run"]:
+        need("cupy")
+    return emulated_command(part, about)
+
+
+def cupy_command(part, about):
+    need("cupy")
+    return bench("gpu_pendel.py", part, *(TINY_PENDEL if about["dry_run"] else [])), {}
+
+
+def peer_command(part, about):
+    need("jax" if part == "jax" else "torch")
+    dry = [*TINY, "--device", "cpu", "--rows", "3", "6"] if about["dry_run"] else []
+    return bench("gpu_peers.py", part, *dry), {}
+
+
+def device_tool(name, about, *places):
+    """Path of a program that is of use on a GPU alone; Skip where either is missing."""
+    found = tool(name, *places)
+    if about["dry_run"] or not found:
+        raise Skip("no GPU" if about["dry_run"] else f"{name} is not installed")
+    return found
+
+
+def profiler_command(_, about):
+    ncu = device_tool("ncu", about, *sorted(Path("/opt/nvidia/nsight-compute").glob("*"), reverse=True))
+    return [*gpu_ncu.command(ncu), *bench("gpu_pendel.py", "once")], {}
+
+
+def sanitizer_command(part, about):
+    name = "compute-sanitizer"
+    sanitizer = device_tool(name, about, Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / name)
     # libraries probe the driver for what it may lack; pendel looks at every status itself
     calls = ["--report-api-errors", "no"] if part == "memcheck" else []
     return [sanitizer, "--tool", part, "--error-exitcode", "9", *calls, *bench("gpu_pendel.py", "small")], {}
 
 
-def spread(workers):
-    """Options of pytest that share files among processes, where pytest-xdist is there."""
-    return ["-n", workers, "--dist", "loadfile"] if importlib.util.find_spec("xdist") else []
+# (part, surroundings) -> command and extra environment of the part; Skip where it cannot run.
+COMMANDS = {
+    "build": build_command,
+    "gpu-tests": device_tests_command,
+    "tests": other_tests_command,
+    "ncu": profiler_command,
+    "cupy": cupy_command,
+    "model": model_command,
+    **dict.fromkeys(("kernels", "unfused", "memory"), emulated_command),
+    **dict.fromkeys(("best", "eager", "jax"), peer_command),
+    **dict.fromkeys(SANITIZERS, sanitizer_command),
+}
 
 
 def run(command, extra, limit, log):
@@ -202,33 +244,51 @@ def run(command, extra, limit, log):
     return status, time.monotonic() - start, text
 
 
+def reported(text):
+    """What a part printed as RESULT lines."""
+    return [json.loads(line[7:]) for line in text.splitlines() if re.match(r"RESULT \{.*\}$", line)]
+
+
+def profiler_verdict(text, results):
+    found = next((r for r in results if "multiprocessors" in r), {"multiprocessors": None})
+    found["kernels"] = gpu_ncu.parse(text, found["multiprocessors"])
+    if found["kernels"]:
+        return found | {"status": "passed"}
+    reason = gpu_ncu.unable(text)
+    return {"status": "skipped" if reason else "failed", "reason": reason or text[-500:]}
+
+
+def sanitizer_verdict(status, text):
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", text)
+    unable = [line for line in text.splitlines() if "not supported" in line or "Unable to" in line]
+    if unable and not summary:
+        return {"status": "skipped", "reason": f"compute-sanitizer cannot work here: {unable[0].strip()}"}
+    clean = status == 0 and summary and re.search(r"SUMMARY: 0 (errors|hazards)", summary[-1])
+    return {"status": "passed" if clean else "failed", "reason": summary[-1] if summary else text[-500:]}
+
+
+def pytest_summary(text):
+    """pytest's closing line and the tests it skipped."""
+    counts = re.findall(r"^.*\d+ (?:passed|failed|skipped|error|deselected).* in [\d.]+s.*$", text, re.MULTILINE)
+    found = {"counts": counts[-1].strip("= ")} if counts else {}
+    return found | {"skips": re.findall(r"^SKIPPED .*", text, re.MULTILINE)[:40]}
+
+
 def verdict(part, status, text, limit):
     """What a part's end means: {"status": passed | failed | stopped | skipped, ...}."""
-    found = {"results": [json.loads(line[7:]) for line in text.splitlines() if re.match(r"RESULT \{.*\}$", line)]}
-    skipped = next((r["skipped"] for r in found["results"] if "skipped" in r), None)
+    results = reported(text)
     if status is None:
-        return found | {"status": "stopped", "reason": f"after its limit of {limit:.0f} s"}
+        return {"results": results, "status": "stopped", "reason": f"after its limit of {limit:.0f} s"}
     if part == "ncu":
-        found = next((r for r in found["results"] if "multiprocessors" in r), {"multiprocessors": None})
-        found["kernels"] = gpu_ncu.parse(text, found["multiprocessors"])
-        if found["kernels"]:
-            return found | {"status": "passed"}
-        reason = gpu_ncu.unable(text)
-        return {"status": "skipped" if reason else "failed", "reason": reason or text[-500:]}
+        return profiler_verdict(text, results)
+
+    skipped = next((r["skipped"] for r in results if "skipped" in r), None)
     if part in SANITIZERS and not skipped:
-        summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", text)
-        if not summary and ("not supported" in text or "Unable to" in text):
-            reason = next(line for line in text.splitlines() if "not supported" in line or "Unable to" in line)
-            return {"status": "skipped", "reason": f"compute-sanitizer cannot work here: {reason.strip()}"}
-        clean = status == 0 and summary and re.search(r"SUMMARY: 0 (errors|hazards)", summary[-1])
-        return {"status": "passed" if clean else "failed", "reason": summary[-1] if summary else text[-500:]}
-    if part in ("tests", "gpu-tests"):
-        counts = re.findall(r"^.*\d+ (?:passed|failed|skipped|error|deselected).* in [\d.]+s.*$", text, re.MULTILINE)
-        found = {"counts": counts[-1].strip("= ")} if counts else {}
-        found["skips"] = re.findall(r"^SKIPPED .*", text, re.MULTILINE)[:40]
-        none = status == 0 and part == "gpu-tests" and not re.search(r"\d+ passed", found.get("counts", ""))
-        if none:
-            return found | {"status": "skipped", "reason": "no test ran on a device"}
+        return sanitizer_verdict(status, text)
+
+    found = pytest_summary(text) if part in ("tests", "gpu-tests") else {"results": results}
+    if part == "gpu-tests" and status == 0 and not re.search(r"\d+ passed", found.get("counts", "")):
+        return found | {"status": "skipped", "reason": "no test ran on a device"}
     if skipped:
         return found | {"status": "skipped", "reason": skipped}
     if status:
@@ -248,7 +308,7 @@ def perform(part, about, left, log):
     if limit < 5:
         return {"status": "not reached", "reason": "no time left, or the build did not pass", "seconds": 0}
     try:
-        command, extra = command_of(part, about)
+        command, extra = COMMANDS[part](part, about)
     except Skip as reason:
         return {"status": "skipped", "reason": str(reason), "seconds": 0}
     log.write(f"\n=== {part}: {' '.join(command)}\n".encode())
@@ -262,6 +322,42 @@ def perform(part, about, left, log):
     return {"status": found.pop("status"), "seconds": round(seconds, 1)} | found
 
 
+def earlier_parts(path, sources_sha256):
+    """What an earlier call measured of the same sources."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    return before["parts"] if before.get("sources_sha256") == sources_sha256 else {}
+
+
+def status_of(results, part):
+    return results["parts"].get(part, {}).get("status", "skipped")
+
+
+def perform_all(parts, results, path, deadline, only):
+    """Run ``parts`` one after the other until ``deadline``; each is written to ``path`` as soon as it has ended."""
+    with open(path.with_suffix(".log"), "a+b" if only else "w+b", buffering=0) as log:  # children write to it too
+        for part in parts:
+            left = deadline - time.monotonic()
+            if part != "build" and not results["dry_run"] and status_of(results, "build") != "passed":
+                left = 0  # nothing was built from these sources
+            done = results["parts"][part] = perform(part, results, left, log)
+            results["goals"] = gpu_goals.goals(results)
+            write(path, results)
+            reason = " ".join(done.get("reason", "").split())[-160:]
+            print(f"{part:10s} {done['status']:11s} {done['seconds']:6.1f} s  {reason}", flush=True)
+
+
+def conclude(results, path):
+    """Print what was found; the exit status, 1 if something failed that must not."""
+    print("\n".join(gpu_goals.table(results)))
+    bad = [part for part in CRITICAL if status_of(results, part) in ("failed", "stopped", "not reached")]
+    if not results["dry_run"]:  # there is a GPU: pendel must run on it
+        done = results["parts"]
+        bad += [part for part in ("build", "kernels") if part in done and status_of(results, part) == "skipped"]
+    unchecked = [part for part in CRITICAL if status_of(results, part) == "skipped"]
+    print(f"wrote {path}; failed: {', '.join(bad) or 'nothing'}; NOT CHECKED: {', '.join(unchecked) or 'nothing'}")
+    return 1 if bad else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=BENCH / "results")
@@ -269,39 +365,21 @@ def main():
     parser.add_argument("--minutes", type=float, default=9.5, help="for everything")
     parser.add_argument("--dry-run", action="store_true", help="as if there were no GPU")
     args = parser.parse_args()
-    start = time.monotonic()
+    deadline = time.monotonic() + 60 * args.minutes
     args.results.mkdir(parents=True, exist_ok=True)
+
     about = surroundings(args.dry_run)
     dry = about["dry_run"]
     if dry:
         print("no GPU: DRY RUN, nothing below says anything about a GPU", flush=True)
     path = args.results / ("gpu-dry-run.json" if dry else "gpu.json")
-    results = about | {"parts": {}}
-    if args.only and path.exists():
-        before = json.loads(path.read_text())
-        if before["sources_sha256"] == about["sources_sha256"]:
-            results["parts"] = before["parts"]
-    with open(path.with_suffix(".log"), "a+b" if args.only else "w+b", buffering=0) as log:  # children write to it too
-        parts = list(args.only or LIMITS)
-        if not dry and "build" not in parts and not SITE.is_dir():
-            parts.insert(0, "build")
-        for part in parts:
-            left = 60 * args.minutes - (time.monotonic() - start)
-            if part != "build" and not dry and results["parts"].get("build", {}).get("status") != "passed":
-                left = 0  # nothing was built from these sources
-            results["parts"][part] = perform(part, about, left, log)
-            results["goals"] = gpu_goals.goals(results)
-            write(path, results)
-            done = results["parts"][part]
-            reason = " ".join(done.get("reason", "").split())[-160:]
-            print(f"{part:10s} {done['status']:11s} {done['seconds']:6.1f} s  {reason}", flush=True)
-    print("\n".join(gpu_goals.table(results)))
-    bad = [p for p in CRITICAL if results["parts"].get(p, {}).get("status") in ("failed", "stopped", "not reached")]
-    if not dry:  # there is a GPU: pendel must run on it
-        bad += [p for p in ("build", "kernels") if results["parts"].get(p, {}).get("status") == "skipped"]
-    unchecked = [p for p in CRITICAL if results["parts"].get(p, {}).get("status", "skipped") == "skipped"]
-    print(f"wrote {path}; failed: {', '.join(bad) or 'nothing'}; NOT CHECKED: {', '.join(unchecked) or 'nothing'}")
-    raise SystemExit(1 if bad else 0)
+    results = about | {"parts": earlier_parts(path, about["sources_sha256"]) if args.only else {}}
+
+    parts = list(args.only or LIMITS)
+    if not dry and "build" not in parts and not SITE.is_dir():
+        parts.insert(0, "build")
+    perform_all(parts, results, path, deadline, bool(args.only))
+    raise SystemExit(conclude(results, path))
 
 
 if __name__ == "__main__":

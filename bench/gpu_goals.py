@@ -22,6 +22,23 @@ def pendel(r):
     return r["peer"] == "pendel" and r["variant"] in ("kernels", "cupy")
 
 
+def kernels(r):
+    return r["variant"] == "kernels"
+
+
+def reconstruct(r):
+    return r["variant"] == "reconstruct"
+
+
+# What pendel's epoch is compared with: name, the factor that is a goal, which cases.
+PEERS = (
+    ("the best PyTorch", 3, lambda r: r["peer"] in ("best", "eager")),
+    ("eager PyTorch", 12, lambda r: r["peer"] == "eager"),
+    ("JAX", None, lambda r: r["peer"] == "jax"),
+    ("pendel with cuFFT, unfused", None, lambda r: r["variant"] == "unfused"),
+)
+
+
 def issue_bound_ms(results, transport):
     """ms in which the multiprocessors could issue all instructions of the epoch's two marches, or None."""
     ncu = results["parts"].get("ncu", {})
@@ -34,54 +51,69 @@ def issue_bound_ms(results, transport):
     return sum(instructions) * scale / (4 * ncu["multiprocessors"] * float(clock) * 1e3)
 
 
-def goals(results):
-    """[{goal, wanted, measured, met}]; measured and met are None where nothing was measured, or not on a GPU."""
-    found = []
-
-    def add(goal, wanted, measured, met):
-        valid = measured is not None and not results["dry_run"]
-        found.append(
-            {"goal": goal, "wanted": wanted, "measured": measured if valid else None, "met": met if valid else None}
-        )
-
+def epoch_goals(results):
     for transport, most in EPOCH_MS.items():
         ours = least(results, transport, pendel)
-        add(f"epoch, 256 frames of 256^3, {transport} (ms)", f"<= {most}", ours, ours is not None and ours <= most)
+        name = f"epoch, 256 frames of 256^3, {transport} (ms)"
+        yield name, f"<= {most}", ours, ours is not None and ours <= most
+
+
+def peer_goals(results):
     for transport in EPOCH_MS:
         ours = least(results, transport, pendel)
-        for name, factor, wanted in (
-            ("the best PyTorch", 3, lambda r: r["peer"] in ("best", "eager")),
-            ("eager PyTorch", 12, lambda r: r["peer"] == "eager"),
-            ("JAX", None, lambda r: r["peer"] == "jax"),
-            ("pendel with cuFFT, unfused", None, lambda r: r["variant"] == "unfused"),
-        ):
+        for name, factor, wanted in PEERS:
             theirs = least(results, transport, wanted)
             ratio = theirs / ours if ours and theirs else None
             met = None if factor is None else ratio is not None and ratio >= factor
-            add(f"times faster than {name}, {transport}", f">= {factor}" if factor else "", ratio, met)
+            yield f"times faster than {name}, {transport}", f">= {factor}" if factor else "", ratio, met
+
+
+def issue_goals(results):
     for kernel in results["parts"].get("ncu", {}).get("kernels", []):
         fraction = kernel.get("issue_fraction")
-        add(f"{kernel['kernel']}, share of the issue-slot bound", ">= 0.6", fraction, (fraction or 0) >= 0.6)
+        yield f"{kernel['kernel']}, share of the issue-slot bound", ">= 0.6", fraction, (fraction or 0) >= 0.6
     for transport in EPOCH_MS:
         bound, ours = issue_bound_ms(results, transport), least(results, transport, pendel)
         share = bound / ours if bound and ours else None
-        add(f"the whole epoch's share of it at the highest clock, {transport}", ">= 0.6", share, (share or 0) >= 0.6)
+        name = f"the whole epoch's share of it at the highest clock, {transport}"
+        yield name, ">= 0.6", share, (share or 0) >= 0.6
+
+
+def whole_goals(results):
+    """A reconstruction of EPOCHS epochs."""
     for transport in EPOCH_MS:
-        epoch = least(results, transport, lambda r: r["variant"] == "reconstruct")
-        whole = epoch and epoch * EPOCHS / 1e3
-        add(f"{EPOCHS} epochs of reconstruct, {transport} (s)", f"< {MINUTE}", whole, (whole or MINUTE) < MINUTE)
-        ours = least(results, transport, pendel)
-        whole = ours and ours * EPOCHS / 1e3
-        add(f"{EPOCHS} epochs of the operator alone, {transport} (s)", f"< {MINUTE}", whole, (whole or MINUTE) < MINUTE)
+        for name, wanted in (("reconstruct", reconstruct), ("the operator alone", pendel)):
+            epoch = least(results, transport, wanted)
+            whole = epoch and epoch * EPOCHS / 1e3
+            yield f"{EPOCHS} epochs of {name}, {transport} (s)", f"< {MINUTE}", whole, (whole or MINUTE) < MINUTE
+
+
+def memory_goals(results):
+    measured = results["parts"].get("memory", {}).get("results", [])
     for transport in EPOCH_MS:
-        taken = least(results, transport, lambda r: r["variant"] == "kernels", key="device_MiB")
+        taken = least(results, transport, kernels, key="device_MiB")
         gib = taken and taken / 1024
-        add(f"device memory of that gradient, {transport} (GiB)", f"<= {MOST_GIB}", gib, (gib or 0) <= MOST_GIB)
-        rows = [r for r in results["parts"].get("memory", {}).get("results", []) if r.get("memory") == transport]
-        rows.sort(key=lambda r: r["nz"])
+        name = f"device memory of that gradient, {transport} (GiB)"
+        yield name, f"<= {MOST_GIB}", gib, (gib or 0) <= MOST_GIB
+
+        rows = sorted((r for r in measured if r.get("memory") == transport), key=lambda r: r["nz"])
         growth = rows[-1]["bytes_per_voxel"] / rows[0]["bytes_per_voxel"] if len(rows) > 1 else None
         span = f"{rows[-1]['nz']} over {rows[0]['nz']} layers" if growth else "many over few layers"
-        add(f"bytes per voxel beyond exit fields, {span}, {transport}", "<= 1.02", growth, (growth or 0) <= 1.02)
+        name = f"bytes per voxel beyond exit fields, {span}, {transport}"
+        yield name, "<= 1.02", growth, (growth or 0) <= 1.02
+
+
+GOALS = (epoch_goals, peer_goals, issue_goals, whole_goals, memory_goals)
+
+
+def goals(results):
+    """[{goal, wanted, measured, met}]; measured and met are None where nothing was measured, or not on a GPU."""
+    found = []
+    for group in GOALS:
+        for goal, wanted, measured, met in group(results):
+            valid = measured is not None and not results["dry_run"]
+            row = {"goal": goal, "wanted": wanted, "measured": measured, "met": met}
+            found.append(row if valid else row | {"measured": None, "met": None})
     return found
 
 

@@ -58,24 +58,30 @@ def parse(text, multiprocessors):
     first = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     if first is None:
         return []
-    rows = list(csv.DictReader(io.StringIO("\n".join(line for line in lines[first:] if line.startswith('"')))))
-    found = []
-    for row in rows:
-        if not (row.get("ID") or "").strip():  # the row of units
-            continue
-        values = {}
-        for metric in METRICS:
-            try:
-                values[metric] = float(row[metric].replace(",", ""))
-            except (KeyError, ValueError, AttributeError):
-                values[metric] = None
-        found.append({"kernel": re.split(r"[<(]", row["Kernel Name"])[0].split("::")[-1], **values})
-    for kernel in found:
-        instructions, cycles = kernel["smsp__inst_executed.sum"], kernel["smsp__cycles_elapsed.avg"]
-        wavefronts = kernel["l1tex__data_pipe_lsu_wavefronts_mem_shared.sum"]
-        conflicts = [kernel[f"l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_{op}.sum"] for op in ("ld", "st")]
-        if instructions and cycles and multiprocessors:
-            kernel["issue_fraction"] = instructions / (4 * multiprocessors * cycles)
-        if wavefronts and None not in conflicts:
-            kernel["bank_conflicts"] = sum(conflicts) / wavefronts
-    return found
+
+    rows = csv.DictReader(io.StringIO("\n".join(line for line in lines[first:] if line.startswith('"'))))
+    launches = [row for row in rows if (row.get("ID") or "").strip()]  # the row of units has none
+    return [_launch(row, multiprocessors) for row in launches]
+
+
+def _launch(row, multiprocessors):
+    name = re.split(r"[<(]", row["Kernel Name"])[0].split("::")[-1]
+    kernel = {"kernel": name} | {metric: _number(row.get(metric)) for metric in METRICS}
+
+    instructions, cycles = kernel["smsp__inst_executed.sum"], kernel["smsp__cycles_elapsed.avg"]
+    if instructions and cycles and multiprocessors:
+        kernel["issue_fraction"] = instructions / (4 * multiprocessors * cycles)
+
+    wavefronts = kernel["l1tex__data_pipe_lsu_wavefronts_mem_shared.sum"]
+    conflicts = [kernel[f"l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_{op}.sum"] for op in ("ld", "st")]
+    if wavefronts and None not in conflicts:
+        kernel["bank_conflicts"] = sum(conflicts) / wavefronts
+    return kernel
+
+
+def _number(text):
+    """The number in a cell, or None where there is none."""
+    try:
+        return float(text.replace(",", ""))
+    except (ValueError, AttributeError):
+        return None

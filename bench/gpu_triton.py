@@ -43,22 +43,44 @@ def _matrix(M, voxel, voxels, inside):
     return ar, ai, br, bi, cr, ci, dr, di
 
 
+@triton.jit
+def _columns(nx, BX: tl.constexpr):
+    """The program's row and its columns (1, BX)."""
+    blocks = tl.cdiv(nx, BX)
+    row = tl.program_id(0) // blocks
+    return row, (tl.program_id(0) % blocks * BX + tl.arange(0, BX))[None, :]
+
+
+@triton.jit
+def _tile(f, last, row, x, rows, nx, N, offset, FB: tl.constexpr):
+    """FB frames from f on: numbers (FB, 1), which entries are the program's, their places in E_0 and in G (FB, BX)."""
+    frame = (f + tl.arange(0, FB))[:, None]
+    inside = (frame < last) & (x < nx)
+    return frame, inside, (frame * rows + row) * N + offset + x, (frame * rows + row) * nx + x
+
+
+@triton.jit
+def _phase(layer, frame, last):
+    re = tl.load(layer + 2 * frame, mask=frame < last, other=0.0)
+    im = tl.load(layer + 2 * frame + 1, mask=frame < last, other=0.0)
+    return re, im
+
+
+# A Triton kernel takes pointers and scalars and no structures: hence the long lists of arguments of the four below.
+
+
 @triton.jit(do_not_specialize=["offset", "voxel", "per"])
 def couple(
     E_0, G, M, layer, frames, rows, nx, N, offset, voxel, voxels, per,
     TURN: tl.constexpr, FB: tl.constexpr, BX: tl.constexpr,
 ):  # fmt: skip
     """(E_0, G) <- M (E_0, G); then G <- layer G where TURN. E_0 (frames, rows, N), G (frames, rows, nx)."""
-    blocks = tl.cdiv(nx, BX)
-    row = tl.program_id(0) // blocks
-    x = (tl.program_id(0) % blocks * BX + tl.arange(0, BX))[None, :]
+    row, x = _columns(nx, BX)
     ar, ai, br, bi, cr, ci, dr, di = _matrix(M, voxel + row * nx + x, voxels, x < nx)
     first = tl.program_id(1) * per
     last = tl.minimum(first + per, frames)
     for f in range(first, last, FB):
-        frame = (f + tl.arange(0, FB))[:, None]
-        inside = (frame < last) & (x < nx)
-        at_E, at_G = (frame * rows + row) * N + offset + x, (frame * rows + row) * nx + x
+        frame, inside, at_E, at_G = _tile(f, last, row, x, rows, nx, N, offset, FB)
         er, ei = _load(E_0, at_E, inside)
         gr, gi = _load(G, at_G, inside)
         pr, pi = _mul(ar, ai, er, ei)
@@ -68,8 +90,7 @@ def couple(
         qr, qi = _mul(dr, di, gr, gi)
         pr, pi = pr + qr, pi + qi
         if TURN:
-            tr = tl.load(layer + 2 * frame, mask=frame < last, other=0.0)
-            ti = tl.load(layer + 2 * frame + 1, mask=frame < last, other=0.0)
+            tr, ti = _phase(layer, frame, last)
             pr, pi = _mul(tr, ti, pr, pi)
         _store(G, at_G, pr, pi, inside)
 
@@ -83,9 +104,7 @@ def couple_adj(
 
     State: conj(layer), then M^-1. Adjoint: conj(layer), then M^H. X_ij = sum over the part's frames of conj(adj_i) E_j.
     """
-    blocks = tl.cdiv(nx, BX)
-    row = tl.program_id(0) // blocks
-    x = (tl.program_id(0) % blocks * BX + tl.arange(0, BX))[None, :]
+    row, x = _columns(nx, BX)
     ar, ai, br, bi, cr, ci, dr, di = _matrix(M, voxel + row * nx + x, voxels, x < nx)
     adr, adi = _mul(ar, ai, dr, di)
     bcr, bci = _mul(br, bi, cr, ci)
@@ -98,16 +117,13 @@ def couple_adj(
     x00i, x0hr, x0hi = x00r, x00r, x00r
     xh0r, xh0i, xhhr, xhhi = x00r, x00r, x00r, x00r
     for f in range(first, last, FB):
-        frame = (f + tl.arange(0, FB))[:, None]
-        inside = (frame < last) & (x < nx)
-        at_E, at_G = (frame * rows + row) * N + offset + x, (frame * rows + row) * nx + x
+        frame, inside, at_E, at_G = _tile(f, last, row, x, rows, nx, N, offset, FB)
         er, ei = _load(E_0, at_E, inside)
         gr, gi = _load(G, at_G, inside)
         ur, ui = _load(E_0 + 2 * frames * rows * N, at_E, inside)  # adj_E_0
         wr, wi = _load(G + 2 * frames * rows * nx, at_G, inside)  # adj_G
         if TURN:
-            tr = tl.load(layer + 2 * frame, mask=frame < last, other=0.0)
-            ti = tl.load(layer + 2 * frame + 1, mask=frame < last, other=0.0)
+            tr, ti = _phase(layer, frame, last)
             gr, gi = _conj_mul(tr, ti, gr, gi)
             wr, wi = _conj_mul(tr, ti, wr, wi)
         er, ei = _mul(vr, vi, er, ei)

@@ -8,11 +8,13 @@ The C library is told to give freed arrays back at once; as it comes, PyTorch's 
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 # No NumPy here: on Linux a child's ru_maxrss starts from its parent's size at the fork.
 ROWS, NX = 8, 128
@@ -66,10 +68,10 @@ def measure(code, transport, nz, frames):
         import torch
 
         S, s_0, D = torch.from_numpy(S), torch.from_numpy(s_0), torch.from_numpy(dq[:, 2])
-        peers.gradient(*map(torch.from_numpy, small[1:3]), D[:2], torch.ones((2, ROWS, NX)) + 0j, small[0]._plan, ROWS)
+        peers.gradient(*map(torch.from_numpy, small[1:3]), D[:2], torch.ones((2, ROWS, NX)) + 0j, small[0].plan, ROWS)
         before = peak()
         adj_G = torch.full((frames, ROWS, NX), 1 + 0j, dtype=torch.complex64)
-        gradient = peers.gradient(S, s_0, D, adj_G, op._plan, 1 if code == "torch_row" else ROWS)
+        gradient = peers.gradient(S, s_0, D, adj_G, op.plan, 1 if code == "torch_row" else ROWS)
         assert torch.isfinite(torch.view_as_real(gradient[1])).all()
     return peak() - before, pendel.estimate_memory(op, frames)
 
@@ -83,48 +85,55 @@ def child(code, transport, nz, frames):
     return json.loads(done.stdout) if done.returncode == 0 else None  # PyTorch: out of memory, shown as -
 
 
+def peaks(transport, nz, frames, limit):
+    """Peak bytes by code, None where PyTorch ran out of memory or was expected above ``limit``; and the estimate."""
+    row_length = NX + nz * (transport == "fourier")
+    row = KEPT[transport] * 8 * nz * frames * row_length
+    expected = {"pendel": 0, "torch_row": row, "torch_all": ROWS * row}
+
+    result = {"transport": transport, "nz": nz, "frames": frames}
+    for code in CODES:
+        measured = child(code, transport, nz, frames) if expected[code] <= limit else None
+        result[code] = measured and measured[0]
+        if code == "pendel":
+            result["estimate"] = measured[1]
+    return result
+
+
+def line(result):
+    """A result as a line of the table."""
+    mib = {key: value / 2**20 for key, value in result.items() if key in (*CODES, "estimate") and value}
+    torch_row, torch_all = (f"{mib[code]:.0f}" if code in mib else "-" for code in CODES[1:])
+    ratio = f"{mib['torch_all'] / mib['pendel']:.0f}" if "torch_all" in mib else "-"
+    return (
+        f"{result['transport']:9s} {result['nz']:4d} {result['frames']:6d} |"
+        f" {mib['pendel']:7.1f} {mib['estimate']:8.1f} {mib['estimate'] / mib['pendel']:6.2f} |"
+        f" {torch_row:>12s} {torch_all:>16s} | {ratio:>17s}"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--transport", nargs="+", choices=("shift", "fourier"), default=["shift"])
     parser.add_argument("--nz", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--frames", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--limit-gb", type=float, default=12.0, help="leave out PyTorch cases expected above this")
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         code, transport, nz, frames = args.child
         print(json.dumps(measure(code, transport, int(nz), int(frames))))
         return
+
     print(f"peak MiB of one gradient, complex64, {ROWS} rows of {NX} pixels, two threads")
     print("transport   nz frames |  pendel estimate  ratio | torch, a row  torch, all rows | all rows / pendel")
     results = []
-    for transport in args.transport:
-        for nz in args.nz:
-            for frames in args.frames:
-                row = NX + nz * (transport == "fourier")
-                kept = KEPT[transport] * 8 * nz * frames * row
-                result = {"transport": transport, "nz": nz, "frames": frames}
-                for code in CODES:
-                    if code != "pendel" and kept * (ROWS if code == "torch_all" else 1) > args.limit_gb * 1e9:
-                        result[code] = None
-                        continue
-                    measured = child(code, transport, nz, frames)
-                    result[code] = measured and measured[0]
-                    if code == "pendel":
-                        result["estimate"] = measured[1]
-                results.append(result)
-                mib = {key: value / 2**20 for key, value in result.items() if key in (*CODES, "estimate") and value}
-                text = [f"{mib[code]:.0f}" if code in mib else "-" for code in CODES[1:]]
-                ratio = f"{mib['torch_all'] / mib['pendel']:.0f}" if "torch_all" in mib else "-"
-                print(
-                    f"{transport:9s} {nz:4d} {frames:6d} | {mib['pendel']:7.1f} {mib['estimate']:8.1f}"
-                    f" {mib['estimate'] / mib['pendel']:6.2f} | {text[0]:>12s} {text[1]:>16s} | {ratio:>17s}",
-                    flush=True,
-                )
+    for case in itertools.product(args.transport, args.nz, args.frames):
+        results.append(peaks(*case, 1e9 * args.limit_gb))
+        print(line(results[-1]), flush=True)
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

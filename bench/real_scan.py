@@ -45,34 +45,19 @@ def describe(S):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
-    parser.add_argument("--config", default=pathlib.Path(__file__).parent / "34idc_scan54.toml")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int, default=0, help="of the random groups of frames")
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("real-scan"))
-    args = parser.parse_args()
-    args.output.mkdir(exist_ok=True)
-    settings = config.load(args.config)
-    scan = settings.scan(args.folder)
+def prepare(settings, folder):
+    """The scan, its phases found kinematically, and both models of it {coupling: model}."""
+    scan = settings.scan(folder)
     experiment, crystal = settings.experiment(scan), settings.crystal()
     voxel = settings.voxel(experiment)
     phased = start.phase(scan.data, scan.mask, iterations=settings.start.iterations, seed=settings.start.seed)
     shape = start.box_for(phased, experiment, voxel)
     models = {c: pendel.Model(experiment, crystal, shape, voxel, coupling=c) for c in ("dynamical", "kinematic")}
-    begun = time.perf_counter()
-    first = pendel.kinematic_start(models["dynamical"], scan.data, scan.mask, phased=phased, progress=False)
-    print(f"start: chi {phased.chi:.4f}, taken {first.kind!r} in {time.perf_counter() - begun:.0f} s; trials:")
-    for name, misfit in first.trial_misfits.items():
-        print(f"  {name:12s} {misfit:.5f}")
-    recipe = {
-        "epochs": args.epochs or settings.recipe.epochs,
-        "batches": settings.recipe.batches,
-        "seed": args.seed,
-        "learning_rate": settings.recipe.learning_rate,
-        "shrink_wrap_every": settings.recipe.shrink_wrap_every,
-    }
+    return scan, phased, models
+
+
+def compared(scan, phased, models, first, recipe):
+    """What both models make of every start, one row each; ``first`` is the start that the dynamical one chose."""
     good = np.broadcast_to(scan.mask, scan.data.shape)
     total = float((scan.data * good).sum(dtype=np.float64))
     rows = []
@@ -94,18 +79,51 @@ def main():
 
     best = run("same start", "dynamical", first.S, first.support)
     run("same start", "kinematic", first.S, first.support)
+
     turned = kinematic.twin(first.support.astype("complex64")).real > 0.5
-    run("twin of that start", "dynamical", kinematic.twin(first.S), turned)
-    run("twin of that start", "kinematic", kinematic.twin(first.S), turned)
+    for coupling in models:
+        run("twin of that start", coupling, kinematic.twin(first.S), turned)
+
     # The start above was chosen by the dynamical model; the phases found kinematically are the other model's own.
-    S = recentre(kinematic.to_model_grid(phased, experiment, shape, voxel))[0]
+    model = models["kinematic"]
+    S = recentre(kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel))[0]
     support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
     for coupling in models:
         run("phased start", coupling, S, support)
     for coupling in models:
         run("from the dynamical end", coupling, best.S, best.support, learning_rate=0.05)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--config", default=pathlib.Path(__file__).parent / "34idc_scan54.toml")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int, default=0, help="of the random groups of frames")
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("real-scan"))
+    args = parser.parse_args()
+    args.output.mkdir(exist_ok=True)
+
+    settings = config.load(args.config)
+    scan, phased, models = prepare(settings, args.folder)
+    begun = time.perf_counter()
+    first = pendel.kinematic_start(models["dynamical"], scan.data, scan.mask, phased=phased, progress=False)
+    print(f"start: chi {phased.chi:.4f}, taken {first.kind!r} in {time.perf_counter() - begun:.0f} s; trials:")
+    for name, misfit in first.trial_misfits.items():
+        print(f"  {name:12s} {misfit:.5f}")
+
+    recipe = {
+        "epochs": args.epochs or settings.recipe.epochs,
+        "batches": settings.recipe.batches,
+        "seed": args.seed,
+        "learning_rate": settings.recipe.learning_rate,
+        "shrink_wrap_every": settings.recipe.shrink_wrap_every,
+    }
+    rows = compared(scan, phased, models, first, recipe)
     (args.output / "real_scan.json").write_text(json.dumps({"trials": first.trial_misfits, "runs": rows}, indent=1))
-    volume = rows[0]["voxels"] * np.prod(voxel)
+
+    volume = rows[0]["voxels"] * np.prod(models["dynamical"].voxel)
     print(f"crystal: volume {volume:.3e} m3, cube edge {volume ** (1 / 3) * 1e9:.0f} nm, sphere", end=" ")
     print(f"{(6 * volume / np.pi) ** (1 / 3) * 1e9:.0f} nm")
 

@@ -97,6 +97,21 @@ def rng():
 
 
 @pytest.fixture(scope="session")
+def gold_cube():
+    """The strained gold cube of cube.py, complex64; nothing may change it."""
+    from cube import make_model, make_problem
+
+    return make_problem(make_model())
+
+
+@pytest.fixture
+def rough(gold_cube, rng):
+    """A crystal function without zeros in the cube, complex128: |S| has no corner there."""
+    S = rng.uniform(0.4, 0.9, gold_cube.truth.shape) * np.exp(1j * rng.uniform(-1, 1, gold_cube.truth.shape))
+    return np.where(gold_cube.tight, S, 0)
+
+
+@pytest.fixture(scope="session")
 def gold():
     """Physics of a weakly coupled voxel: |dz K chi| is about 1e-2 at 8 nm."""
     return dict(GOLD)

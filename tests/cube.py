@@ -9,25 +9,53 @@ from pendel.fit.refinement import dq_at
 
 SIZE = 20
 EDGE = 0.8e-6
+AU = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
 QUIET = {"progress": False}
 FIXED = QUIET | {"shrink_wrap_every": 0}
 
 
-def make_model(dtype="complex64", threads=2):
-    """A gold cube of 0.8 um fills half of the box, as in the tests of the loop."""
+def make_model(dtype="complex64", threads=2, size=SIZE, off=0.3):
+    """A gold cube of 0.8 um fills half of the box: refraction and absorption change the phase by half a radian.
+
+    The rocking maximum lies ``off`` frames behind the middle one.
+    """
     two_theta, wavelength, pixel_size = np.deg2rad(44.76), 1.5498e-10, 55e-6
     experiment = Experiment(
         wavelength=wavelength,
         distance=1.9 * EDGE * pixel_size / wavelength,
         pixel_size=pixel_size,
-        detector_shape=(SIZE, SIZE),
+        detector_shape=(size, size),
         arm=(("y+", two_theta),),
-        rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(SIZE) - SIZE // 2),
-        centre=(SIZE / 2 + 0.3, SIZE // 2, SIZE // 2),
+        rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(size) - size // 2),
+        centre=(size / 2 + off, size // 2, size // 2),
     )
-    crystal = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
-    grid = (SIZE,) * 3, experiment.suggest_voxel()
-    return Model(experiment, crystal, *grid, polarization={"sigma": 1.0}, dtype=dtype, threads=threads)
+    grid = (size,) * 3, experiment.suggest_voxel()
+    return Model(experiment, AU, *grid, polarization={"sigma": 1.0}, dtype=dtype, threads=threads)
+
+
+def with_loss(model, loss):
+    """The model, which from now on finds this loss whatever it is given."""
+
+    class Given(Model):
+        def evaluate(self, *args, **kwargs):
+            return super().evaluate(*args, **kwargs)._replace(loss=loss)
+
+    model.__class__ = Given
+    return model
+
+
+def strained(model, places, widths, phases):
+    """The cube's density and its crystal function, which bumps of phase strain; places and widths in edges."""
+    grid = model.shape, model.voxel
+    body = phantom.cube(*grid, EDGE, rotation((1, 1, 0.5), 0.6))
+    bumps = phantom.bumps(*grid, EDGE * np.array(places), EDGE * np.array(widths), phases)
+    return body, phantom.crystal_function(body, bumps)
+
+
+def bright_frames(model, S):
+    """Frames of S without noise, 1e6 at the most."""
+    data = model.intensities(S)
+    return data * np.float32(1e6 / data.max())
 
 
 @dataclasses.dataclass
@@ -49,21 +77,10 @@ class Problem:
         return compare(S, self.truth, self.model.voxel).phase_rmse
 
 
-def make_problem():
+def make_problem(model):
     """The cube with two bumps of phase."""
-    model = make_model()
-    grid = model.shape, model.voxel
-    body = phantom.cube(*grid, EDGE, rotation((1, 1, 0.5), 0.6))
-    places = np.array([(0.3, 0.2, -0.25), (-0.1, 0.35, 0.2)]) * EDGE
-    truth = phantom.crystal_function(body, phantom.bumps(*grid, places, [0.3 * EDGE, 0.25 * EDGE], [1.5, 1.2]))
+    body, truth = strained(model, [(0.3, 0.2, -0.25), (-0.1, 0.35, 0.2)], [0.3, 0.25], [1.5, 1.2])
     return Problem(model, body, truth, body > 0, float(np.diff(model.experiment.rocking_angles).mean()))
-
-
-def rough_crystal(problem, rng):
-    """A crystal function without zeros in the support, complex128: |S| has no corner there."""
-    shape = problem.model.shape
-    S = rng.uniform(0.4, 0.9, shape) * np.exp(1j * rng.uniform(-1, 1, shape))
-    return np.where(problem.tight, S, 0)
 
 
 def central(function, h):

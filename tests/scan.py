@@ -8,20 +8,27 @@ from pendel import Crystal, Experiment, Model
 KEV = 1.602176634e-16
 # About ten times the susceptibilities of gold at 9 keV, so that a crystal of some 10 voxels scatters dynamically.
 STRONG = Crystal(-9.4e-4 + 8.5e-5j, 7.4e-4 - 8.4e-5j, 6.6e-4 - 4.0e-5j, name="strong", hkl=(1, 1, 1))
+ARM = (("y+", math.radians(32.174)), ("x-", math.radians(12.6346)))  # of Au (111) at 34-ID-C
 FRAMES = 8
 SHAPE = (5, 5, 7)
 
 
+def make_experiment(**changes):
+    arguments = {
+        "energy": 9 * KEV,
+        "distance": 0.5,
+        "pixel_size": 440e-6,
+        "detector_shape": (14, 16),
+        "arm": ARM,
+        "rocking_axis": "y+",
+        "rocking_angles": np.deg2rad(0.05) * np.arange(FRAMES),
+        "centre": (2.6, 7.3, 7.8),
+    }
+    return Experiment(**(arguments | changes))
+
+
 def make_model(dtype="complex128", **changes):
-    experiment = Experiment(
-        energy=9 * KEV,
-        distance=0.5,
-        pixel_size=440e-6,
-        detector_shape=(14, 16),
-        arm=(("y+", math.radians(32.174)), ("x-", math.radians(12.6346))),
-        rocking_angles=np.deg2rad(0.05) * np.arange(FRAMES),
-        centre=(2.6, 7.3, 7.8),
-    )
+    experiment = make_experiment()
     voxel = experiment.suggest_voxel(transport=changes.get("transport", "shift"))
     return Model(experiment, STRONG, SHAPE, voxel, **{"dtype": dtype, "threads": 1} | changes)
 

@@ -35,10 +35,16 @@ def outputs(op, p, xp, s_0, incident, support=None):
     return {name: v.get() if hasattr(v, "get") else v for name, v in out.items() if v is not None}
 
 
-def both(engine, operator_of, p, dtype, s_0=None, incident=None, support=None, plan=None, **change):
+def scheduled(op, unfused=False, chunk=0):
+    """The operator, marched layer by layer, so many frames at a time."""
+    op.engine.unfused |= unfused
+    op.engine.chunk = chunk
+    return op
+
+
+def both(engine, operator_of, p, dtype, s_0=None, incident=None, support=None, schedule=None, **change):
     engine.unharmed()
-    op = operator_of(p, dtype, device="cuda", **change)
-    op._plan |= plan or {}
+    op = scheduled(operator_of(p, dtype, device="cuda", **change), **schedule or {})
     device = outputs(op, p, engine.cupy, s_0, incident, support)
     assert engine.unharmed(), "a kernel wrote outside its arrays"
     return device, outputs(operator_of(p, dtype, **change), p, np, s_0, incident, support)

@@ -113,7 +113,7 @@ def test_blocks_change_memory_and_not_the_result(device, rng, relative, monkeypa
 
 @pytest.mark.parametrize("roll", [0, 19, 70.8, 160.8, -120])
 def test_far_field_is_that_of_the_cpu(device, rng, relative, tolerance, roll):
-    engine, xp = make_model(device="cuda")._engine, device.cupy
+    engine, xp = make_model(device="cuda").operators[0][1].engine, device.cupy
     given = ((12, 9), (40, 42), (18, 20), np.deg2rad(roll), roll > 0, (0.3, -1.7))
     cpu, far_field = FarField(*given, dtype="complex128"), FarField(*given, dtype="complex128", engine=engine)
     E_h, adj_F = (rng.normal(size=(5, *n)) + 1j * rng.normal(size=(5, *n)) for n in ((12, 9), (18, 20)))

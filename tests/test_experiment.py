@@ -4,25 +4,20 @@ import math
 
 import numpy as np
 import pytest
-from pendel import Experiment
 from pendel.experiment import rotation
 from pendel.operator.far_field import FarField
-
-KEV = 1.602176634e-16
-ARM = (("y+", math.radians(32.174)), ("x-", math.radians(12.6346)))
+from scan import ARM, KEV, make_experiment
 
 
 def scan(**changes):
+    """The measured scan's geometry."""
     arguments = {
-        "energy": 9 * KEV,
-        "distance": 0.5,
         "pixel_size": 55e-6,
         "detector_shape": (128, 128),
-        "arm": ARM,
-        "rocking_axis": "y+",
         "rocking_angles": np.deg2rad(0.005) * np.arange(-20, 21),
+        "centre": None,
     }
-    return Experiment(**(arguments | changes))
+    return make_experiment(**(arguments | changes))
 
 
 def test_34idc_au_111_geometry():

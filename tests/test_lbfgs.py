@@ -2,31 +2,21 @@
 
 import numpy as np
 import pytest
-from cube import FIXED, QUIET, SIZE, central, make_problem, rough_crystal
+from cube import FIXED, QUIET, SIZE, central
 from pendel import lbfgs, reconstruct
 from pendel.fit.quasi_newton import _Variables
 
 
-@pytest.fixture(scope="module")
-def problem():
-    return make_problem()
-
-
-@pytest.fixture
-def rough(problem, rng):
-    return rough_crystal(problem, rng)
-
-
-def test_variables_of_lbfgs_and_their_adjoint(problem, rough, rng):
+def test_variables_of_lbfgs_and_their_adjoint(gold_cube, rough, rng):
     def noise():
         return rng.normal(size=rough.shape)
 
     adj_S, adj_s_0 = noise() + 1j * noise(), noise()
     for phase_only, free in ((False, False), (False, True), (True, False), (True, True)):
-        variables = _Variables(rough, problem.tight, phase_only, free)
+        variables = _Variables(rough, gold_cube.tight, phase_only, free)
         x = variables.start()
         np.testing.assert_allclose(variables.S(x), rough, atol=1e-15)
-        assert len(x) == problem.tight.sum() * (1 if phase_only else 2 + free)
+        assert len(x) == gold_cube.tight.sum() * (1 if phase_only else 2 + free)
         direction = rng.normal(size=len(x))
         x = x + 0.3 * rng.normal(size=len(x))  # some amplitudes are negative now
 
@@ -40,16 +30,16 @@ def test_variables_of_lbfgs_and_their_adjoint(problem, rough, rng):
 
 
 @pytest.mark.parametrize("s_0", ("tied", "support", "free"))
-def test_lbfgs_falls_and_keeps_the_bound(problem, s_0):
-    data = problem.data(noise=None)
-    options = {"support": problem.tight, "iterations": 40, "s_0": s_0, **QUIET}
-    result = lbfgs(problem.model, data, **options)
+def test_lbfgs_falls_and_keeps_the_bound(gold_cube, s_0):
+    data = gold_cube.data(noise=None)
+    options = {"support": gold_cube.tight, "iterations": 40, "s_0": s_0, **QUIET}
+    result = lbfgs(gold_cube.model, data, **options)
     assert result.epochs == len(result.loss) == 40 and (np.diff(result.loss) < 0).all()
-    assert result.misfit < 1e-3 * reconstruct(problem.model, data, support=problem.tight, epochs=1, **FIXED).misfit
+    assert result.misfit < 1e-3 * reconstruct(gold_cube.model, data, support=gold_cube.tight, epochs=1, **FIXED).misfit
     assert result.misfit == pytest.approx(result.history["misfit"][-1], rel=1e-3)
-    tight = lbfgs(problem.model, data, amplitude_bound=0.4, **options)
+    tight = lbfgs(gold_cube.model, data, amplitude_bound=0.4, **options)
     assert tight.amplitude.max() <= 0.4 * (1 + 3e-7) and (tight.amplitude > 0.399).sum() > 10
-    assert not result.S[~problem.tight].any() and same_bits(result, lbfgs(problem.model, data, **options))
+    assert not result.S[~gold_cube.tight].any() and same_bits(result, lbfgs(gold_cube.model, data, **options))
     assert (result.s_0 is None) == (s_0 == "tied")
     if s_0 == "free":
         assert 0 <= tight.s_0.min() and tight.s_0.max() <= 0.4 * (1 + 3e-7)
@@ -59,28 +49,31 @@ def same_bits(a, b):
     return a.S.tobytes() == b.S.tobytes() and all(np.array_equal(a.history[k], b.history[k]) for k in a.history)
 
 
-def test_lbfgs_polishes_and_keeps_what_it_is_given(problem, rng):
+def test_lbfgs_polishes_and_keeps_what_it_is_given(gold_cube, rng):
     flux = rng.uniform(0.9, 1.1, SIZE)
-    data = problem.data(flux=flux)
-    start = reconstruct(problem.model, data, support=problem.tight, epochs=20, **FIXED).S
-    given = {"start": start, "support": problem.tight, "iterations": 20, **QUIET}
-    plain = lbfgs(problem.model, data, **given)
-    known = lbfgs(problem.model, data, flux=flux, free_fraction=0.05, **given)
+    data = gold_cube.data(flux=flux)
+    start = reconstruct(gold_cube.model, data, support=gold_cube.tight, epochs=20, **FIXED).S
+    given = {"start": start, "support": gold_cube.tight, "iterations": 20, **QUIET}
+    plain = lbfgs(gold_cube.model, data, **given)
+    known = lbfgs(gold_cube.model, data, flux=flux, free_fraction=0.05, **given)
     assert known.misfit < 0.9 * plain.misfit and np.array_equal(known.flux, flux)
     assert set(known.history) == {"loss", "misfit", "scale", "support", "free_misfit", "free_loss"}
-    counts = lbfgs(problem.model, data, likelihood="poisson", background=0.01, atv_weight=1e-3, **given)
+    counts = lbfgs(gold_cube.model, data, likelihood="poisson", background=0.01, atv_weight=1e-3, **given)
     assert (np.diff(counts.loss) < 0).all()
-    phase = lbfgs(problem.model, data, optimise="phase", s_0="free", **given)
+    phase = lbfgs(gold_cube.model, data, optimise="phase", s_0="free", **given)
     assert np.abs(phase.amplitude - np.abs(start)).max() < 1e-6 and phase.misfit < phase.history["misfit"][0]
 
 
-def test_lbfgs_can_be_ended_and_shows_its_progress(problem, capsys):
-    data = problem.data()
+def test_lbfgs_can_be_ended_and_shows_its_progress(gold_cube, capsys):
+    data = gold_cube.data()
     seen = []
     result = lbfgs(
-        problem.model, data, support=problem.tight, callback=lambda n, S, h: seen.append((n, len(h["loss"]))) or n == 3
+        gold_cube.model,
+        data,
+        support=gold_cube.tight,
+        callback=lambda n, S, h: seen.append((n, len(h["loss"]))) or n == 3,
     )
     assert seen == [(1, 1), (2, 2), (3, 3)] and result.epochs == 3
     assert result.misfit == pytest.approx(result.history["misfit"][-1], rel=1e-5)
-    lbfgs(problem.model, data, support=problem.tight, iterations=2)
+    lbfgs(gold_cube.model, data, support=gold_cube.tight, iterations=2)
     assert "lbfgs: iteration 2/2 loss=" in capsys.readouterr().err

@@ -5,26 +5,20 @@ import math
 import numpy as np
 import pendel.model.passes
 import pytest
-from pendel import Crystal, Experiment, Model, TakagiTaupin
+from pendel import Model, TakagiTaupin
 from pendel.model.loss import amplitude_loss, poisson_loss
+from scan import STRONG, make_crystal, make_experiment
 
-KEV = 1.602176634e-16
-# About ten times the susceptibilities of gold at 9 keV, so that a crystal of some 10 voxels scatters dynamically.
-STRONG = Crystal(-9.4e-4 + 8.5e-5j, 7.4e-4 - 8.4e-5j, 6.6e-4 - 4.0e-5j, name="strong", hkl=(1, 1, 1))
 FRAMES = 7
 
 
 def scan(**changes):
     arguments = {
-        "energy": 9 * KEV,
-        "distance": 0.5,
-        "pixel_size": 440e-6,
         "detector_shape": (20, 22),
-        "arm": (("y+", math.radians(32.174)), ("x-", math.radians(12.6346))),
         "rocking_angles": np.deg2rad(0.05) * np.arange(FRAMES),
         "centre": (2.6, 10.3, 10.8),
     }
-    return Experiment(**(arguments | changes))
+    return make_experiment(**(arguments | changes))
 
 
 def model_of(dtype="complex128", **changes):
@@ -35,9 +29,7 @@ def model_of(dtype="complex128", **changes):
 
 @pytest.fixture
 def crystal_function(rng):
-    S = rng.uniform(0.5, 1, (6, 8, 9)) * np.exp(1j * rng.uniform(-1, 1, (6, 8, 9)))
-    S[:, :, :2] = S[:, :2] = 0
-    return S
+    return make_crystal(rng, (6, 8, 9))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cube import QUIET, make_problem
+from cube import QUIET
 from pendel import compare, phantom, place, polish
 from pendel.recipes.half_voxel import half_step
 
@@ -32,16 +32,15 @@ def test_half_step_keeps_phases_and_lets_vacuum_in():
         half_step(S[0], 0)
 
 
-def test_place_finds_the_grid_that_the_data_were_made_on():
-    problem = make_problem()
-    data = problem.data(noise=None)
+def test_place_finds_the_grid_that_the_data_were_made_on(gold_cube):
+    data = gold_cube.data(noise=None)
     options = {"atv_weight": 1e-4, **QUIET}
-    away = half_step(half_step(problem.truth, 2), 0)
-    away = polish(problem.model, data, None, away, rounds=1, iterations=(0, 40), **options)
-    S, support, moved = place(problem.model, data, None, away.S, away.support, **options)
+    away = half_step(half_step(gold_cube.truth, 2), 0)
+    away = polish(gold_cube.model, data, None, away, rounds=1, iterations=(0, 40), **options)
+    S, support, moved = place(gold_cube.model, data, None, away.S, away.support, **options)
     assert moved == (True, False, True) and not S[~support].any()
     more = {"rounds": 1, "iterations": (0, 50), "widen": 0, **options}
-    stays, placed = (polish(problem.model, data, None, *start, **more) for start in (((away,)), (S, support)))
-    shift = np.array(compare(placed.S, problem.truth, problem.model.voxel).shift)
+    stays, placed = (polish(gold_cube.model, data, None, *start, **more) for start in (((away,)), (S, support)))
+    shift = np.array(compare(placed.S, gold_cube.truth, gold_cube.model.voxel).shift)
     assert np.abs(shift - np.rint(shift)).max() < 0.25
-    assert placed.misfit < 0.3 * stays.misfit and problem.error(placed.S) < 0.7 * problem.error(stays.S)
+    assert placed.misfit < 0.3 * stays.misfit and gold_cube.error(placed.S) < 0.7 * gold_cube.error(stays.S)

@@ -2,31 +2,26 @@
 
 import numpy as np
 import pytest
-from cube import QUIET, central, make_problem
+from cube import QUIET, central
 from pendel import photon_weight, polish
 from pendel.fit.polishing import Priors
 from scipy import ndimage
 
 
 @pytest.fixture(scope="module")
-def problem():
-    return make_problem()
-
-
-@pytest.fixture(scope="module")
-def near(problem):
+def near(gold_cube):
     """A start next to the truth: smooth errors of phase, rough ones of amplitude."""
     rng = np.random.default_rng(4)
-    phase = ndimage.gaussian_filter(rng.normal(size=problem.truth.shape), 3)
-    S = problem.truth * (0.9 + 0.05 * rng.normal(size=phase.shape)) * np.exp(0.15j * phase / phase.std())
+    phase = ndimage.gaussian_filter(rng.normal(size=gold_cube.truth.shape), 3)
+    S = gold_cube.truth * (0.9 + 0.05 * rng.normal(size=phase.shape)) * np.exp(0.15j * phase / phase.std())
     return S.astype(np.complex64)
 
 
 @pytest.mark.parametrize("terms", ((1.0, 0.7, None, 0.0), (None, 0.0, 1.0, 0.6), (0.8, 2.0, 1.1, 3.0)))
-def test_amplitude_terms_and_their_gradient(problem, rng, terms):
+def test_amplitude_terms_and_their_gradient(gold_cube, rng, terms):
     priors = Priors(*terms)
-    priors.choose_bulk(problem.truth, problem.tight)
-    n = int(problem.tight.sum())
+    priors.choose_bulk(gold_cube.truth, gold_cube.tight)
+    n = int(gold_cube.tight.sum())
     assert 8 <= priors.inner.sum() < n / 4
     c, direction = (rng.normal(size=n) + 1j * rng.normal(size=n) for _ in range(2))
     value, adj = priors.value(c)
@@ -45,67 +40,67 @@ def test_bulk_of_a_crystal_of_one_voxel():
     assert not priors.value(np.zeros(1, complex))[1].any()
 
 
-def test_polish_brings_a_near_start_to_the_truth(problem, near):
-    data = problem.data(noise=None)
+def test_polish_brings_a_near_start_to_the_truth(gold_cube, near):
+    data = gold_cube.data(noise=None)
     options = {
         "start": near,
-        "support": problem.tight,
+        "support": gold_cube.tight,
         "rounds": 2,
         "iterations": (20, 60),
         "atv_weight": 1e-4,
         **QUIET,
     }
-    result = polish(problem.model, data, **options)
-    assert problem.error(near) > 0.1 and problem.error(result.S) < 0.01
+    result = polish(gold_cube.model, data, **options)
+    assert gold_cube.error(near) > 0.1 and gold_cube.error(result.S) < 0.01
     assert len(result.loss) == result.epochs == 160 and result.misfit < 1e-6
-    assert result.support.sum() > problem.tight.sum() and not result.S[~result.support].any()
+    assert result.support.sum() > gold_cube.tight.sum() and not result.S[~result.support].any()
     assert np.abs(result.S).max() < 1.01
-    again = polish(problem.model, data, **options)
+    again = polish(gold_cube.model, data, **options)
     assert again.S.tobytes() == result.S.tobytes()
 
 
-def test_bulk_amplitude_keeps_total_variation_from_shrinking_the_crystal(problem, near):
-    data = problem.data(noise=None)
-    options = {"support": problem.tight, "rounds": 1, "iterations": (0, 60), "atv_weight": 0.1, **QUIET}
-    held = polish(problem.model, data, None, near, **options)
-    inner = ndimage.binary_erosion(problem.body > 0.99, iterations=2)
+def test_bulk_amplitude_keeps_total_variation_from_shrinking_the_crystal(gold_cube, near):
+    data = gold_cube.data(noise=None)
+    options = {"support": gold_cube.tight, "rounds": 1, "iterations": (0, 60), "atv_weight": 0.1, **QUIET}
+    held = polish(gold_cube.model, data, None, near, **options)
+    inner = ndimage.binary_erosion(gold_cube.body > 0.99, iterations=2)
     assert np.abs(held.S[inner]).mean() == pytest.approx(1, abs=0.05)
-    free = polish(problem.model, data, None, near, bulk_amplitude=None, **options)
+    free = polish(gold_cube.model, data, None, near, bulk_amplitude=None, **options)
     assert np.abs(free.S[inner]).mean() < 0.8
 
 
-def test_trimmed_pixels_are_those_missed(problem):
+def test_trimmed_pixels_are_those_missed(gold_cube):
     from pendel.fit.objective import Objective
 
-    data = problem.data(noise=None)
+    data = gold_cube.data(noise=None)
     data[3, 4, 5] += 100 * data.max()
     mask = np.ones(data.shape[1:], bool)
     mask[0] = False
-    good = Objective(problem.model, data, mask).trusted(problem.truth, problem.tight, 3.0)
+    good = Objective(gold_cube.model, data, mask).trusted(gold_cube.truth, gold_cube.tight, 3.0)
     assert not good[3, 4, 5] and not good[:, 0].any() and good[:, 1:].sum() == good[:, 1:].size - 1
 
 
-def test_polish_takes_a_result_and_a_callback_ends_it(problem, near):
-    data = problem.data(noise=None)
-    first = polish(problem.model, data, None, near, problem.tight, rounds=1, iterations=(0, 3), widen=0, **QUIET)
-    np.testing.assert_array_equal(first.support, problem.tight)
+def test_polish_takes_a_result_and_a_callback_ends_it(gold_cube, near):
+    data = gold_cube.data(noise=None)
+    first = polish(gold_cube.model, data, None, near, gold_cube.tight, rounds=1, iterations=(0, 3), widen=0, **QUIET)
+    np.testing.assert_array_equal(first.support, gold_cube.tight)
     seen = []
 
     def stop(done, S, history):
         seen.append((done, history["misfit"][-1]))
         return done == 2
 
-    second = polish(problem.model, data, None, first, rounds=3, trim=None, widen=0, callback=stop, **QUIET)
+    second = polish(gold_cube.model, data, None, first, rounds=3, trim=None, widen=0, callback=stop, **QUIET)
     assert [d for d, _ in seen] == [1, 2] and second.epochs == 2 and seen[0][1] < first.misfit
 
 
-def test_photon_weight(problem):
-    data = problem.data()
-    weight = photon_weight(problem.model, data, support=problem.tight)
-    assert weight == pytest.approx(np.sqrt(problem.tight.sum() / (4 * data.sum())))
-    assert photon_weight(problem.model, 4 * data, support=problem.tight) == pytest.approx(weight / 2)
+def test_photon_weight(gold_cube):
+    data = gold_cube.data()
+    weight = photon_weight(gold_cube.model, data, support=gold_cube.tight)
+    assert weight == pytest.approx(np.sqrt(gold_cube.tight.sum() / (4 * data.sum())))
+    assert photon_weight(gold_cube.model, 4 * data, support=gold_cube.tight) == pytest.approx(weight / 2)
     with pytest.raises(ValueError, match="data: expected some counts on good pixels, got none"):
-        photon_weight(problem.model, 0 * data)
+        photon_weight(gold_cube.model, 0 * data)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +115,6 @@ def test_photon_weight(problem):
         ({"flux": np.ones(3)}, ValueError, r"flux: expected shape \(n_frames,\)"),
     ),
 )
-def test_polish_refuses(problem, change, error, message):
+def test_polish_refuses(gold_cube, change, error, message):
     with pytest.raises(error, match=message):
-        polish(problem.model, problem.data(), None, problem.truth, **change)
+        polish(gold_cube.model, gold_cube.data(), None, gold_cube.truth, **change)

@@ -5,32 +5,16 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
-from pendel import Crystal, Experiment, Model, compare, phantom, reconstruct
-from pendel.experiment import rotation
+from cube import QUIET, SIZE, bright_frames, make_model, make_problem, with_loss
+from pendel import Model, compare, reconstruct
 from pendel.fit.checkpoint import SETTINGS, checkpoint_shape
 from pendel.kinematic.support import box_support
 from scipy import ndimage
 
-SIZE = 20
-EDGE = 0.8e-6
-QUIET = {"progress": False}
 
-
-def make_model(threads=1, size=SIZE):
-    """A gold cube of 0.8 um fills half of the box: refraction and absorption change the phase by half a radian."""
-    two_theta, wavelength, pixel_size = np.deg2rad(44.76), 1.5498e-10, 55e-6
-    experiment = Experiment(
-        wavelength=wavelength,
-        distance=1.9 * EDGE * pixel_size / wavelength,
-        pixel_size=pixel_size,
-        detector_shape=(size, size),
-        arm=(("y+", two_theta),),
-        rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(size) - size // 2),
-    )
-    crystal = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
-    return Model(
-        experiment, crystal, (size,) * 3, experiment.suggest_voxel(), polarization={"sigma": 1.0}, threads=threads
-    )
+def model_of(threads=1, **options):
+    """The gold cube, the rocking maximum on the middle frame."""
+    return make_model(threads=threads, off=0.0, **options)
 
 
 @dataclasses.dataclass
@@ -43,13 +27,8 @@ class Problem:
 
 @pytest.fixture(scope="module")
 def problem():
-    model = make_model()
-    grid = model.shape, model.voxel
-    body = phantom.cube(*grid, EDGE, rotation((1, 1, 0.5), 0.6))
-    places = np.array([(0.3, 0.2, -0.25), (-0.1, 0.35, 0.2)]) * EDGE
-    truth = phantom.crystal_function(body, phantom.bumps(*grid, places, [0.3 * EDGE, 0.25 * EDGE], [1.5, 1.2]))
-    data = model.intensities(truth)
-    return Problem(model, truth, data * np.float32(1e6 / data.max()), body > 0)
+    cube = make_problem(model_of())
+    return Problem(cube.model, cube.truth, bright_frames(cube.model, cube.truth), cube.tight)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +138,7 @@ def test_a_resumed_run_keeps_all_that_it_had(problem, tmp_path, epoch):
     run(problem, **options, checkpoint=path, checkpoint_every=epoch, callback=lambda e, S, history: e == epoch)
     resumed = run(problem, **options, support=None, checkpoint=path, resume=True)
     assert same(resumed, whole) and resumed.misfit == whole.misfit and resumed.free_loss == whole.free_loss
-    assert same(whole, run(problem, **options, model=make_model(threads=2)))
+    assert same(whole, run(problem, **options, model=model_of(threads=2)))
     for name, value, text in (
         ("s_0", "tied", "'free'"),
         ("free_fraction", 0.2, "0.1"),
@@ -185,7 +164,7 @@ def test_a_checkpoint_without_settings_is_one_of_the_plain_recipe(problem, tmp_p
 def test_seed_and_threads(problem):
     first = run(problem, learning_rate=0.3)
     assert same(first, run(problem, learning_rate=0.3))
-    assert same(first, run(problem, learning_rate=0.3, model=make_model(threads=2)))
+    assert same(first, run(problem, learning_rate=0.3, model=model_of(threads=2)))
     assert not same(first, run(problem, learning_rate=0.3, seed=1))
 
 
@@ -266,7 +245,7 @@ def test_bad_checkpoints_are_named(problem, tmp_path):
     with pytest.raises(ValueError, match="seed: expected 0, that of the checkpoint .*, got 3"):
         run(problem, checkpoint=path, resume=True, seed=3)
     with pytest.raises(ValueError, match="checkpoint: expected shape .* and dtype complex64, got"):
-        run(problem, checkpoint=path, resume=True, model=make_model(size=18), support=None)
+        run(problem, checkpoint=path, resume=True, model=model_of(size=18), support=None)
     path.write_bytes(b"no HDF5")
     with pytest.raises(ValueError, match="checkpoint: expected a checkpoint of pendel.reconstruct, got"):
         run(problem, checkpoint=path, resume=True)
@@ -277,11 +256,6 @@ def test_bad_checkpoints_are_named(problem, tmp_path):
 
 
 def test_a_run_that_blows_up_says_so(problem):
-    class Broken(Model):
-        def evaluate(self, *args, **kwargs):
-            return super().evaluate(*args, **kwargs)._replace(loss=np.nan)
-
-    broken = make_model()
-    broken.__class__ = Broken
+    broken = with_loss(model_of(), np.nan)
     with pytest.raises(RuntimeError, match="the loss became nan in epoch 1; try a smaller learning_rate"):
         run(problem, model=broken)

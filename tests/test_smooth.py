@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-from cube import QUIET, central, make_problem
+from cube import QUIET, central
 from pendel import photon_weight, polish
 from pendel.fit.evidence import Perfection
 from scipy import fft, ndimage
 
 F = 50.0  # of `pendel.fit.evidence`: information per voxel
-
-
-@pytest.fixture(scope="module")
-def problem():
-    return make_problem()
 
 
 def drawn(rng, shape, precision, kappa):
@@ -28,9 +23,9 @@ def bends(shape):
 
 
 @pytest.mark.parametrize("term", ("roughness", "unevenness"))
-def test_terms_and_their_gradients(problem, rng, term):
-    function = getattr(Perfection(problem.truth, problem.tight, (1.0, 1.3, 0.8), 0.9), term)
-    S, direction = (rng.normal(size=problem.truth.shape + (2,)).view(complex)[..., 0] for _ in range(2))
+def test_terms_and_their_gradients(gold_cube, rng, term):
+    function = getattr(Perfection(gold_cube.truth, gold_cube.tight, (1.0, 1.3, 0.8), 0.9), term)
+    S, direction = (rng.normal(size=gold_cube.truth.shape + (2,)).view(complex)[..., 0] for _ in range(2))
     precision = rng.random(S.shape) if term == "roughness" else 0.7
     value, adj = function(S, precision)
     assert value > 0
@@ -69,9 +64,9 @@ def test_most_probable_precisions_are_those_drawn_from(rng):
         assert Perfection(S, inside).most_probable(S, counts)[1] == pytest.approx(precision, rel=0.1)
 
 
-def test_most_probable_of_what_does_not_deviate(problem):
-    body = problem.tight.astype(complex)
-    found, alpha = Perfection(body, problem.tight).most_probable(body, 1e6)
+def test_most_probable_of_what_does_not_deviate(gold_cube):
+    body = gold_cube.tight.astype(complex)
+    found, alpha = Perfection(body, gold_cube.tight).most_probable(body, 1e6)
     assert not found.any() and alpha == 0.0
     thin = np.zeros((9, 9, 9), complex)
     thin[4, 4, 4] = 0.5
@@ -88,12 +83,12 @@ def test_smoothness_is_judged_place_by_place(rng):
     assert np.exp(np.log(right).mean()) > 10 * np.exp(np.log(left).mean())
 
 
-def test_evidence_helps_few_photons(problem):
-    data = problem.data(photons=300)
-    weight = photon_weight(problem.model, data, support=problem.tight)
+def test_evidence_helps_few_photons(gold_cube):
+    data = gold_cube.data(photons=300)
+    weight = photon_weight(gold_cube.model, data, support=gold_cube.tight)
     options = {
-        "start": problem.truth,
-        "support": problem.tight,
+        "start": gold_cube.truth,
+        "support": gold_cube.tight,
         "iterations": (0, 30),
         "trim": None,
         "likelihood": "poisson",
@@ -103,25 +98,25 @@ def test_evidence_helps_few_photons(problem):
         "atv_weight": weight,
         **QUIET,
     }
-    varied = polish(problem.model, data, None, rounds=3, **options)
-    even = polish(problem.model, data, None, rounds=3, smoothness="evidence", uniformity="evidence", **options)
-    inner = ndimage.binary_erosion(problem.body > 0.999)
+    varied = polish(gold_cube.model, data, None, rounds=3, **options)
+    even = polish(gold_cube.model, data, None, rounds=3, smoothness="evidence", uniformity="evidence", **options)
+    inner = ndimage.binary_erosion(gold_cube.body > 0.999)
 
     def spread(S):
         return np.abs(S[inner]).std() / np.abs(S[inner]).mean()
 
-    assert problem.error(even.S) < 0.8 * problem.error(varied.S)
+    assert gold_cube.error(even.S) < 0.8 * gold_cube.error(varied.S)
     assert spread(even.S) < 0.8 * spread(varied.S)
     assert even.loss[-1] < even.loss[0]
     # a number is taken as it is
-    stiff = polish(problem.model, data, None, rounds=1, smoothness=1e5, **options)
-    begun = Perfection(problem.truth, problem.tight).roughness(problem.truth)[0]
-    assert Perfection(stiff.S, problem.tight).roughness(stiff.S)[0] < 0.3 * begun
+    stiff = polish(gold_cube.model, data, None, rounds=1, smoothness=1e5, **options)
+    begun = Perfection(gold_cube.truth, gold_cube.tight).roughness(gold_cube.truth)[0]
+    assert Perfection(stiff.S, gold_cube.tight).roughness(stiff.S)[0] < 0.3 * begun
 
 
 @pytest.mark.parametrize("name", ("smoothness", "uniformity"))
-def test_refused(problem, name):
+def test_refused(gold_cube, name):
     with pytest.raises(ValueError, match=f"{name}: expected"):
-        polish(problem.model, problem.data(), None, problem.truth, **{name: -1})
+        polish(gold_cube.model, gold_cube.data(), None, gold_cube.truth, **{name: -1})
     with pytest.raises(TypeError, match=f"{name}: expected"):
-        polish(problem.model, problem.data(), None, problem.truth, **{name: "much"})
+        polish(gold_cube.model, gold_cube.data(), None, gold_cube.truth, **{name: "much"})

@@ -4,13 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cube import QUIET, make_model
-from pendel import Crystal, Experiment, Model, compare, multiscale, phantom
+from cube import AU, QUIET, make_model
+from pendel import Experiment, Model, compare, multiscale, phantom
 from pendel.app import demo
 from pendel.recipes.thick_crystals import HOME, SIZES, WAIT, extinction_length, search_solid, solid, thick
 from scipy import ndimage
-
-AU = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
 
 
 def thick_model(n=32, edge=2.6e-6, polarization=("sigma",), **options):

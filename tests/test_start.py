@@ -2,35 +2,20 @@
 
 import numpy as np
 import pytest
-from pendel import Crystal, Experiment, Model, compare, kinematic, kinematic_start, phantom
-from pendel.experiment import rotation
+from cube import bright_frames, make_model, strained
+from pendel import Model, compare, kinematic, kinematic_start
 from pendel.recipes.trials import box_for, phase
 
-EDGE = 0.8e-6
 ITERATIONS = 300
 
 
 @pytest.fixture(scope="module")
 def problem():
     """(model, truth, data): a strained gold cube of 0.8 um, whose absorption and refraction tell it from its twin."""
-    size, two_theta, wavelength, pixel_size = 24, np.deg2rad(44.76), 1.5498e-10, 55e-6
-    experiment = Experiment(
-        wavelength=wavelength,
-        distance=1.9 * EDGE * pixel_size / wavelength,
-        pixel_size=pixel_size,
-        detector_shape=(size, size),
-        arm=(("y+", two_theta),),
-        rocking_angles=np.deg2rad(0.4 / 64) * (np.arange(size) - size // 2),
-    )
-    crystal = Crystal(-9.407e-5 + 8.4962e-6j, 5.2548e-5 - 5.9889e-6j)
-    voxel = experiment.suggest_voxel()
-    model = Model(experiment, crystal, (size,) * 3, voxel, polarization={"sigma": 1.0}, threads=2)
-    grid = model.shape, model.voxel
-    body = phantom.cube(*grid, EDGE, rotation((1, 1, 0.5), 0.6))
-    places = np.array([(0.3, 0.2, -0.25), (-0.1, 0.35, 0.2), (0.15, -0.3, 0.3)]) * EDGE
-    truth = phantom.crystal_function(body, phantom.bumps(*grid, places, np.full(3, 0.25) * EDGE, [1.5, 1.2, 1.4]))
-    data = model.intensities(truth)
-    return model, truth, data * np.float32(1e6 / data.max())
+    model = make_model(size=24, off=0.0)
+    places = [(0.3, 0.2, -0.25), (-0.1, 0.35, 0.2), (0.15, -0.3, 0.3)]
+    truth = strained(model, places, np.full(3, 0.25), [1.5, 1.2, 1.4])[1]
+    return model, truth, bright_frames(model, truth)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -122,7 +122,7 @@ def _simulate(args):
     path = _output(args, made)
     model = simulate.model_of(made)
     S = simulate.crystal_function(made, model)
-    frames = host(model.intensities(model._engine.upload(S)))
+    frames = host(model.intensities(model.engine.upload(S)))
     data, scale = simulate.counts(frames, made.simulate.photons, made.simulate.seed)
     simulate.write(path, model, data, S, scale, made.crystal_keys.name, {"config": made.text})
     _say(_grid(model))

@@ -28,7 +28,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     """
     experiment, crystal = model.experiment, model.crystal
     dq = None if result.angle_offsets is None else dq_at(experiment, result.angle_offsets)[0]
-    S, s_0, dq, flux = (model._engine.upload(a) for a in (result.S, result.s_0, dq, result.flux))
+    S, s_0, dq, flux = (model.engine.upload(a) for a in (result.S, result.s_0, dq, result.flux))
     modelled = host(model.intensities(S, None, s_0, dq=dq, flux=flux)) * np.float32(result.scale)
     if result.background:
         modelled += np.float32(result.background)

@@ -55,6 +55,13 @@ def integer(name: str, value, *, at_least: int | None = None) -> int:
     return int(value)
 
 
+def flag(name: str, value) -> bool:
+    """Return ``value`` as a bool, or raise TypeError naming it."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected true or false, got {describe(value)}")
+    return bool(value)
+
+
 def complex_number(name: str, value) -> complex:
     """Return ``value`` as a finite complex, or raise naming it."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Complex, np.number)):

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 
 from ..base import checks
-from .engines import Cpu, available_threads
+from .cpu_engine import Cpu, available_threads
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4
@@ -79,7 +79,7 @@ class FarField:
     centre_offset : (drow, dcol), pixels, any real numbers.
     dtype : "complex64" or "complex128" of both sides; phases are always computed in double.
     workers : threads, None for all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it.
-    engine : of a `TakagiTaupin`, where the arrays and the FFT are to be, see `pendel.operator.engines`; None: NumPy
+    engine : of a `TakagiTaupin`, where the arrays and the FFT are to be, see `pendel.operator.engine`; None: NumPy
         and SciPy.
 
     What is not zero in the exit field must stay within the field of view when it is turned, and a detector pixel
