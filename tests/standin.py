@@ -31,8 +31,8 @@ def _ufunc(name):
     return call
 
 
-def _functions(empty):
-    """Functions of CuPy, by name; ``empty`` makes guarded arrays."""
+def _creation(empty):
+    """CuPy's functions that make arrays, by name; ``empty`` makes guarded ones."""
 
     def like(a, dtype):
         return empty(a.shape, a.dtype if dtype is None else dtype)
@@ -72,6 +72,12 @@ def _functions(empty):
     def arange(start, stop=None, step=1, dtype=None):
         return ndarray(np.arange(start, dtype=dtype) if stop is None else np.arange(start, stop, step, dtype))
 
+    return {name: value for name, value in locals().items() if name not in ("like", "filled")}
+
+
+def _functions():
+    """CuPy's functions of arrays, by name."""
+
     def where(condition, x=None, y=None):
         assert isinstance(condition, ndarray) and x is not None and y is not None
         return ndarray(np.where(condition._bare, bare(x), bare(y)))
@@ -110,7 +116,7 @@ def _functions(empty):
         count("to the host", 1)
         return ndarray(np.bincount(x._bare, minlength=minlength or 0))
 
-    return {name: value for name, value in locals().items() if name not in ("like", "filled")}
+    return locals()
 
 
 def _fft(name):
@@ -169,7 +175,7 @@ class Standin(Emulated):
 
         cupy = types.ModuleType("cupy")
         cupy.ndarray, cupy.uint8, cupy.ElementwiseKernel = ndarray, np.uint8, ElementwiseKernel
-        for name, function in ({n: _ufunc(n) for n in UFUNCS} | _functions(empty)).items():
+        for name, function in ({n: _ufunc(n) for n in UFUNCS} | _creation(empty) | _functions()).items():
             setattr(cupy, name, function)
 
         stream = types.SimpleNamespace(ptr=0)

@@ -9,6 +9,7 @@ import pendel
 import pytest
 from emulated import Emulated, install
 from faults import FAULTS
+from pendel.operator.cuda_engine import Cuda
 
 # nz, ny, nx, frames, pixels per layer: one row, one column, one layer, one frame; odd sizes; more columns than a warp;
 # E_0 crossing the whole box in one layer (pixels >= nx); several groups of frames, more than one of them per block.
@@ -57,6 +58,18 @@ def compare(device, cpu, relative, tolerance):
             assert np.max(np.abs(device[name]), initial=0) < tolerance, name
         else:
             assert relative(device[name], cpu[name]) < tolerance, name
+
+
+def assert_same_bits_in_any_order(engine, op, p, orders):
+    """Of threads and blocks, ``orders`` of them tried."""
+    results = []
+    for seed in range(orders):
+        engine.seed(seed)
+        results.append(outputs(op, p, engine.cupy, p.s_0.astype("float32"), p.incident.astype("complex64")))
+    engine.seed(0)
+    for other in results[1:]:
+        for name in results[0]:
+            np.testing.assert_array_equal(results[0][name], other[name], strict=True)
 
 
 def caught(planted, name, run, relative, tolerance):
@@ -128,14 +141,7 @@ def test_every_radix_of_the_row_fft(engine, problem, gold, operator_of, relative
 def test_the_order_of_threads_and_blocks_does_not_change_a_bit(engine, problem, asymmetric, operator_of, size):
     *shape, frames, pixels = size
     p = problem(tuple(shape), asymmetric, frames, "shift" if isinstance(pixels, int) else "fourier", pixels)
-    op, results = operator_of(p, "complex64", device="cuda"), []
-    for seed in range(4):
-        engine.seed(seed)
-        results.append(outputs(op, p, engine.cupy, p.s_0.astype("float32"), p.incident.astype("complex64")))
-    engine.seed(0)
-    for other in results[1:]:
-        for name in results[0]:
-            np.testing.assert_array_equal(results[0][name], other[name], strict=True)
+    assert_same_bits_in_any_order(engine, operator_of(p, "complex64", device="cuda"), p, orders=4)
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if FAULTS[name][3] in ("shift", "fourier")])
@@ -227,8 +233,11 @@ def test_state_and_memory_of_the_device(engine, problem, gold, operator_of):
 def test_where_rows_do_not_fit_on_chip_the_march_is_layer_by_layer(
     built, problem, operator_of, asymmetric, relative, monkeypatch
 ):
-    monkeypatch.setattr(emulated.Device, "attributes", {"MaxSharedMemoryPerBlockOptin": 99 << 10})
     with install(Emulated(built)) as small:
+        limit = small.module.FUSED_SHARED
+        for bytes_of_a_block, unfused in ((limit, False), (limit - 1, True)):
+            monkeypatch.setattr(emulated.Device, "attributes", {"MaxSharedMemoryPerBlockOptin": bytes_of_a_block})
+            assert Cuda(0).unfused == unfused
         before = small.transforms()
         p = problem((5, 2, 9), asymmetric, n=3, transport="fourier")
         compare(*both(small, operator_of, p, "complex128"), relative, 1e-12)

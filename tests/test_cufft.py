@@ -9,7 +9,7 @@ import pendel
 import pytest
 from emulated import Emulated, install
 from faults import FAULTS
-from test_cuda import both, caught, compare, outputs, scheduled
+from test_cuda import assert_same_bits_in_any_order, both, caught, compare, scheduled
 
 # What is marched: the pixels per layer, what makes the operator, and how the engine is to march.
 UNFUSED = {"unfused": True}
@@ -126,14 +126,8 @@ def test_fused_and_unfused_march_agree(engine, problem, asymmetric, operator_of,
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_threads_and_blocks_does_not_change_a_bit(engine, make, operator_of, kind):
     p = make(kind, (4, 2, 40), 9)
-    op, results = scheduled(operator_of(p, "complex64", device="cuda"), **KINDS[kind][2], chunk=5), []
-    for seed in range(3):
-        engine.seed(seed)
-        results.append(outputs(op, p, engine.cupy, p.s_0.astype("float32"), p.incident.astype("complex64")))
-    engine.seed(0)
-    for other in results[1:]:
-        for name in results[0]:
-            np.testing.assert_array_equal(results[0][name], other[name], strict=True)
+    op = scheduled(operator_of(p, "complex64", device="cuda"), **KINDS[kind][2], chunk=5)
+    assert_same_bits_in_any_order(engine, op, p, orders=3)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "etd2rk"])  # which reverses nothing
@@ -163,7 +157,7 @@ def test_workspace_is_bounded(engine, make, operator_of):
 
 def test_plans_are_kept_and_no_more_of_them_than_a_few(emulated, make, operator_of):
     p = make("etd2rk", (1, 1, 1), 2)
-    for ny in range(1, 19):
+    for ny in range(101, 119):  # of no other test in this process
         op = operator_of(p, device="cuda", shape=(1, ny, 1))
         S, before = emulated.cupy.asarray(np.ones((1, ny, 1), complex)), emulated.plans_made()
         for _ in range(2):

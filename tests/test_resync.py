@@ -156,25 +156,26 @@ def test_memory_counts_the_stored_layers(make, operator_of, asymmetric):
 
 
 # What runs on CUDA, and how the engine is to march.
-CUDA = [(*march, {}) for march in MARCHES] + [("k_h", t, {"unfused": True, "chunk": 4}) for t in ("shift", "fourier")]
+CUDA = [(march, {}) for march in MARCHES]
+CUDA += [(("k_h", transport), {"unfused": True, "chunk": 4}) for transport in ("shift", "fourier")]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("march", CUDA)
-def test_cuda_is_the_cpu(engine, make, operator_of, relative, tolerance, asymmetric, rng, march, dtype):
-    orientation, transport, schedule = march
+@pytest.mark.parametrize("scheduled_march", CUDA, ids=str)
+def test_cuda_is_the_cpu(engine, make, operator_of, relative, tolerance, asymmetric, rng, scheduled_march, dtype):
+    march, schedule = scheduled_march
     for resync, shape, n in ((1, (5, 1, 7), 3), (3, (9, 2, 37), 9), (4, (8, 2, 5), 17), (9, (8, 1, 3), 2)):
-        p = make(orientation, transport, shape, asymmetric, n)
+        p = make(*march, shape, asymmetric, n)
         support = rng.uniform(size=shape) < 0.8
         device, cpu = both(engine, operator_of, p, dtype, p.s_0, p.incident, support, schedule, resync=resync)
         compare(device, cpu, relative, tolerance[dtype])
         assert ("layers" in cpu) == (resync < 9)
 
 
-@pytest.mark.parametrize("orientation, transport, schedule", CUDA)
-def test_cuda_rescues_too(engine, make, operator_of, relative, gold, orientation, transport, schedule):
+@pytest.mark.parametrize("march, schedule", CUDA, ids=str)
+def test_cuda_rescues_too(engine, make, operator_of, relative, gold, march, schedule):
     strong = gold | {k: 100 * gold[k] for k in ("chi_0", "chi_h")}
-    p = make(orientation, transport, (36, 1, 15), strong, 9, {"shift": 1, "fourier": 0.83}[transport], 48e-9)
+    p = make(*march, (36, 1, 15), strong, 9, {"shift": 1, "fourier": 0.83}[march[1]], 48e-9)
     xp, results = engine.cupy, {}
     for resync in (None, 2):
         op = scheduled(operator_of(p, "complex64", device="cuda", resync=resync), **schedule)

@@ -158,7 +158,6 @@ def _body(config, experiment):
 def write(path, model, data, S, scale, name="", extra=None) -> None:
     """Write simulated frames as CXI; the crystal (``truth``), its voxel and the scale are in the scan's metadata."""
     experiment = model.experiment
-    arm, rocking_axis = (experiment._arguments[key] for key in ("arm", "rocking_axis"))
     io.write_scan(
         path,
         data,
@@ -166,8 +165,8 @@ def write(path, model, data, S, scale, name="", extra=None) -> None:
         pixel_size=experiment.pixel_size,
         energy=experiment.energy,
         rocking_angles=experiment.rocking_angles,
-        rocking_axis=rocking_axis,
-        arm=arm,
+        rocking_axis=experiment.arguments["rocking_axis"],  # by its name
+        arm=experiment.arm,
         centre=experiment.centre,
         name=name,
         extra={"truth": S, "voxel": np.array(model.voxel), "scale": scale} | (extra or {}),

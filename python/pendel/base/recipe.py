@@ -61,6 +61,17 @@ def flag(name, value):
     return checks.flag(name, value)
 
 
+def recipe_of(kind):
+    """Check of a `Recipe` of a kind."""
+
+    def check_recipe(name, value):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected a {kind.__name__}, got {checks.describe(value)}")
+        return value
+
+    return check_recipe
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Base of all recipes: fields are checked where the object is made, and errors name them."""

@@ -33,8 +33,8 @@ class Turns:
     """(1) and (2) of an experiment; ``upload`` brings its angles and axes to where the offsets are."""
 
     def __init__(self, experiment, upload=np.asarray):
-        first = np.cross(experiment._rocking_axis, experiment.h)
-        second = np.cross(experiment._rocking_axis, first)
+        first = np.cross(experiment.rocking_axis, experiment.h)
+        second = np.cross(experiment.rocking_axis, first)
         self.angles, self.centre = upload(experiment.rocking_angles), experiment.centre_angle
         self.axes = [upload(a) for a in (first, second, experiment.frame.T)]
 

@@ -4,9 +4,9 @@ A voxel is inside the crystal where its amplitude exceeds a level times the ampl
 which full amplitude depends on what is asked, and `body` and `reference_amplitude` have both as parameters:
 
     level       reference                       used by
-    0.5         median of those > 0.3 maximum   `recipes.coarse_to_fine.sharpen`: no support, most of the box is empty
+    0.5         median of those > 0.3 maximum   `recipes.levels.sharpen`: no support, and most of the box is empty
     0.5, 0.25   the same, in the support        `fit.evidence.Perfection`: the support may be wider than the crystal
-    0.5         median in the support           `fit.polishing`, blurred: the support fits the crystal
+    0.5         median in the support           `fit.priors.bulk_of`, blurred: the support fits the crystal
     0.5         0.8-quantile in the support     `recipes.thick_crystals.solid`, blurred: much of it may be empty or dim
     threshold   maximum, or a quantile of       `shrink_wrap`, blurred, lower levels: it has to hold the whole
                 those > 0.1 maximum             crystal; a quantile is not moved by one hot voxel
@@ -75,9 +75,7 @@ def body(amplitude, level: float, reference: str | float = "median", *, support=
 
 
 def core(inside, depth: int):
-    """Voxels of ``inside``, bool (nz, ny, nx), that are ``depth`` voxels or more, or as far as leaves any, below its
-    surface.
-    """
+    """Voxels of ``inside``, bool (nz, ny, nx), below ``depth`` voxels of surface, or as many as leave any."""
     for _ in range(depth):
         smaller = scipy_module("ndimage", module(inside)).binary_erosion(inside)
         if not smaller.any():

@@ -19,10 +19,6 @@ class Cpu:
     xp = np
     reads_values = True
 
-    @property
-    def looks(self) -> bool:  # until model/ uses the new name
-        return self.reads_values
-
     def here(self) -> contextlib.nullcontext:
         return contextlib.nullcontext()
 

@@ -48,10 +48,6 @@ class Cuda:
         self.unfused = self.here().attributes["MaxSharedMemoryPerBlockOptin"] < self._cuda.FUSED_SHARED
         self.chunk = 0
 
-    @property
-    def looks(self) -> bool:  # until model/ uses the new name
-        return self.reads_values
-
     def here(self) -> AbstractContextManager:
         return self.xp.cuda.Device(self.index)
 

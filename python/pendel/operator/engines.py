@@ -33,8 +33,7 @@ def on_device(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def run(self, *args, **kwargs):
-        engine = self.engine if hasattr(self, "engine") else self._engine  # until model/ uses the new name
-        with engine.here():
+        with self.engine.here():
             return method(self, *args, **kwargs)
 
     return run

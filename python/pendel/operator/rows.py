@@ -104,13 +104,13 @@ class IncidentRows:
     def extend_adj(self, adj_row: Array) -> Array:
         """Complex (ny, nx) of (ny, places), a row for a given field or for the plane wave."""
         # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
-        box, outside, left, right = self._continuation_there(adj_row.shape[1])
+        box, outside, left, right = self._uploaded_continuation(adj_row.shape[1])
         adj_incident = adj_row[:, box].copy()
         adj_incident[:, 0] += (adj_row[:, outside] * left).sum(axis=1)
         adj_incident[:, -1] += (adj_row[:, outside] * right).sum(axis=1)
         return adj_incident
 
-    def _continuation_there(self, length: int) -> Continuation:
+    def _uploaded_continuation(self, length: int) -> Continuation:
         """`RowGeometry.continuation` with weights of real_dtype on the engine, uploaded once."""
         if length not in self._uploaded:
             found = self.geometry.continuation(length)

@@ -152,18 +152,6 @@ class TakagiTaupin:
             f"threads={self.threads})"
         )
 
-    @property
-    def _engine(self):  # until model/ uses the new name
-        return self.engine
-
-    @property
-    def _real(self):  # until model/ uses the new name
-        return self.real_dtype
-
-    @property
-    def _layers_shape(self):  # until model/ uses the new name
-        return self.layers_shape
-
     def _row_geometry(self) -> RowGeometry:
         nz, _, nx = self.shape
         return RowGeometry(

@@ -24,6 +24,7 @@ from ..base.recipe import (
     maybe,
     number,
     option,
+    recipe_of,
     refuse_unknown,
     with_keywords_of,
 )
@@ -36,6 +37,7 @@ from .levels import levels_of, resample, sharpen
 from .polisher import NO_NOISE, Polisher, data_recipe
 from .searches import Search
 from .starts import ALONE, BLIND, STARTS, Given
+from .thick_crystals import SOLID, SolidRecipe
 
 SOME_PHASE = 0.02  # |S| of a finer level's start above which a voxel is in its support, which is then one wider
 SEEDS = "bench/paper.py A --size small --start flat, seeds 0 to 9: ten of ten"
@@ -111,9 +113,8 @@ class MultiscaleRecipe(Recipe):
         "of the searches between which a crystal is made solid.",
         set_by="bench/paper.py C, one extinction length: 0.0018 rad",
     )
-    solid_part: int = option(
-        4, integer(at_least=1), "each of these has this part of the steps.", set_by="as solid_rate"
-    )
+    solid_part: int = option(4, integer(at_least=1), "each of these has this part of the steps.")
+    solid: SolidRecipe = option(SOLID, recipe_of(SolidRecipe), 'how "solid" goes from search to search.')
 
 
 @with_keywords_of(MultiscaleRecipe, NO_NOISE)

@@ -99,4 +99,4 @@ class Search:
             what, pace = ("slow", {}) if start is None else (f"start {start + 1}", quick)
             return self.run(S, support, f"{what}, shape {cycle + 1}, ", seed=recipe.seed + cycle, **pace)
 
-        return search_solid(self.level.model, search, support, recipe.starts)
+        return search_solid(self.level.model, search, support, recipe.starts, recipe.solid)
