@@ -26,11 +26,11 @@ def matrices(S, s_0, medium):
 
 class Sweep:
     def __init__(self, plan, D):
-        self.nz, _, self.nx = plan["shape"]
-        self.N, self.m, self.medium = plan["row_length"], plan["shift"], plan["medium"]
-        D, dz = np.asarray(D, np.float64), plan["voxel"][0]
+        self.nz, _, self.nx = plan.shape
+        self.N, self.m, self.medium = plan.row_length, plan.shift, plan.medium
+        D, dz = np.asarray(D, np.float64), plan.voxel[0]
         self.layer, self.half = (np.exp(-1j * D * dz * n).astype("complex64")[:, None, None] for n in (1, 0.5))
-        self.phase = np.exp(-2j * np.pi * np.fft.fftfreq(self.N) * plan["pixels"]).astype("complex64")
+        self.phase = np.exp(-2j * np.pi * np.fft.fftfreq(self.N) * plan.pixels_per_layer).astype("complex64")
 
     def window(self, E_0, z):
         return lax.dynamic_slice_in_dim(E_0, self.m * (self.nz - 1 - z), self.nx, -1)
@@ -96,7 +96,7 @@ class Gradient:
 
     def __init__(self, plan, D, rows, way):
         sweep = Sweep(plan, D)
-        self.ny, self.rows = plan["shape"][1], rows
+        self.ny, self.rows = plan.shape[1], rows
 
         def forward(S, s_0):
             return WAYS[way](sweep, matrices(S, s_0, sweep.medium))

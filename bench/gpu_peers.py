@@ -54,7 +54,7 @@ class Eager:
 
     def check(self, variant):
         def gradient(op, S, s_0, dq, adj_E_h):
-            return [a.cpu().numpy() for a in self._epoch(*self._inputs(S, s_0, dq, adj_E_h), op._plan, 1)]
+            return [a.cpu().numpy() for a in self._epoch(*self._inputs(S, s_0, dq, adj_E_h), op.plan, 1)]
 
         return common.check(gradient)
 
@@ -78,9 +78,9 @@ class Eager:
         def forward():
             with self.torch.no_grad():
                 for first in range(0, op.shape[1], rows):
-                    self.peers.forward(S, s_0, D, op._plan, slice(first, first + rows))
+                    self.peers.forward(S, s_0, D, op.plan, slice(first, first + rows))
 
-        return {"forward": forward, "epoch": lambda: self._epoch(S, s_0, D, adj, op._plan, rows)}
+        return {"forward": forward, "epoch": lambda: self._epoch(S, s_0, D, adj, op.plan, rows)}
 
     def inputs(self, op, frames):
         return self._inputs(*common.problem(op, frames))
@@ -132,7 +132,7 @@ class Best(Eager):
     def _checked(self, variant, choice):
         def gradient(op, S, s_0, dq, adj_E_h):
             inputs, rows = self._inputs(S, s_0, dq, adj_E_h), 1 if op.transport == "shift" else op.shape[1]
-            run = self.best.Gradient(op._plan, inputs[2], rows, self.device, self.kernels[variant](**choice))
+            run = self.best.Gradient(op.plan, inputs[2], rows, self.device, self.kernels[variant](**choice))
             out = (self.torch.empty_like(inputs[3]), self.torch.empty_like(inputs[0]))
             return [a.cpu().numpy() for a in run(inputs[0], inputs[1], inputs[3], out)]
 
@@ -146,7 +146,7 @@ class Best(Eager):
         return need < 0.7 * self.torch.cuda.mem_get_info()[0]
 
     def prepare(self, variant, op, inputs, rows):
-        choice, run = self._run(variant, op._plan, inputs, rows)
+        choice, run = self._run(variant, op.plan, inputs, rows)
         self.settings = choice
         return {"forward": lambda: run("forward"), "epoch": lambda: run("epoch")}
 
@@ -170,7 +170,7 @@ class Jax:
 
     def check(self, variant):
         def gradient(op, S, s_0, dq, adj_E_h):
-            run = self.gpu_jax.Gradient(op._plan, dq[:, 2], 1, variant)
+            run = self.gpu_jax.Gradient(op.plan, dq[:, 2], 1, variant)
             done = run(run.chunks(S, s_0, adj_E_h))
             return [np.concatenate(parts, 1) for parts in zip(*done, strict=True)]
 
@@ -188,7 +188,7 @@ class Jax:
 
     def prepare(self, variant, op, inputs, rows):
         S, s_0, dq, adj = inputs
-        run = self.gpu_jax.Gradient(op._plan, dq[:, 2], rows, variant)
+        run = self.gpu_jax.Gradient(op.plan, dq[:, 2], rows, variant)
         chunks = run.chunks(S, s_0, adj)
         wait = self.jax.block_until_ready
         return {name: lambda name=name: wait(run(chunks, name)) for name in ("forward", "epoch")}

@@ -13,6 +13,7 @@
 """
 
 import argparse
+import dataclasses
 import importlib
 import sys
 import tempfile
@@ -24,7 +25,8 @@ import gpu_driver
 import numpy as np
 import pendel
 from gpu_common import Skip
-from pendel.operator import engines
+from pendel.operator import cuda_engine
+from pendel.operator.plan import Launch
 
 # What the engine marches layer by layer: the fused kernels' own two cases (what fusing gains), and what has no others.
 UNFUSED = {
@@ -42,7 +44,7 @@ def load_cufft(cuda, memory):
         cuda.load_cufft(cuda.__file__)
         return
     try:
-        engines.load_cufft(cuda)
+        cuda_engine.load_cufft(cuda)
     except RuntimeError as error:
         raise Skip(str(error)) from None
 
@@ -52,12 +54,12 @@ class Kernels:
 
     def __init__(self, cuda, memory, op, frames, inputs, without_fusion=False, chunk=0):
         S, s_0, dq, adj_E_h = inputs
-        self.cuda, self.memory, self.single = cuda, memory, op.dtype == np.complex64
+        self.cuda, self.memory = cuda, memory
         nz, ny, nx = op.shape
         real = s_0.dtype
-        self.plan = op._plan | {"unfused": without_fusion, "chunk": chunk}
-        self.plan |= {"frames": frames, "device": 0, "stream": None, "workspace": None}
-        if cuda.needs_cufft(self.plan, self.single, True):
+        launch = Launch(device=0, unfused=without_fusion, chunk=chunk)
+        plan = dataclasses.replace(op.plan, frames=frames, launch=launch)
+        if cuda.needs_cufft(plan, adjoint=True):
             load_cufft(cuda, memory)
         self.given = {"dq": dq, "S": S, "s_0": s_0}
         self.given = {name: memory.upload(a) for name, a in self.given.items()} | {"incident": None}
@@ -74,17 +76,15 @@ class Kernels:
             "adj_dq": memory.empty((ny, frames, 3), np.float64),
             "drift": memory.upload(np.zeros(ny)),
         }
-        self.workspace = max(cuda.workspace(self.plan, self.single, adjoint) for adjoint in (False, True))
-        self.plan["workspace"] = memory.empty(self.workspace, np.uint8)
+        self.workspace = max(cuda.workspace(plan, adjoint) for adjoint in (False, True))
+        launch = dataclasses.replace(launch, workspace=memory.empty(self.workspace, np.uint8))
+        self.plan = dataclasses.replace(plan, launch=launch)
 
     def forward(self):
-        self.cuda.forward(plan=self.plan, **self.given, **self.state, single=self.single)
+        self.cuda.forward(self.plan, **self.given, **self.state)
 
     def adjoint(self):
-        self.cuda.adjoint(
-            plan=self.plan, **self.given, support=None, **self.state, adj_E_h=self.adj_E_h, **self.out,
-            entrance_E_0=None, entrance_G=None, single=self.single,
-        )  # fmt: skip
+        self.cuda.adjoint(self.plan, **self.given, **self.state, adj_E_h=self.adj_E_h, **self.out)
 
     def epoch(self):
         self.forward(), self.adjoint()

@@ -73,13 +73,13 @@ class Sweep:
     """The march through all layers for given constants, and its reversal."""
 
     def __init__(self, plan, D, device, kernels, dtype=torch.complex64):
-        self.nz, _, self.nx = plan["shape"]
-        self.N, self.m, self.kernels = plan["row_length"], plan["shift"], kernels
-        dz = plan["voxel"][0]
+        self.nz, _, self.nx = plan.shape
+        self.N, self.m, self.kernels = plan.row_length, plan.shift, kernels
+        dz = plan.voxel[0]
         D = torch.as_tensor(D, dtype=torch.float64, device=device)
         self.layer, self.half = (torch.exp(-1j * D * dz * n).to(dtype) for n in (1, 0.5))
         q = torch.fft.fftfreq(self.N, dtype=torch.float64, device=device)
-        phase = torch.exp(-2j * math.pi * q * plan["pixels"]) / self.N
+        phase = torch.exp(-2j * math.pi * q * plan.pixels_per_layer) / self.N
         self.phase, self.phase_back = phase.to(dtype), phase.conj().resolve_conj().to(dtype)
 
     def _offset(self, z):
@@ -138,10 +138,10 @@ class Gradient:
     """(exit G, adj_S) of all rows, ``rows`` at a time; on a CUDA device each chunk is the replay of one graph."""
 
     def __init__(self, plan, D, rows, device, kernels):
-        nz, self.ny, nx = plan["shape"]
+        nz, self.ny, nx = plan.shape
         if self.ny % rows:
             raise ValueError(f"rows: expected a divisor of ny = {self.ny}, got {rows}")
-        self.rows, self.medium = rows, plan["medium"]
+        self.rows, self.medium = rows, plan.medium
         self.sweep = Sweep(plan, D, device, kernels)
         self.S = torch.zeros((nz, rows, nx), dtype=torch.complex64, device=device, requires_grad=True)
         self.s_0 = torch.zeros((nz, rows, nx), device=device)
@@ -188,12 +188,12 @@ class Gradient:
 
 def tuned(kernels, plan, frames, rows, device):
     """The settings of ``kernels`` that take layers forward and back in the least time, launches as in a graph."""
-    nz, _, nx = plan["shape"]
+    nz, _, nx = plan.shape
     choices = [c for c in kernels.CHOICES if c.get("parts", 1) * rows * -(-nx // c.get("tile", (1, nx))[1]) <= PROGRAMS]
     choices = choices or kernels.CHOICES[:1]
     if torch.device(device).type != "cuda" or len(choices) == 1:
         return choices[0]
-    E_0 = torch.ones((2, frames, rows, plan["row_length"]), dtype=torch.complex64, device=device)
+    E_0 = torch.ones((2, frames, rows, plan.row_length), dtype=torch.complex64, device=device)
     G, M = E_0[..., :nx].clone(), torch.zeros((4, nz, rows, nx), dtype=torch.complex64, device=device)
     M[0], M[3] = 1, 1
     layer = torch.ones(frames, dtype=torch.complex64, device=device)

@@ -68,10 +68,10 @@ def measure(code, transport, nz, frames):
         import torch
 
         S, s_0, D = torch.from_numpy(S), torch.from_numpy(s_0), torch.from_numpy(dq[:, 2])
-        peers.gradient(*map(torch.from_numpy, small[1:3]), D[:2], torch.ones((2, ROWS, NX)) + 0j, small[0]._plan, ROWS)
+        peers.gradient(*map(torch.from_numpy, small[1:3]), D[:2], torch.ones((2, ROWS, NX)) + 0j, small[0].plan, ROWS)
         before = peak()
         adj_G = torch.full((frames, ROWS, NX), 1 + 0j, dtype=torch.complex64)
-        gradient = peers.gradient(S, s_0, D, adj_G, op._plan, 1 if code == "torch_row" else ROWS)
+        gradient = peers.gradient(S, s_0, D, adj_G, op.plan, 1 if code == "torch_row" else ROWS)
         assert torch.isfinite(torch.view_as_real(gradient[1])).all()
     return peak() - before, pendel.estimate_memory(op, frames)
 

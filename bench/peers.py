@@ -24,32 +24,32 @@ def matrices(S, s_0, medium):
 def forward(S, s_0, D, plan, rows):
     """Exit G (frames, rows, nx) of the rows `rows`; S, s_0 (nz, ny, nx) torch tensors, D (frames,) detuning,
     all on one device."""
-    nz, _, nx = plan["shape"]
-    dz, _, dx = plan["voxel"]
-    m00, m01, m10, m11 = matrices(S[:, rows], s_0[:, rows], plan["medium"])
+    nz, _, nx = plan.shape
+    dz, _, dx = plan.voxel
+    m00, m01, m10, m11 = matrices(S[:, rows], s_0[:, rows], plan.medium)
     frames, ny, dtype = len(D), m00.shape[1], S.dtype
     device = S.device
     layer = torch.exp(-1j * D * dz).to(dtype)[:, None, None]
     half = torch.exp(-0.5j * D * dz).to(dtype)[:, None, None]
-    if plan["shift"]:
-        inflow = torch.ones((frames, ny, plan["shift"]), dtype=dtype, device=device)
+    if plan.shift:
+        inflow = torch.ones((frames, ny, plan.shift), dtype=dtype, device=device)
         E_0 = torch.ones((frames, ny, nx), dtype=dtype, device=device)
     else:
-        N = plan["row_length"]
+        N = plan.row_length
         q = torch.fft.fftfreq(N, dtype=torch.float64, device=device)
-        phase = torch.exp(-2j * math.pi * q * plan["pixels"]).to(dtype)
+        phase = torch.exp(-2j * math.pi * q * plan.pixels_per_layer).to(dtype)
         E_0 = torch.ones((frames, ny, N), dtype=dtype, device=device)
     G = None
     for k in range(nz):
-        inner = E_0 if plan["shift"] else E_0[..., :nx]
+        inner = E_0 if plan.shift else E_0[..., :nx]
         if G is None:
             E_in, G = m00[k] * inner, m10[k] * inner
         else:
             E_in, G = m00[k] * inner + m01[k] * G, m10[k] * inner + m11[k] * G
         if k + 1 < nz:
             G = layer * G
-            if plan["shift"]:
-                E_0 = torch.cat((inflow, E_in[..., : -plan["shift"]]), -1)
+            if plan.shift:
+                E_0 = torch.cat((inflow, E_in[..., : -plan.shift]), -1)
             else:
                 E_0 = torch.fft.ifft(torch.fft.fft(torch.cat((E_in, E_0[..., nx:]), -1)) * phase)
     return half * G
@@ -57,7 +57,7 @@ def forward(S, s_0, D, plan, rows):
 
 def gradient(S, s_0, D, adj_G, plan, chunk):
     """dL/dS by autograd, rows in chunks of `chunk`; returns (exit G, gradient)."""
-    ny = plan["shape"][1]
+    ny = plan.shape[1]
     S = S.clone().requires_grad_(True)
     out = []
     for first in range(0, ny, chunk):

@@ -45,16 +45,16 @@ def compare(transport, size, rows, frames, repeat):
         E_h, state = op.forward(S, dq, s_0, return_state=True)
         return op.adjoint(S, dq, adj, s_0, state=state).S
 
-    reference = peers.gradient(St, st, Dt, at, op._plan, 1)[1].numpy()
+    reference = peers.gradient(St, st, Dt, at, op.plan, 1)[1].numpy()
     difference = float(np.linalg.norm(pendel_gradient() - reference) / np.linalg.norm(reference))
     assert difference < 1e-3, difference
 
     chunks = [c for c in (1, 2, 4, 8, 16) if c <= rows]
-    chunk = min(chunks, key=lambda c: _seconds(lambda: peers.gradient(St, st, Dt, at, op._plan, c)))
+    chunk = min(chunks, key=lambda c: _seconds(lambda: peers.gradient(St, st, Dt, at, op.plan, c)))
     ours, theirs = [], []
     for _ in range(repeat):
         ours.append(_seconds(pendel_gradient))
-        theirs.append(_seconds(lambda: peers.gradient(St, st, Dt, at, op._plan, chunk)))
+        theirs.append(_seconds(lambda: peers.gradient(St, st, Dt, at, op.plan, chunk)))
     ns = 1e9 / points
     return {
         "transport": transport, "shape": list(op.shape), "frames": frames, "row_length": op.row_length,
@@ -73,7 +73,7 @@ def one_graph(transport, size, frames, repeat):
         op.adjoint(S, dq, adj, s_0, state=state)
 
     def torch_gradient():
-        peers.gradient(St, st, Dt, at, op._plan, size)
+        peers.gradient(St, st, Dt, at, op.plan, size)
 
     pendel_gradient(), torch_gradient()
     times = [(_seconds(pendel_gradient), _seconds(torch_gradient)) for _ in range(repeat)]

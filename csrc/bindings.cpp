@@ -1,6 +1,6 @@
-// The extension modules _core and, with PENDEL_CUDA, _cuda: their tables of names, and what turns Python's arguments
-// into Args. Arrays arrive checked by the Python operator; those on a device as their addresses. _core also chooses its
-// instruction set here.
+// The extension modules _core and, with PENDEL_CUDA, _cuda: what turns a Plan (python/pendel/operator/plan.py) and
+// arrays into Args, and the tables of names. Arrays arrive checked by the Python operator; those on a device as their
+// addresses. _core also chooses its instruction set here.
 #include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
 #if !defined(PENDEL_CUDA)
 #include "fft.h"
@@ -55,11 +56,15 @@ void forward_cpu(const Args& args, bool single) {
 void adjoint_cpu(const Args& args, bool single) {
   (single ? chosen().engine->adjoint_single : chosen().engine->adjoint_double)(args);
 }
+std::size_t workspace_cpu(const Args& args, bool single, bool adjoint) {
+  return (single ? chosen().engine->workspace_single : chosen().engine->workspace_double)(args, adjoint);
+}
 
 }  // namespace pendel
 #endif
 
 namespace py = pybind11;
+using pendel::Args;
 
 namespace {
 
@@ -69,64 +74,144 @@ void* output(const py::object& address) {
 }
 const void* input(const py::object& address) { return output(address); }
 const auto run_forward = pendel::forward_cuda, run_adjoint = pendel::adjoint_cuda;
+const auto run_workspace = pendel::workspace_cuda;
 #else
 const void* input(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).data(); }
 void* output(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).mutable_data(); }
 const auto run_forward = pendel::forward_cpu, run_adjoint = pendel::adjoint_cpu;
+const auto run_workspace = pendel::workspace_cpu;
 #endif
 
-pendel::Args plan(const py::dict& p) {
-  pendel::Args a{};
-  const auto shape = py::cast<std::array<long, 3>>(p["shape"]);
-  const auto voxel = py::cast<std::array<double, 3>>(p["voxel"]);
-  const auto medium = py::cast<std::array<std::complex<double>, 4>>(p["medium"]);
-  pendel::Complex* fields[4] = {&a.m, &a.w, &a.b, &a.c};
-  for (int i = 0; i < 4; ++i) *fields[i] = {medium[i].real(), medium[i].imag()};
-  a.frames = py::cast<long>(p["frames"]);
+template <class V>
+V field(const py::object& from, const char* name) {
+  return py::cast<V>(from.attr(name));
+}
+
+// A member of an IntEnum of plan.py as that of the enum class whose last member is `last`.
+template <class E>
+E enumerator(const py::object& plan, const char* name, E last) {
+  const int value = field<int>(plan, name);
+  if (value < 0 || value > int(last))
+    throw py::value_error(std::string(name) + ": expected an integer from 0 to " + std::to_string(int(last)) +
+                          ", got " + std::to_string(value));
+  return E(value);
+}
+
+// The enum classes of run.h by name, for the test that compares them with plan.py.
+py::dict enumerators() {
+  using namespace pendel;
+  using py::literals::operator""_a;
+  return py::dict(
+      "Scheme"_a = py::dict("STRANG"_a = int(Scheme::STRANG), "ETD2RK"_a = int(Scheme::ETD2RK)),
+      "Transport"_a = py::dict("SHIFT"_a = int(Transport::SHIFT), "FOURIER"_a = int(Transport::FOURIER)),
+      "Orientation"_a = py::dict("K_H"_a = int(Orientation::K_H), "SYMMETRIC"_a = int(Orientation::SYMMETRIC)));
+}
+
+bool is_single(const py::object& plan) { return field<bool>(plan, "single"); }
+
+// A Plan as Args, all pointers to arrays null.
+Args args_of(const py::object& plan) {
+  Args a{};
+  const auto shape = field<std::array<long, 3>>(plan, "shape");
+  const auto voxel = field<std::array<double, 3>>(plan, "voxel");
+  const auto medium = field<std::array<std::complex<double>, 4>>(plan, "medium");
+  pendel::Complex* const coefficients[4] = {&a.m, &a.w, &a.b, &a.c};
+  for (int i = 0; i < 4; ++i) *coefficients[i] = {medium[i].real(), medium[i].imag()};
+
+  a.frames = field<long>(plan, "frames");
   a.nz = shape[0], a.ny = shape[1], a.nx = shape[2];
   a.dz = voxel[0], a.dy = voxel[1], a.dx = voxel[2];
-  a.row = py::cast<long>(p["row_length"]), a.exit = py::cast<long>(p["exit_length"]);
-  a.scheme = py::cast<bool>(p["etd2rk"]) ? pendel::ETD2RK : pendel::STRANG;
-  a.shift = py::cast<int>(p["shift"]), a.resync = py::cast<long>(p["resync"]);
-  a.pixels = py::cast<double>(p["pixels"]), a.tan_h = py::cast<double>(p["tan_h"]);
-  a.threads = py::cast<int>(p["threads"]);
+  a.row = field<long>(plan, "row_length");
+  a.exit = field<long>(plan, "exit_length");
+
+  a.scheme = enumerator(plan, "scheme", pendel::Scheme::ETD2RK);
+  a.transport = enumerator(plan, "transport", pendel::Transport::FOURIER);
+  a.orientation = enumerator(plan, "orientation", pendel::Orientation::SYMMETRIC);
+  a.shift = field<int>(plan, "shift");
+  a.pixels = field<double>(plan, "pixels_per_layer");
+  a.tan_h = field<double>(plan, "tan_h");
+  a.resync = field<long>(plan, "resync");
+  a.threads = field<int>(plan, "threads");
+
 #if defined(PENDEL_CUDA)
-  a.device = py::cast<int>(p["device"]);
-  a.workspace = output(p["workspace"]), a.stream = output(p["stream"]);
-  a.unfused = p.contains("unfused") && py::cast<bool>(p["unfused"]);
-  a.chunk = p.contains("chunk") ? py::cast<long>(p["chunk"]) : 0;
+  const py::object launch = plan.attr("launch");
+  a.device = field<int>(launch, "device");
+  a.workspace = output(launch.attr("workspace"));
+  a.stream = output(launch.attr("stream"));
+  a.unfused = field<bool>(launch, "unfused");
+  a.chunk = field<long>(launch, "chunk");
 #endif
   return a;
 }
 
-void forward(const py::dict& p, const py::object& dq, const py::object& S, const py::object& s_0,
-             const py::object& incident, const py::object& E_h, const py::object& E_0, const py::object& layers,
-             bool single) {
-  pendel::Args a = plan(p);
+void forward(const py::object& plan, const py::object& dq, const py::object& S, const py::object& s_0,
+             const py::object& incident, const py::object& E_h, const py::object& E_0, const py::object& layers) {
+  Args a = args_of(plan);
+  const bool single = is_single(plan);
+
   a.dq = static_cast<const double*>(input(dq));
-  a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
-  a.E_h = output(E_h), a.E_0 = output(E_0), a.layers = output(layers);
+  a.S = input(S);
+  a.s_0 = input(s_0);
+  a.incident = input(incident);
+
+  a.E_h = output(E_h);
+  a.E_0 = output(E_0);
+  a.layers = output(layers);
+
   py::gil_scoped_release release;
   run_forward(a, single);
 }
 
-void adjoint(const py::dict& p, const py::object& dq, const py::object& S, const py::object& s_0,
+void adjoint(const py::object& plan, const py::object& dq, const py::object& S, const py::object& s_0,
              const py::object& incident, const py::object& support, const py::object& E_h, const py::object& E_0,
              const py::object& layers, const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
              const py::object& adj_incident, const py::object& adj_dq, const py::object& drift,
-             const py::object& entrance_E_0, const py::object& entrance_G, bool single) {
-  pendel::Args a = plan(p);
+             const py::object& entrance_E_0, const py::object& entrance_G) {
+  Args a = args_of(plan);
+  const bool single = is_single(plan);
+
   a.dq = static_cast<const double*>(input(dq));
-  a.S = input(S), a.s_0 = input(s_0), a.incident = input(incident);
+  a.S = input(S);
+  a.s_0 = input(s_0);
+  a.incident = input(incident);
   a.support = static_cast<const std::uint8_t*>(input(support));
-  a.E_h = const_cast<void*>(input(E_h)), a.E_0 = const_cast<void*>(input(E_0));
-  a.layers = const_cast<void*>(input(layers)), a.adj_E_h = input(adj_E_h);
-  a.adj_S = output(adj_S), a.adj_s_0 = output(adj_s_0), a.adj_incident = output(adj_incident);
+
+  a.E_h = const_cast<void*>(input(E_h));
+  a.E_0 = const_cast<void*>(input(E_0));
+  a.layers = const_cast<void*>(input(layers));
+  a.adj_E_h = input(adj_E_h);
+
+  a.adj_S = output(adj_S);
+  a.adj_s_0 = output(adj_s_0);
+  a.adj_incident = output(adj_incident);
   a.adj_dq = static_cast<double*>(output(adj_dq));
   a.drift = static_cast<double*>(output(drift));
-  a.entrance_E_0 = output(entrance_E_0), a.entrance_G = output(entrance_G);
+  a.entrance_E_0 = output(entrance_E_0);
+  a.entrance_G = output(entrance_G);
+
   py::gil_scoped_release release;
   run_adjoint(a, single);
+}
+
+std::size_t workspace(const py::object& plan, bool adjoint) {
+  const Args a = args_of(plan);
+  const bool single = is_single(plan);
+  py::gil_scoped_release release;
+  return run_workspace(a, single, adjoint);
+}
+
+// What both modules have. Arrays are given by name; None, or nothing where there is a default, is a null pointer.
+void define_sweeps(py::module_& m) {
+  const py::none none;
+  m.def("enumerators", &enumerators);
+  m.def("workspace", &workspace, py::arg("plan"), py::arg("adjoint"));
+  m.def("forward", &forward, py::arg("plan"), py::kw_only(), py::arg("dq"), py::arg("S"), py::arg("s_0") = none,
+        py::arg("incident") = none, py::arg("E_h"), py::arg("E_0") = none, py::arg("layers") = none);
+  m.def("adjoint", &adjoint, py::arg("plan"), py::kw_only(), py::arg("dq"), py::arg("S"), py::arg("s_0") = none,
+        py::arg("incident") = none, py::arg("support") = none, py::arg("E_h"), py::arg("E_0"), py::arg("layers") = none,
+        py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0") = none, py::arg("adj_incident") = none,
+        py::arg("adj_dq") = none, py::arg("drift") = none, py::arg("entrance_E_0") = none,
+        py::arg("entrance_G") = none);
 }
 
 }  // namespace
@@ -134,31 +219,21 @@ void adjoint(const py::dict& p, const py::object& dq, const py::object& S, const
 #if defined(PENDEL_CUDA)
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "Takagi-Taupin sweeps on a CUDA device";
-  m.def(
-      "workspace",
-      [](const py::dict& p, bool single, bool adjoint) {
-        const pendel::Args a = plan(p);
-        py::gil_scoped_release release;
-        return pendel::workspace_cuda(a, single, adjoint);
-      },
-      py::arg("plan"), py::arg("single"), py::arg("adjoint"));
+  define_sweeps(m);
+  m.attr("FUSED_SHARED") = pendel::FUSED_SHARED;
   m.def(
       "needs_cufft",
-      [](const py::dict& p, bool single, bool adjoint) { return pendel::needs_cufft(plan(p), single, adjoint); },
-      py::arg("plan"), py::arg("single"), py::arg("adjoint"));
+      [](const py::object& plan, bool adjoint) { return pendel::needs_cufft(args_of(plan), is_single(plan), adjoint); },
+      py::arg("plan"), py::arg("adjoint"));
   m.def("load_cufft", &pendel::load_cufft, py::arg("path"));
   m.def("state", &pendel::cuda_state);
+}
 #else
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Takagi-Taupin sweeps on the CPU";
+  define_sweeps(m);
   m.def("cpu_isa", &pendel::cpu_isa);
   m.def("cpu_lanes", &pendel::cpu_lanes, py::arg("single"));
   m.def("fourier_row_length", &pendel::fourier_row_length, py::arg("need"));
-#endif
-  m.def("forward", &forward, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
-        py::arg("E_h"), py::arg("E_0"), py::arg("layers"), py::arg("single"));
-  m.def("adjoint", &adjoint, py::arg("plan"), py::arg("dq"), py::arg("S"), py::arg("s_0"), py::arg("incident"),
-        py::arg("support"), py::arg("E_h"), py::arg("E_0"), py::arg("layers"), py::arg("adj_E_h"), py::arg("adj_S"),
-        py::arg("adj_s_0"), py::arg("adj_incident"), py::arg("adj_dq"), py::arg("drift"), py::arg("entrance_E_0"),
-        py::arg("entrance_G"), py::arg("single"));
 }
+#endif

@@ -12,18 +12,26 @@ struct Complex {
   double re, im;
 };
 
-enum Scheme { STRANG, ETD2RK };
+// Numbered as in python/pendel/operator/plan.py.
+enum class Scheme { STRANG, ETD2RK };
+enum class Transport { SHIFT, FOURIER };
+enum class Orientation { K_H, SYMMETRIC };
+
+// CUDA only: bytes of shared memory that a block of the fused kernels may take. Cards that give less march unfused.
+constexpr std::size_t FUSED_SHARED = 160 * 1024;
 
 // Arrays are C-contiguous; T is float or double, complex arrays are interleaved pairs of T.
 struct Args {
   long frames, nz, ny, nx;      // frames = rocking angles
   long row;                     // length of the E_0 row the sweep works on (Python: TakagiTaupin.row_length)
-  Scheme scheme;                // ETD2RK: transport fourier only
+  Scheme scheme;                // ETD2RK: transport FOURIER and orientation K_H only
+  Transport transport;          // how a field moves along x: by whole pixels, or by a row FFT
+  Orientation orientation;      // K_H: z along k_h; SYMMETRIC: z along k_0 + k_h, E_h moves against E_0
   long resync;                  // the adjoint takes up stored fields every so many layers; nz: never
   long exit;                    // length of an E_h row: nx; `row` where E_h moves too, the crystal at its end
-  int shift;                    // whole pixels E_0 moves per layer (transport shift), 0 for transport fourier
+  int shift;                    // transport SHIFT: whole pixels E_0 moves per layer; else 0
   double pixels;                // pixels E_0 moves per layer, dz tan(its angle to z) / dx
-  double tan_h;                 // 0: z along k_h; tan(theta_B): z along k_0 + k_h, E_h moves against E_0
+  double tan_h;                 // orientation SYMMETRIC: tan(theta), the slope of E_h; else 0
   double dz, dy, dx;            // voxel [m]
   Complex m, w, b, c;           // Medium of voxel.h
   int threads;                  // >= 1
@@ -48,8 +56,9 @@ struct Args {
   void* workspace;              // CUDA only: workspace_cuda bytes on the device, where all arrays are
   void* stream;                 // CUDA only
   int device;                   // CUDA only
-  bool unfused;                 // CUDA only: march layer by layer also what fits on chip (cards with less of it, tests)
-  long chunk;                   // CUDA only, for tests: frames on their way together when unfused; 0: what memory allows
+  bool unfused;                 // CUDA only: march layer by layer also what fits on chip (cards with less than
+                                // FUSED_SHARED; tests)
+  long chunk;                   // CUDA only, for tests: frames on their way together when unfused; 0: as memory allows
 };
 
 // Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower
@@ -60,6 +69,7 @@ long fourier_row_length(long need);  // smallest row length >= need the lane FFT
 
 void forward_cpu(const Args& args, bool single);
 void adjoint_cpu(const Args& args, bool single);
+std::size_t workspace_cpu(const Args& args, bool single, bool adjoint);  // bytes a sweep allocates for itself, about
 
 void forward_cuda(const Args& args, bool single);
 void adjoint_cuda(const Args& args, bool single);
@@ -74,6 +84,8 @@ struct Engine {
   void (*forward_double)(const Args&);
   void (*adjoint_single)(const Args&);
   void (*adjoint_double)(const Args&);
+  std::size_t (*workspace_single)(const Args&, bool adjoint);
+  std::size_t (*workspace_double)(const Args&, bool adjoint);
   int bytes;  // register width
 };
 

@@ -125,7 +125,7 @@ constexpr long CHUNK_BYTES = 256l << 20;  // of fields and kept states on their 
 
 template <class T>
 bool transforms(const Args& a, bool adjoint) {
-  return !a.shift && !fused<T>(a, adjoint);
+  return a.transport == Transport::FOURIER && !fused<T>(a, adjoint);
 }
 
 template <class T>
@@ -138,7 +138,7 @@ class Fused {
   Fused(const Args& a, bool adjoint_) : adjoint(adjoint_), cut{a.workspace} {
     constexpr bool single = sizeof(T) == 4;
     d.a = a;
-    if (a.shift) {
+    if (a.transport == Transport::SHIFT) {
       d.angles = int((single ? 8 : 4) / shift_columns(a, single));
     } else {
       d.radix[d.stages++] = COLUMN;
@@ -157,7 +157,7 @@ class Fused {
   void run() const {
     constexpr int most = sizeof(T) == 4 ? 8 : 4;
     before(d, adjoint);
-    if (!d.a.shift)
+    if (d.a.transport == Transport::FOURIER)
       launch(adjoint ? fourier_adjoint<T> : fourier_forward<T>, d.parts * d.a.ny, fourier_threads(d.angles),
              fourier_shared<T>(d.a, d.angles, adjoint), d.a.stream, d);
     else if (d.angles == most)
@@ -195,7 +195,7 @@ class Unfused {
 
  public:
   Cut cut;
-  Unfused(const Args& a_, bool adjoint_) : a(a_), adjoint(adjoint_), etd(a.scheme == ETD2RK), cut{a.workspace} {
+  Unfused(const Args& a_, bool adjoint_) : a(a_), adjoint(adjoint_), etd(a.scheme == Scheme::ETD2RK), cut{a.workspace} {
     stride = std::max(1l, std::lround(std::sqrt(double(a.nz)))), kept = (a.nz + stride - 1) / stride;
     const long states = !etd ? 0 : adjoint ? kept + stride - 1 : 1, moves = adjoint ? 2 : 1;
     const long values = etd ? (states + 3 + adjoint) * a.row + (states + 1 + 2 * adjoint) * a.nx  // of a row
@@ -203,7 +203,7 @@ class Unfused {
     const long bytes = a.ny * (values * long(sizeof(Cx<T>)) + adjoint * a.exit * long(sizeof(T)));
     const long most = a.chunk ? a.chunk : std::max(1l, CHUNK_BYTES / bytes), chunks = (a.frames + most - 1) / most;
     c.frames = int((a.frames + chunks - 1) / chunks);  // all alike: one plan
-    c.turns = a.tan_h == 0 || a.shift;
+    c.turns = a.orientation == Orientation::K_H || a.transport == Transport::SHIFT;
     c.d.a = a, c.d.parts = 1, c.d.ends = a.frames;
     cut_device(c.d, adjoint, cut);
     rows = c.frames * a.ny;
@@ -217,7 +217,7 @@ class Unfused {
       c.adj_E_0 = c.E_0 + rows * a.row, c.G = c.E_0 + rows * moves * a.row, c.adj_G = c.G + rows * a.exit;
     }
     cut(c.D, adjoint * rows * a.exit);
-    if (a.shift) return;
+    if (a.transport == Transport::SHIFT) return;
     fft.reset(new RowFfts(a, rows * (etd ? 1 : moves * (c.turns ? 1 : 2)), sizeof(T) == 4));
     cut(work, fft->bytes());
   }

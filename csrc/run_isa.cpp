@@ -1,5 +1,6 @@
 // The sweeps for one instruction set: compiled once per set with its own PENDEL_ISA and PENDEL_BYTES (register width).
 #include <atomic>
+#include <cmath>
 #include <exception>
 #include <system_error>
 #include <thread>
@@ -134,12 +135,14 @@ void forward(Row<T, W>& r, long g, long y) {
     to = std::min(z + a.resync, a.nz);
     if constexpr (lanes<T, R> > W)
       Shift<T, W>::template march<R>(r, g, z, to);
-    else if (a.tan_h > 0)
+    else if (a.orientation == Orientation::SYMMETRIC)
       Symmetric<T, W>::march(r, g, z, to);
-    else if (a.scheme == ETD2RK)
+    else if (a.scheme == Scheme::ETD2RK)
       Etd2rk<T, W>::march(r, g);
+    else if (a.transport == Transport::SHIFT)
+      Shift<T, W>::template march<R>(r, g, z, to);
     else
-      a.shift ? Shift<T, W>::template march<R>(r, g, z, to) : Fourier<T, W>::march(r, g, z, to);
+      Fourier<T, W>::march(r, g, z, to);
     if (a.layers && to < a.nz) store_layer<R>(r, g, y, to - 1);
   }
   const Cx<R> exit = r.t.template exit_phase<R>(g, y);
@@ -172,12 +175,14 @@ void adjoint(Row<T, W>& r, long g, long y) {
     z = (to - 1) / a.resync * a.resync;
     if constexpr (lanes<T, R> > W)
       Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
-    else if (a.tan_h > 0)
+    else if (a.orientation == Orientation::SYMMETRIC)
       Symmetric<T, W>::march_adj(r, g, z, to, adj_D);
-    else if (a.scheme == ETD2RK)
+    else if (a.scheme == Scheme::ETD2RK)
       Etd2rk<T, W>::march_adj(r, g, adj_D);
+    else if (a.transport == Transport::SHIFT)
+      Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
     else
-      a.shift ? Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D) : Fourier<T, W>::march_adj(r, g, z, to, adj_D);
+      Fourier<T, W>::march_adj(r, g, z, to, adj_D);
     r.note_drift(z > 0 ? load_layer<R>(r, g, y, z - 1) : r.template drift<R>());
   }
   for (int l = 0; l < lanes<T, R> && g * W + l < a.frames && a.adj_dq; ++l) {
@@ -230,7 +235,24 @@ void adjoint(const Args& a) {
   });
 }
 
-const Engine engine = {forward<float>, forward<double>, adjoint<float>, adjoint<double>, PENDEL_BYTES};
+// Bytes of what a sweep allocates: `Tables`; for each thread a `Row`, and the states of an `Etd2rk`.
+template <class T>
+std::size_t workspace(const Args& a, bool adjoint) {
+  constexpr long W = PENDEL_BYTES / sizeof(T), complex = 2 * sizeof(T);
+  const bool shift = a.transport == Transport::SHIFT;
+  const bool pairs = shift && a.orientation == Orientation::K_H && PENDEL_BYTES == 64 && a.frames > W;
+  const long matrices = a.nz * a.nx * (adjoint ? MATRIX_AND_INVERSE + SUMS : MATRIX) * sizeof(T);
+  const long fields = (adjoint ? 2 : 1) * (pairs ? 2 : 1) * W * (a.exit + a.row) * complex;
+  const long exit_sums = adjoint && shift ? (W * a.exit + a.row) * complex : 0;
+  long states = 0;  // of Etd2rk: those at work, and of an adjoint those kept and repeated
+  if (a.scheme == Scheme::ETD2RK) states = adjoint ? 12 + 2 * long(std::ceil(std::sqrt(double(a.nz)))) : 6;
+  const long thread = matrices + fields + exit_sums + states * W * (a.nx + a.row) * complex;
+  const long tables = (a.frames + W) * (a.nz + a.exit) * complex;
+  return tables + std::min<long>(a.threads, a.ny) * thread;
+}
+
+const Engine engine = {forward<float>,   forward<double>,   adjoint<float>, adjoint<double>,
+                       workspace<float>, workspace<double>, PENDEL_BYTES};
 
 }  // namespace PENDEL_ISA
 }  // namespace pendel

@@ -44,7 +44,7 @@ struct Tables {
   std::vector<Cx<T>> etd[3];     // (row) exp(L), phi_1(L), phi_2(L) of sweep_etd2rk.h
 
   explicit Tables(const Args& args)
-      : a(args), groups((args.frames + W - 1) / W), fft(args.shift ? long(COLUMN) : args.row) {
+      : a(args), groups((args.frames + W - 1) / W), fft(args.transport == Transport::SHIFT ? long(COLUMN) : args.row) {
     exact = {{a.m.re, a.m.im}, {a.w.re, a.w.im}, {a.b.re, a.b.im}, {a.c.re, a.c.im}};
     medium = {cast<T>(exact.m), cast<T>(exact.w), cast<T>(exact.b), cast<T>(exact.c)};
     powers = Powers<T>::of(exact.m);
@@ -55,14 +55,16 @@ struct Tables {
       turns(&phase_G[f / W * a.nz], f % W, -detuning(q) * a.dz, 0, a.nz);
       turns(&ramp_x[f / W * a.exit], f % W, q[0] * a.dx, -origin(), a.exit);
     }
-    if (a.scheme == ETD2RK)
+    if (a.scheme == Scheme::ETD2RK)
       fft.etd(a.pixels, etd);
-    else if (!a.shift)
+    else if (a.transport == Transport::FOURIER)
       fft.phases(a.pixels, phase_E_0);
   }
   double detuning(const double* q) const { return q[2] - a.tan_h * q[0]; }  // D = k_h.dq / k_hz
   long origin() const { return a.exit - a.nx + a.nx / 2; }                  // where x = 0 in a row of E_h
-  double half() const { return a.tan_h > 0 ? 0 : 0.5; }                     // layers of (5) after the last
+  double half() const {                                                     // layers of (5) after the last
+    return a.orientation == Orientation::SYMMETRIC ? 0 : 0.5;
+  }
   // exp(i (dq_y y - D dz / 2)) of each lane: (6) and the last half of (5).
   template <class R>
   Cx<R> exit_phase(long group, long y) const {
@@ -162,7 +164,9 @@ struct Row {
   static Cx<R>* fields(std::vector<Cx<V>>& row) {
     return reinterpret_cast<Cx<R>*>(row.data());
   }
-  bool by_columns() const { return a.shift && a.tan_h == 0; }  // sweep_k_h.h
+  bool by_columns() const {  // sweep_k_h.h
+    return a.transport == Transport::SHIFT && a.orientation == Orientation::K_H;
+  }
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }
   const T* s_0(long z) const { return a.s_0 ? static_cast<const T*>(a.s_0) + (z * a.ny + y) * a.nx : nullptr; }
   const std::uint8_t* support(long z) const { return a.support ? a.support + (z * a.ny + y) * a.nx : nullptr; }
@@ -308,7 +312,7 @@ struct Row {
     Factors<V> f;
     Matrix<V> M[2];
     load(z, x, count, S_x, s_0_x, omega, f);
-    if (a.scheme == ETD2RK)
+    if (a.scheme == Scheme::ETD2RK)
       M[0] = M[1] = potential(t.medium, S_x, s_0_x);
     else
       voxel(t.medium, S_x, omega, f, M[0], M[1]);
@@ -371,7 +375,7 @@ struct Row {
     transpose_back<T, W, SUMS>(X);
     if (by_columns()) complete_sums(z, x, count, S_x, omega, f, X);
     const Cx<V> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
-    if (a.scheme == ETD2RK)
+    if (a.scheme == Scheme::ETD2RK)
       potential_adj(t.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
     else
       voxel_adj(t.medium, S_x, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);

@@ -104,7 +104,9 @@ inline __device__ long place(const Args& a, long z, long x) { return x + a.shift
 PENDEL_HD bool stored(const Args& a, long z) {  // are the fields of that layer; where none are: no division
   return a.layers && z + 1 < a.nz && unsigned(z + 1) % unsigned(a.resync) == 0;
 }
-inline __device__ double half(const Args& a) { return a.tan_h > 0 ? 0 : 0.5; }  // layers of (5) after the last
+inline __device__ double half(const Args& a) {  // layers of (5) after the last
+  return a.orientation == Orientation::SYMMETRIC ? 0 : 0.5;
+}
 
 // Tables: phases of (5) and (6), and of the row FFT. One thread per entry.
 template <class T>
@@ -117,9 +119,9 @@ __global__ void tables(const Device<T> d) {
     const long f = i / a.ny, y = i % a.ny - a.ny / 2;
     d.ramp_y[i] = unit_of<T>(a.dq[3 * f + 1] * a.dy * double(y) - half(a) * detuning(a, f) * a.dz);
   }
-  if (a.scheme == ETD2RK && i < a.nz * a.frames)
+  if (a.scheme == Scheme::ETD2RK && i < a.nz * a.frames)
     d.turns[i] = unit_of<T>(detuning(a, i % a.frames) * a.dz * double(a.nz - 1 - i / a.frames));
-  if (a.shift || i >= a.row) return;
+  if (a.transport == Transport::SHIFT || i >= a.row) return;
   long L = a.row, f = d.stages ? 0 : i, weight = 1;  // f: numpy's frequency at place i of the spectrum: digit-reversed
   for (int s = 0; s < d.stages; ++s) {
     const long R = d.radix[s], M = L / R;
@@ -131,7 +133,7 @@ __global__ void tables(const Device<T> d) {
   if (2 * f >= a.row) f -= a.row;
   const Cx<double> p = unit_of<double>(-2 * M_PI * remainder(f * a.pixels / a.row, 1.0));
   d.phase_E_0[i] = {T(p.re / a.row), T(p.im / a.row)};
-  if (a.scheme != ETD2RK) return;
+  if (a.scheme != Scheme::ETD2RK) return;
   Cx<double> functions[3];
   etd_functions(-2 * M_PI * f * a.pixels / a.row, functions);
   for (int k = 0; k < 3; ++k) d.etd[k * a.row + i] = cast<T>(functions[k]);
@@ -165,7 +167,7 @@ __global__ void matrices(const Device<T> d) {
   Factors<T> f;
   Matrix<T> M[2];
   load_voxel(d, i, S, s_0, omega, f);
-  if (a.scheme == ETD2RK)
+  if (a.scheme == Scheme::ETD2RK)
     M[0] = potential(d.medium, S, s_0);
   else
     voxel(d.medium, S, omega, f, M[0], M[1]);
@@ -208,7 +210,7 @@ __global__ void gradient(const Device<T> d) {
     }
     load_voxel(d, i, S, s_0, omega, f);
     const Cx<T> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
-    if (a.scheme == ETD2RK)
+    if (a.scheme == Scheme::ETD2RK)
       potential_adj(d.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
     else
       voxel_adj(d.medium, S, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
@@ -334,12 +336,12 @@ void cut_device(Device<T>& d, bool adjoint, Cut& cut) {
   d.exact = {{a.m.re, a.m.im}, {a.w.re, a.w.im}, {a.b.re, a.b.im}, {a.c.re, a.c.im}};
   d.medium = {cast<T>(d.exact.m), cast<T>(d.exact.w), cast<T>(d.exact.b), cast<T>(d.exact.c)};
   d.powers = Powers<T>::of(d.exact.m);
-  const long voxels = a.nz * a.ny * a.nx, etd = a.scheme == ETD2RK;
+  const long voxels = a.nz * a.ny * a.nx, etd = a.scheme == Scheme::ETD2RK;
   cut(d.matrices, voxels * (adjoint && !etd ? MATRIX_AND_INVERSE : MATRIX));
   cut(d.sums, adjoint ? d.parts * voxels * SUMS : 0);
   cut(d.layer, a.frames), cut(d.ramp_x, a.frames * a.exit), cut(d.ramp_y, a.frames * a.ny);
   cut(d.adj_row, adjoint ? d.parts * a.ny * a.row : 0), cut(d.drift, adjoint ? d.ends * a.ny : 0);
-  cut(d.phase_E_0, a.shift ? 0 : a.row), cut(d.twiddle, d.stages * a.row);
+  cut(d.phase_E_0, a.transport == Transport::SHIFT ? 0 : a.row), cut(d.twiddle, d.stages * a.row);
   cut(d.etd, etd ? 3 * a.row : 0), cut(d.turns, etd ? a.nz * a.frames : 0);
 }
 
@@ -351,7 +353,7 @@ void each(void (*kernel)(const Device<T>), long count, const Device<T>& d) {
 template <class T>
 void before(const Device<T>& d, bool adjoint) {
   const Args& a = d.a;
-  const bool etd = a.scheme == ETD2RK;
+  const bool etd = a.scheme == Scheme::ETD2RK;
   each<T>(tables<T>, std::max({a.frames * a.exit, a.frames * a.ny, a.row, etd ? a.nz * a.frames : 0l}), d);
   each<T>(adjoint && !etd ? matrices<T, MATRIX_AND_INVERSE> : matrices<T, MATRIX>, a.nz * a.ny * a.nx, d);
 }

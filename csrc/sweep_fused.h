@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(sizeof(T) == 4 ? 512 : 256, 1) shift_adjoint(c
   }
 }
 
-enum { FOURIER_THREADS = 256, MOST_SHARED = 160 * 1024, GOOD_SHARED = 112 * 1024 };
+enum { FOURIER_THREADS = 256, GOOD_SHARED = 112 * 1024 };
 
 // Transport fourier: rows of E_0 stand in shared memory, place p at p + p / 16, so that the strides of the FFT meet
 // every bank. Between couplings, which are one thread per column as above, blockDim / F threads ("a team") take the row
@@ -393,8 +393,9 @@ inline long shift_columns(const Args& a, bool single) {  // columns per thread o
 }
 template <class T>
 bool fused(const Args& a, bool adjoint) {
-  if (a.scheme != STRANG || a.tan_h > 0 || a.unfused) return false;
-  return a.shift ? shift_columns(a, sizeof(T) == 4) > 0 : fourier_shared<T>(a, 1, adjoint) <= MOST_SHARED;
+  if (a.scheme != Scheme::STRANG || a.orientation != Orientation::K_H || a.unfused) return false;
+  if (a.transport == Transport::SHIFT) return shift_columns(a, sizeof(T) == 4) > 0;
+  return fourier_shared<T>(a, 1, adjoint) <= FUSED_SHARED;
 }
 }  // namespace PENDEL_ISA
 }  // namespace pendel

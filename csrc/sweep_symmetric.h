@@ -18,10 +18,10 @@ struct Symmetric {
   typedef Cx<V> Column[COLUMN];
 
   static void march(Row<T, W>& r, long group, long from, long to) {
-    r.a.shift ? shift(r, group, from, to) : fourier(r, group, from, to);
+    r.a.transport == Transport::SHIFT ? shift(r, group, from, to) : fourier(r, group, from, to);
   }
   static void march_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
-    r.a.shift ? shift_adj(r, group, from, to, adj_D) : fourier_adj(r, group, from, to, adj_D);
+    r.a.transport == Transport::SHIFT ? shift_adj(r, group, from, to, adj_D) : fourier_adj(r, group, from, to, adj_D);
   }
 
  private:

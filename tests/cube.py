@@ -36,11 +36,8 @@ def make_model(dtype="complex64", threads=2, size=SIZE, off=0.3):
 def with_loss(model, loss):
     """The model, which from now on finds this loss whatever it is given."""
 
-    class Given(Model):
-        def evaluate(self, *args, **kwargs):
-            return super().evaluate(*args, **kwargs)._replace(loss=loss)
-
-    model.__class__ = Given
+    evaluate = model.passes.evaluate
+    model.passes.evaluate = lambda *args, **kwargs: evaluate(*args, **kwargs)._replace(loss=loss)
     return model
 
 

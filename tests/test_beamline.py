@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from pendel.io import aps_34idc as beamline
+from pendel import io as beamline
 
 N, ROWS, COLUMNS, STEP = 21, 24, 32, 0.005
 CENTRE = (9.6, 12.3, 15.8)

@@ -226,7 +226,7 @@ def test_noise_and_shapes_of_simulate(folder, tmp_path):
     [
         ("recipe.epochz=3", "recipe.epochz: expected a known key, got 'epochz'; did you mean recipe.epochs?"),
         ("recipe.epochs=-3", "recipe.epochs: expected an integer >= 1, got -3"),
-        ("experiment.distance_mm=0", "experiment.distance_mm: expected a number > 0, got 0"),
+        ("experiment.distance_mm=0", "experiment.distance_mm: expected a finite number > 0, got 0"),
         ("crystal.chi_0=[1e-5, -1e-6]", "crystal.chi_0: expected Im chi_0 >= 0"),
         ('model.device="cuda"', "model.device: expected"),
         ("model.voxel_nm=30", "model.voxel (dy): expected a whole fraction of the field of view"),
@@ -286,6 +286,14 @@ def test_info(capsys):
     assert main(["info"]) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["pendel"] == __version__ and {"cpu instruction set", "cuda", "numpy", "threads"} <= set(lines)
+
+
+def test_keys_lists_a_configuration_to_begin_with(tmp_path, capsys):
+    assert main(["keys"]) == 0
+    listed = capsys.readouterr().out
+    assert "[recipe]\n" in listed and "#checkpoint_every = 20\n" in listed
+    (tmp_path / "run.toml").write_text(listed)
+    assert config.load(tmp_path / "run.toml").given == set()
 
 
 def test_a_failed_run_is_one_line_and_status_1(folder, refused, tmp_path, monkeypatch):

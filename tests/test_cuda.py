@@ -9,6 +9,7 @@ import pendel
 import pytest
 from emulated import Emulated, install
 from faults import FAULTS
+from pendel.operator.cuda_engine import Cuda
 
 # nz, ny, nx, frames, pixels per layer: one row, one column, one layer, one frame; odd sizes; more columns than a warp;
 # E_0 crossing the whole box in one layer (pixels >= nx); several groups of frames, more than one of them per block.
@@ -35,10 +36,16 @@ def outputs(op, p, xp, s_0, incident, support=None):
     return {name: v.get() if hasattr(v, "get") else v for name, v in out.items() if v is not None}
 
 
-def both(engine, operator_of, p, dtype, s_0=None, incident=None, support=None, plan=None, **change):
+def scheduled(op, unfused=False, chunk=0):
+    """The operator, marched layer by layer, so many frames at a time."""
+    op.engine.unfused |= unfused
+    op.engine.chunk = chunk
+    return op
+
+
+def both(engine, operator_of, p, dtype, s_0=None, incident=None, support=None, schedule=None, **change):
     engine.unharmed()
-    op = operator_of(p, dtype, device="cuda", **change)
-    op._plan |= plan or {}
+    op = scheduled(operator_of(p, dtype, device="cuda", **change), **schedule or {})
     device = outputs(op, p, engine.cupy, s_0, incident, support)
     assert engine.unharmed(), "a kernel wrote outside its arrays"
     return device, outputs(operator_of(p, dtype, **change), p, np, s_0, incident, support)
@@ -226,8 +233,11 @@ def test_state_and_memory_of_the_device(engine, problem, gold, operator_of):
 def test_where_rows_do_not_fit_on_chip_the_march_is_layer_by_layer(
     built, problem, operator_of, asymmetric, relative, monkeypatch
 ):
-    monkeypatch.setattr(emulated.Device, "attributes", {"MaxSharedMemoryPerBlockOptin": 99 << 10})
     with install(Emulated(built)) as small:
+        limit = small.module.FUSED_SHARED
+        for bytes_of_a_block, unfused in ((limit, False), (limit - 1, True)):
+            monkeypatch.setattr(emulated.Device, "attributes", {"MaxSharedMemoryPerBlockOptin": bytes_of_a_block})
+            assert Cuda(0).unfused == unfused
         before = small.transforms()
         p = problem((5, 2, 9), asymmetric, n=3, transport="fourier")
         compare(*both(small, operator_of, p, "complex128"), relative, 1e-12)

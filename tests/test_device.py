@@ -18,7 +18,7 @@ from pendel.fit.adam import Adam
 from pendel.kinematic.support import recentre, shrink_wrap
 from pendel.model.loss import Likelihood
 from pendel.operator.far_field import FarField
-from scan import FRAMES, SHAPE, STRONG, make_crystal, make_data, make_model
+from scan import FRAMES, SHAPE, STRONG, evaluate, make_crystal, make_data, make_model
 
 MIXED = {"sigma": 0.3, "pi": 0.7}
 
@@ -68,10 +68,10 @@ def test_evaluation_is_that_of_the_cpu(device, rng, relative, tolerance, name, d
         "dq": cpu.experiment.dq + 1e5 if "dq" in given else None,
         "flux": rng.uniform(0.8, 1.2, FRAMES) if "flux" in given else None,
     }
-    expected = cpu.evaluate(S, data, **arrays, **options)
+    expected = evaluate(cpu, S, data, **arrays, **options)
     device.unharmed()
     xp = device.cupy
-    found = there_model.evaluate(xp.asarray(S), xp.asarray(data), **there(device, **arrays), **options)
+    found = evaluate(there_model, xp.asarray(S), xp.asarray(data), **there(device, **arrays), **options)
     assert device.unharmed(), "a kernel wrote outside its arrays"
     for field, value, wanted in zip(found._fields, found, expected, strict=True):
         if field == "scale" and options.get("scale", 1.0) is not None or wanted is None:
@@ -101,11 +101,11 @@ def test_blocks_change_memory_and_not_the_result(device, rng, relative, monkeypa
     model, xp = make_model(device="cuda"), device.cupy
     S, data = xp.asarray(make_crystal(rng)), xp.asarray(make_data(rng))
     options = {"likelihood": "poisson", "background": 0.2, "scale": scale}
-    whole = model.evaluate(S, data, **options)
+    whole = evaluate(model, S, data, **options)
     monkeypatch.setattr(pendel.model.passes, "DEVICE_BLOCK_BYTES", 1)
     monkeypatch.setattr(model.far_field, "chunk", 1)
-    assert len(model._pass.blocks(FRAMES)) == FRAMES
-    single = model.evaluate(S, data, **options)
+    assert len(model.passes.blocks(FRAMES)) == FRAMES
+    single = evaluate(model, S, data, **options)
     # the gradients of the blocks are added up
     for field in ("loss", "adj_S", "adj_dq", "misfit_numerator"):
         close(getattr(single, field), getattr(whole, field).get(), relative, 1e-12)
@@ -113,7 +113,7 @@ def test_blocks_change_memory_and_not_the_result(device, rng, relative, monkeypa
 
 @pytest.mark.parametrize("roll", [0, 19, 70.8, 160.8, -120])
 def test_far_field_is_that_of_the_cpu(device, rng, relative, tolerance, roll):
-    engine, xp = make_model(device="cuda")._engine, device.cupy
+    engine, xp = make_model(device="cuda").operators[0][1].engine, device.cupy
     given = ((12, 9), (40, 42), (18, 20), np.deg2rad(roll), roll > 0, (0.3, -1.7))
     cpu, far_field = FarField(*given, dtype="complex128"), FarField(*given, dtype="complex128", engine=engine)
     E_h, adj_F = (rng.normal(size=(5, *n)) + 1j * rng.normal(size=(5, *n)) for n in ((12, 9), (18, 20)))
@@ -167,8 +167,8 @@ def test_where_the_cpu_raises_the_device_gives_nan(device, rng):
     model, xp = make_model(device="cuda"), device.cupy
     S, data = xp.asarray(make_crystal(rng)), make_data(rng).astype(float)
     data[3, 4, 5] = -1
-    assert np.isnan(float(model.evaluate(S, xp.asarray(data), scale=1e5).loss))
-    assert np.isnan(float(model.evaluate(xp.zeros_like(S), xp.asarray(abs(data)), scale=None).loss))
+    assert np.isnan(float(evaluate(model, S, xp.asarray(data), scale=1e5).loss))
+    assert np.isnan(float(evaluate(model, xp.zeros_like(S), xp.asarray(abs(data)), scale=None).loss))
     explained = Likelihood("poisson", 5.0)
     D = xp.ones((1, 2, 2))
     weight = xp.ones(1)
@@ -205,8 +205,8 @@ def test_arrays_of_the_other_device_are_refused_and_told_how_to_convert(device, 
     S, data = xp.asarray(host_S), xp.asarray(host_data)
     text = "expected a CuPy array for device 'cuda', got ndarray of shape .*; convert it with cupy.asarray"
     refuses(TypeError, "^S: " + text, lambda: model.intensities(host_S))
-    refuses(TypeError, "^S: " + text, lambda: model.evaluate(host_S, data))
-    refuses(TypeError, "^data: " + text, lambda: model.evaluate(S, host_data))
+    refuses(TypeError, "^S: " + text, lambda: evaluate(model, host_S, data))
+    refuses(TypeError, "^data: " + text, lambda: evaluate(model, S, host_data))
     refuses(TypeError, "^data: " + text, lambda: model.misfit(S, host_data))
     for name, value in (
         ("mask", host_data > 0),
@@ -216,13 +216,13 @@ def test_arrays_of_the_other_device_are_refused_and_told_how_to_convert(device, 
         ("dq", cpu.experiment.dq),
         ("flux", np.ones(FRAMES)),
     ):
-        refuses(TypeError, f"^{name}: " + text, lambda n=name, v=value: model.evaluate(S, data, **{n: v}))
+        refuses(TypeError, f"^{name}: " + text, lambda n=name, v=value: evaluate(model, S, data, **{n: v}))
     text = r"expected a NumPy array for device 'cpu', got .*; convert it with .get\(\)"
-    refuses(TypeError, "^S: " + text, lambda: cpu.evaluate(S, host_data))
-    refuses(TypeError, "^data: " + text, lambda: cpu.evaluate(host_S, data))
+    refuses(TypeError, "^S: " + text, lambda: evaluate(cpu, S, host_data))
+    refuses(TypeError, "^data: " + text, lambda: evaluate(cpu, host_S, data))
     refuses(TypeError, "^frames: expected indices on the host", lambda: model.intensities(S, xp.arange(2)))
-    refuses(ValueError, r"^data: expected shape \(frames, rows, cols\)", lambda: model.evaluate(S, data[:2]))
-    refuses(TypeError, "^mask: expected dtype bool", lambda: model.evaluate(S, data, data))
+    refuses(ValueError, r"^data: expected shape \(frames, rows, cols\)", lambda: evaluate(model, S, data[:2]))
+    refuses(TypeError, "^mask: expected dtype bool", lambda: evaluate(model, S, data, data))
     assert "device='cuda'" in repr(model) and "device" not in repr(cpu)
 
 

@@ -9,7 +9,7 @@ import pytest
 from pendel import Model, coarse, cuda_available, kinematic, kinematic_start, lbfgs, multiscale, polish, reconstruct
 from pendel.app import store
 from pendel.app.cli import main
-from pendel.fit.objective import Objective
+from pendel.fit.objective import DataRecipe, Objective, measured
 from scan import FRAMES, SHAPE, make_crystal, make_data, make_model
 
 QUIET = {"progress": False}
@@ -121,7 +121,7 @@ def test_an_array_that_is_copied_in_the_loop_is_seen(device, given):
         with pytest.raises(TypeError):
             copy()
     transfers.clear()
-    Objective(model, given["data"]).on_host(given["start"], given["start"] != 0)
+    Objective(measured(model, given["data"], None, DataRecipe())).on_host(given["start"], given["start"] != 0)
     assert ("to the host", S.size) in transfers and ("to the device", S.size) in transfers
 
 

@@ -126,6 +126,25 @@ def test_crop_keeps_angles_and_pixels_where_they_are():
         exp.crop(cols=3)
 
 
+def test_a_scan_says_what_it_was_made_of():
+    exp = scan(rocking_axis=(0, 3, 4))
+    np.testing.assert_allclose(exp.rocking_axis, (0, 0.6, 0.8), rtol=1e-15)
+    assert exp.arm == ARM and exp.arguments["rocking_axis"] == (0, 3, 4)
+    direct = exp.replace(k_h=exp.k_h)
+    assert direct.arm is None and direct.two_theta == pytest.approx(exp.two_theta, rel=1e-14)
+    again = direct.replace(arm=exp.arm)
+    np.testing.assert_array_equal(again.dq, exp.dq)
+
+
+def test_a_centre_may_have_any_rocking_angle():
+    exp = scan()
+    moved = exp.with_centre((20, 60, 70), 1.5e-4)
+    assert moved.centre == (20, 60, 70) and moved.centre_angle == 1.5e-4 and exp.centre == (20, 64, 64)
+    between = exp.replace(centre=(20 + 1.5e-4 / math.radians(0.005), 60, 70))
+    np.testing.assert_allclose(moved.dq, between.dq, rtol=1e-9)
+    assert moved.replace(distance=0.6).centre == (20, 60, 70)
+
+
 def test_wavelength_and_energy():
     exp = scan()
     assert exp.wavelength == pytest.approx(1.377602e-10, rel=1e-6)

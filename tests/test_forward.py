@@ -328,7 +328,7 @@ def test_results_do_not_depend_on_the_thread_count(problem, operator_of, asymmet
 def test_reverse_sweep_recovers_the_entrance_state(problem, operator_of, gold, transport, dtype, bound):
     # 256 absorbing steps forward and back: drift measured 1.6e-5 in single precision; eps ratio 2e-9 in double.
     p = problem((256, 1, 24), gold, transport=transport)
-    assert operator_of(p, dtype)._reverse_drift(p.S, p.dq) < bound
+    assert operator_of(p, dtype).reversal_error(p.S, p.dq) < bound
 
 
 def test_inputs_are_neither_changed_nor_required_to_be_contiguous(problem, operator_of, asymmetric):

@@ -1,5 +1,6 @@
 """CXI files: what is written comes back, other programs' files are read, and damaged files say what is wrong."""
 
+import dataclasses
 import os
 
 import h5py
@@ -147,6 +148,28 @@ def test_a_written_result_comes_back(tmp_path, rng):
     assert {k: list(v) for k, v in stored.loss.items()} == fields["loss"]
     assert stored.config == fields["config"] and stored.name == "gold" and stored.metadata == {"epochs": 2}
     assert (stored.h == fields["k_h"] - fields["k_0"]).all() and stored.version
+
+
+def test_a_stored_result_is_written_as_its_fields_are(tmp_path, rng):
+    fields = a_result(rng)
+    io.write_result(tmp_path / "a.cxi", **fields)
+    stored = io.StoredResult(**{k: v for k, v in fields.items() if k != "extra"}, metadata=fields["extra"])
+    io.write_result(tmp_path / "b.cxi", stored)
+    io.write_result(tmp_path / "c.cxi", io.read_result(tmp_path / "b.cxi"))  # what was read can be written
+    one, *others = (vars(io.read_result(tmp_path / name)) for name in ("a.cxi", "b.cxi", "c.cxi"))
+    for other in others:
+        np.testing.assert_equal(other, one)
+    with pytest.raises(TypeError, match="result: expected a StoredResult or its fields, got both and voxel"):
+        io.write_result(tmp_path / "d.cxi", stored, voxel=(1e-9, 1e-9, 1e-9))
+    with pytest.raises(TypeError, match="voxel: expected 3 numbers, got None"):
+        io.write_result(tmp_path / "d.cxi", S=fields["S"])
+
+
+def test_every_stored_field_says_where_it_stands_and_what_it_is():
+    places = [(f.metadata["group"], f.metadata["key"] or f.name) for f in dataclasses.fields(io.StoredResult)]
+    assert len(set(places)) == len(places)
+    for f in dataclasses.fields(io.StoredResult):
+        assert f.metadata["about"] and f"{f.name} : {f.metadata['about']}" in io.StoredResult.__doc__
 
 
 def test_result_files_have_the_paths_of_pynx_and_cdiutils(tmp_path, rng):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cube import FIXED, QUIET, SIZE, central
 from pendel import lbfgs, reconstruct
-from pendel.fit.quasi_newton import _Variables
+from pendel.fit.quasi_newton import LbfgsRecipe, Polar
 
 
 def test_variables_of_lbfgs_and_their_adjoint(gold_cube, rough, rng):
@@ -13,7 +13,8 @@ def test_variables_of_lbfgs_and_their_adjoint(gold_cube, rough, rng):
 
     adj_S, adj_s_0 = noise() + 1j * noise(), noise()
     for phase_only, free in ((False, False), (False, True), (True, False), (True, True)):
-        variables = _Variables(rough, gold_cube.tight, phase_only, free)
+        recipe = LbfgsRecipe(optimise="phase" if phase_only else "S", amplitude_bound=0.8)
+        variables = Polar(rough, gold_cube.tight, recipe, free)
         x = variables.start()
         np.testing.assert_allclose(variables.S(x), rough, atol=1e-15)
         assert len(x) == gold_cube.tight.sum() * (1 if phase_only else 2 + free)
@@ -25,7 +26,7 @@ def test_variables_of_lbfgs_and_their_adjoint(gold_cube, rough, rng):
             return np.sum(np.conj(adj_S) * S).real + (np.sum(adj_s_0 * s_0) if free else 0)
 
         assert central(linear, 1e-3) == pytest.approx(variables.adjoint(x, adj_S, adj_s_0) @ direction, rel=1e-7)
-        low, high = variables.bounds(0.8)
+        low, high = variables.bounds.lb, variables.bounds.ub
         assert len(low) == len(high) == len(x) and (variables.bounds(None)[1] == np.inf).all()
 
 

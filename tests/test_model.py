@@ -7,7 +7,7 @@ import pendel.model.passes
 import pytest
 from pendel import Model, TakagiTaupin
 from pendel.model.loss import amplitude_loss, poisson_loss
-from scan import STRONG, make_crystal, make_experiment
+from scan import STRONG, evaluate, make_crystal, make_experiment
 
 FRAMES = 7
 
@@ -118,10 +118,10 @@ def test_gradients_of_s_0_and_dq(crystal_function, measured, rng):
     data, mask = measured
     model = model_of()
     s_0 = rng.uniform(0.2, 1, model.shape)
-    result = model.evaluate(crystal_function, data, mask[0], [1, 4, 6], None, s_0)
+    result = evaluate(model, crystal_function, data, mask[0], [1, 4, 6], None, s_0)
 
     def loss_of(change):
-        return model.evaluate(crystal_function, data, mask[0], [1, 4, 6], None, s_0 + change).loss
+        return evaluate(model, crystal_function, data, mask[0], [1, 4, 6], None, s_0 + change).loss
 
     direction = rng.normal(size=s_0.shape)
     # As in the test above; the loss depends less on s_0, hence ten times more rounding.
@@ -132,7 +132,7 @@ def test_gradients_of_s_0_and_dq(crystal_function, measured, rng):
     def loss_at(change):
         model.experiment.dq = dq.copy()
         model.experiment.dq[[1, 4, 6]] += change
-        return model.evaluate(crystal_function, data, mask[0], [1, 4, 6], None, s_0).loss
+        return evaluate(model, crystal_function, data, mask[0], [1, 4, 6], None, s_0).loss
 
     assert derivative(loss_at, direction, 1.0) == pytest.approx(np.sum(result.adj_dq * direction), rel=1e-6)
 
@@ -145,18 +145,22 @@ def test_poisson_gradients(crystal_function, measured, rng, scale, background):
     data = data + rng.poisson(background, data.shape)
     options = {"likelihood": "poisson", "background": background, "flux": rng.uniform(0.8, 1.2, FRAMES)}
     S, s_0 = crystal_function + 0.5 * (crystal_function == 0), rng.uniform(0.2, 1, model.shape)
-    result = model.evaluate(S, data, mask, frames, scale, s_0, **options)
+    result = evaluate(model, S, data, mask, frames, scale, s_0, **options)
     D = model.intensities(S, frames, s_0, flux=options["flux"])
     expected, adj_D = poisson_loss(D, data[frames], mask[frames], scale, background)
     assert result.loss == pytest.approx(expected, rel=1e-12)
     direction = rng.normal(size=S.shape) + 1j * rng.normal(size=S.shape)
-    slope = derivative(lambda d: model.evaluate(S + d, data, mask, frames, scale, s_0, **options).loss, direction, 1e-5)
+    slope = derivative(
+        lambda d: evaluate(model, S + d, data, mask, frames, scale, s_0, **options).loss, direction, 1e-5
+    )
     # pixels close to D = 0 bend this loss more than the amplitude loss, hence the smaller step; rounding 1e-16/1e-5
     # of a loss of some hundred times its slope
     assert slope == pytest.approx(np.sum(np.conj(result.adj_S) * direction).real, rel=1e-7)
     # the loss depends less on s_0: a larger step against rounding
     direction = rng.normal(size=S.shape)
-    slope = derivative(lambda d: model.evaluate(S, data, mask, frames, scale, s_0 + d, **options).loss, direction, 1e-4)
+    slope = derivative(
+        lambda d: evaluate(model, S, data, mask, frames, scale, s_0 + d, **options).loss, direction, 1e-4
+    )
     assert slope == pytest.approx(np.sum(result.adj_s_0 * direction), rel=1e-7)
 
 
@@ -164,10 +168,10 @@ def test_gradient_of_s_0_is_the_derivative(crystal_function, measured, rng):
     data, mask = measured
     model = model_of()
     s_0 = rng.uniform(0.2, 1, model.shape)
-    result = model.evaluate(crystal_function, data, mask, None, None, s_0)
+    result = evaluate(model, crystal_function, data, mask, None, None, s_0)
     direction = rng.normal(size=s_0.shape)
     slope = derivative(
-        lambda d: model.evaluate(crystal_function, data, mask, None, None, s_0 + d).loss, direction, 1e-3
+        lambda d: evaluate(model, crystal_function, data, mask, None, None, s_0 + d).loss, direction, 1e-3
     )
     assert slope == pytest.approx(np.sum(result.adj_s_0 * direction), rel=1e-7)
 
@@ -183,17 +187,17 @@ def test_flux_multiplies_the_frames(crystal_function, measured, rng, name):
     options = {"likelihood": name, "flux": flux}
     loss_of = {"amplitude": amplitude_loss, "poisson": poisson_loss}[name]
     S = crystal_function + 0.5 * (crystal_function == 0)
-    result = model.evaluate(S, data, mask, scale=None, **options)
+    result = evaluate(model, S, data, mask, scale=None, **options)
     expected = loss_of(flux[:, None, None] * model.intensities(S), data, mask, None)[0]
     assert result.loss == pytest.approx(expected, rel=1e-12)
     direction = rng.normal(size=S.shape) + 1j * rng.normal(size=S.shape)
-    slope = derivative(lambda d: model.evaluate(S + d, data, mask, scale=None, **options).loss, direction, 1e-5)
+    slope = derivative(lambda d: evaluate(model, S + d, data, mask, scale=None, **options).loss, direction, 1e-5)
     assert slope == pytest.approx(np.sum(np.conj(result.adj_S) * direction).real, rel=1e-7)
     # the sums give every frame's own best scale: with it no frame's loss falls any further
     power = 2 if name == "amplitude" else 1
     own = (result.sums[0] / result.sums[1]) ** power
-    single = model.evaluate(S, data, mask, [3], own[3], **options).loss
-    assert single < min(model.evaluate(S, data, mask, [3], own[3] * f, **options).loss for f in (0.999, 1.001))
+    single = evaluate(model, S, data, mask, [3], own[3], **options).loss
+    assert single < min(evaluate(model, S, data, mask, [3], own[3] * f, **options).loss for f in (0.999, 1.001))
     with pytest.raises(ValueError, match="flux: expected relative intensities > 0, got 0"):
         model.intensities(S, flux=np.arange(FRAMES))
     with pytest.raises(ValueError, match=r"flux: expected shape \(n_frames,\) = \(7,\), got \(3,\)"):
@@ -204,12 +208,12 @@ def test_dq_replaces_that_of_the_experiment(crystal_function, measured):
     data, mask = measured
     model, other = model_of(), model_of(experiment=scan(rocking_angles=np.deg2rad(0.052) * np.arange(FRAMES)))
     dq = other.experiment.dq
-    expected = other.evaluate(crystal_function, data, mask, [5, 2], None)
-    result = model.evaluate(crystal_function, data, mask, [5, 2], None, dq=dq)
+    expected = evaluate(other, crystal_function, data, mask, [5, 2], None)
+    result = evaluate(model, crystal_function, data, mask, [5, 2], None, dq=dq)
     assert result.loss == expected.loss and np.array_equal(result.adj_S, expected.adj_S)
     assert np.array_equal(model.intensities(crystal_function, dq=dq), other.intensities(crystal_function))
     with pytest.raises(ValueError, match="dq: expected shape"):
-        model.evaluate(crystal_function, data, mask, dq=dq[:3])
+        evaluate(model, crystal_function, data, mask, dq=dq[:3])
 
 
 @pytest.mark.parametrize("name", ("amplitude", "poisson"))
@@ -220,11 +224,11 @@ def test_held_out_pixels_are_not_seen_and_are_counted(crystal_function, measured
     free = rng.uniform(size=data.shape if shape == "all" else data.shape[1:]) > 0.9
     S, options = crystal_function, {"likelihood": name}
     for scale in (1e5, None):
-        seen = model.evaluate(S, data, mask & ~free, scale=scale, **options)
-        result = model.evaluate(S, data, mask, scale=scale, free=free, **options)
+        seen = evaluate(model, S, data, mask & ~free, scale=scale, **options)
+        result = evaluate(model, S, data, mask, scale=scale, free=free, **options)
         assert seen.free is None and result.loss == seen.loss and np.array_equal(result.adj_S, seen.adj_S)
         spoiled = np.where(mask & free, 7.0, data)
-        assert np.array_equal(model.evaluate(S, spoiled, mask, scale=scale, free=free, **options).adj_S, seen.adj_S)
+        assert np.array_equal(evaluate(model, S, spoiled, mask, scale=scale, free=free, **options).adj_S, seen.adj_S)
         # by hand: the held-out pixels alone
         out = mask & free
         D = result.scale * model.intensities(S)[out]
@@ -233,12 +237,12 @@ def test_held_out_pixels_are_not_seen_and_are_counted(crystal_function, measured
         llk = terms if name == "amplitude" else D - counts + counts * np.log(np.maximum(counts, 1e-300) / D)
         np.testing.assert_allclose(result.free, [terms.sum(), counts.sum(), llk.sum(), out.sum()], rtol=1e-10)
     monkeypatch.setattr(pendel.model.passes, "BLOCK_BYTES", 1)
-    parts = model.evaluate(S, data, mask, scale=None, free=free, **options)
+    parts = evaluate(model, S, data, mask, scale=None, free=free, **options)
     np.testing.assert_allclose(parts.free, result.free, rtol=1e-10)
     np.testing.assert_allclose(parts.sums, result.sums, rtol=1e-10)
     data[tuple(np.argwhere(out)[0])] = np.nan
     with pytest.raises(ValueError, match="data: expected finite intensities >= 0 on good pixels, got 1 others"):
-        model.evaluate(S, data, mask, free=free, **options)
+        evaluate(model, S, data, mask, free=free, **options)
 
 
 def test_data_without_counts_and_dark_model_pixels(measured):
@@ -256,8 +260,8 @@ def test_data_without_counts_and_dark_model_pixels(measured):
 def test_scale_misfit_and_numerators(crystal_function, measured):
     data, mask = measured
     model = model_of()
-    result = model.evaluate(crystal_function, data, mask, scale=None)
-    near = [model.evaluate(crystal_function, data, mask, scale=result.scale * f).loss for f in (0.999, 1, 1.001)]
+    result = evaluate(model, crystal_function, data, mask, scale=None)
+    near = [evaluate(model, crystal_function, data, mask, scale=result.scale * f).loss for f in (0.999, 1, 1.001)]
     assert near[1] == pytest.approx(result.loss, rel=1e-12) and near[1] < min(near[0], near[2])
     assert result.misfit_denominator == pytest.approx(data[mask].sum())
     root = np.sqrt(result.scale * model.intensities(crystal_function))
@@ -266,7 +270,7 @@ def test_scale_misfit_and_numerators(crystal_function, measured):
     assert model.misfit(crystal_function, data, mask) == pytest.approx(expected / data[mask].sum(), rel=1e-11)
     D = model.intensities(crystal_function)
     assert model.misfit(crystal_function, 123 * D) < 1e-26  # rounding, squared
-    assert model.evaluate(crystal_function, 123 * D, scale=None).scale == pytest.approx(123, rel=1e-12)
+    assert evaluate(model, crystal_function, 123 * D, scale=None).scale == pytest.approx(123, rel=1e-12)
 
 
 @pytest.mark.parametrize("options", ({}, {"likelihood": "poisson", "background": 1.5}), ids=("amplitude", "poisson"))
@@ -274,10 +278,10 @@ def test_scale_misfit_and_numerators(crystal_function, measured):
 def test_blocks_change_memory_and_not_the_result(crystal_function, measured, monkeypatch, scale, options):
     data, mask = measured
     model = model_of()
-    whole = model.evaluate(crystal_function, data, mask, scale=scale, **options)
+    whole = evaluate(model, crystal_function, data, mask, scale=scale, **options)
     monkeypatch.setattr(pendel.model.passes, "BLOCK_BYTES", 1)
-    assert len(model._pass.blocks(FRAMES)) == FRAMES
-    parts = model.evaluate(crystal_function, data, mask, scale=scale, **options)
+    assert len(model.passes.blocks(FRAMES)) == FRAMES
+    parts = evaluate(model, crystal_function, data, mask, scale=scale, **options)
     assert_same(whole, parts)  # only the order of the sums over frames differs
     D = model.intensities(crystal_function)
     np.testing.assert_allclose(D, model_of().intensities(crystal_function), rtol=1e-11)
@@ -287,15 +291,15 @@ def test_stored_layers_change_memory_and_not_the_result(crystal_function, measur
     data, mask = measured
     plain, stored = model_of(), model_of(resync=2)
     assert plain.resync is None and stored.resync == 2
-    assert_same(*(m.evaluate(crystal_function, data, mask, scale=1e5) for m in (plain, stored)))
+    assert_same(*(evaluate(m, crystal_function, data, mask, scale=1e5) for m in (plain, stored)))
     # what is stored counts where blocks of frames are made
     monkeypatch.setattr(pendel.model.passes, "BLOCK_BYTES", 1 << 17)
-    assert len(stored._pass.blocks(1000)) > len(plain._pass.blocks(1000))
+    assert len(stored.passes.blocks(1000)) > len(plain.passes.blocks(1000))
 
 
 def test_same_bits_whatever_the_number_of_threads(crystal_function, measured):
     data, mask = measured
-    results = [model_of("complex64", threads=n).evaluate(crystal_function, data, mask, scale=None) for n in (1, 3)]
+    results = [evaluate(model_of("complex64", threads=n), crystal_function, data, mask, scale=None) for n in (1, 3)]
     for a, b in zip(*results, strict=True):
         assert a is None or np.array_equal(a, b)
 

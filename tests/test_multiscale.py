@@ -6,8 +6,11 @@ from cube import QUIET
 from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic, multiscale, phantom, resample
 from pendel.app import demo
 from pendel.experiment import rotation
-from pendel.recipes import coarse_to_fine
-from pendel.recipes.coarse_to_fine import WEIGHTS, _twin, sharpen
+from pendel.fit.quasi_newton import NO_CORRECTIONS
+from pendel.recipes.coarse_to_fine import MultiscaleRecipe
+from pendel.recipes.levels import Level, sharpen
+from pendel.recipes.polisher import Polisher, data_recipe
+from pendel.recipes.searches import Search
 from scipy import ndimage
 
 
@@ -156,11 +159,12 @@ def test_close_trials_of_the_twins_are_decided_by_polish(scan, monkeypatch):
         supports = [ndimage.binary_dilation(np.abs(T) > 0.1) for T in (first, second)]
         other = Start(second, supports[1], 0.1, "twin phased", misfits)
         begun = Start(first, supports[0], 0.1, "phased", misfits, other)
-        weights = WEIGHTS["amplitude"] | {"iterations": (0, 15), "atv_weight": 1e-4}
-        return _twin(m, frames, None, begun, 400, 0, "", {"likelihood": "amplitude"}, weights)[0]
+        level, recipe = Level(m, frames, None), MultiscaleRecipe(steps=400)
+        polisher = Polisher(level, recipe, {"iterations": (0, 15)}, NO_CORRECTIONS, None)
+        return Search(level, recipe, data_recipe(False)).decide_twin(begun, polisher)[0]
 
     assert chosen(right, wrong, 1.2) is right and chosen(wrong, right, 1.2) is right
-    monkeypatch.setattr(coarse_to_fine, "_search", None)  # where there is no doubt nothing is tried
+    monkeypatch.setattr(Search, "run", None)  # where there is no doubt nothing is tried
     assert chosen(wrong, right, 1.6) is wrong
 
 

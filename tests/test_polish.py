@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from cube import QUIET, central
 from pendel import photon_weight, polish
-from pendel.fit.polishing import Priors
+from pendel.fit.polishing import PolishRecipe
+from pendel.fit.priors import Priors
 from scipy import ndimage
 
 
@@ -17,12 +18,15 @@ def near(gold_cube):
     return S.astype(np.complex64)
 
 
+TERMS = "amplitude_bound", "bound_weight", "bulk_amplitude", "bulk_weight"
+
+
 @pytest.mark.parametrize("terms", ((1.0, 0.7, None, 0.0), (None, 0.0, 1.0, 0.6), (0.8, 2.0, 1.1, 3.0)))
 def test_amplitude_terms_and_their_gradient(gold_cube, rng, terms):
-    priors = Priors(*terms)
-    priors.choose_bulk(gold_cube.truth, gold_cube.tight)
+    fit = gold_cube.model.fit(gold_cube.data())
+    priors = Priors(PolishRecipe(**dict(zip(TERMS, terms, strict=True))), gold_cube.truth, gold_cube.tight, fit)
     n = int(gold_cube.tight.sum())
-    assert 8 <= priors.inner.sum() < n / 4
+    assert 8 <= priors.bulk.sum() < n / 4
     c, direction = (rng.normal(size=n) + 1j * rng.normal(size=n) for _ in range(2))
     value, adj = priors.value(c)
     assert value > 0
@@ -31,11 +35,10 @@ def test_amplitude_terms_and_their_gradient(gold_cube, rng, terms):
     )
 
 
-def test_bulk_of_a_crystal_of_one_voxel():
-    priors = Priors(1.0, 1.0, 1.0, 1.0)
+def test_bulk_of_a_crystal_of_one_voxel(gold_cube):
     S = np.zeros((3, 3, 3), np.complex64)
     S[1, 1, 1] = 0.5
-    priors.choose_bulk(S, S != 0)
+    priors = Priors(PolishRecipe(), S, S != 0, gold_cube.model.fit(gold_cube.data()))
     assert priors.value(np.array([0.5 + 0j]))[0] == pytest.approx(0.25)  # it is its own bulk
     assert not priors.value(np.zeros(1, complex))[1].any()
 
@@ -76,7 +79,7 @@ def test_trimmed_pixels_are_those_missed(gold_cube):
     data[3, 4, 5] += 100 * data.max()
     mask = np.ones(data.shape[1:], bool)
     mask[0] = False
-    good = Objective(gold_cube.model, data, mask).trusted(gold_cube.truth, gold_cube.tight, 3.0)
+    good = Objective(gold_cube.model.fit(data, mask)).trusted(gold_cube.truth, gold_cube.tight, 3.0)
     assert not good[3, 4, 5] and not good[:, 0].any() and good[:, 1:].sum() == good[:, 1:].size - 1
 
 

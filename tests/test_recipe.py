@@ -5,8 +5,9 @@ import pytest
 from cube import FIXED, QUIET, SIZE, central, make_model, with_loss
 from pendel import atv, io, lbfgs, reconstruct
 from pendel.app import store
-from pendel.fit.objective import Objective
+from pendel.fit.objective import DataRecipe, Objective, ObjectiveRecipe, measured
 from pendel.model.passes import Pass
+from scan import evaluate
 from scipy import ndimage
 
 
@@ -15,11 +16,12 @@ from scipy import ndimage
 def test_the_objective_is_loss_plus_total_variation_and_its_gradient_is_right(gold_cube, rough, rng, likelihood, s_0):
     model, data = make_model("complex128"), gold_cube.data()
     options = {"likelihood": likelihood, "background": 0.3 if likelihood == "poisson" else 0.0}
-    objective = Objective(model, data, atv_weight=0.2, atv_p=1.5, atv_q=1.2, s_0=s_0, **options)
+    recipe = ObjectiveRecipe(atv_weight=0.2, atv_p=1.5, atv_q=1.2, s_0=s_0, **options)
+    objective = Objective.of(measured(model, data, None, recipe), recipe)
     density = {"tied": None, "support": gold_cube.tight.astype(float), "free": rng.uniform(0.3, 1, model.shape)}[s_0]
     given = density if s_0 == "free" else None
     now = objective.evaluate(rough, gold_cube.tight, s_0=given)
-    plain = model.evaluate(rough, data, scale=None, s_0=density, **options).loss
+    plain = evaluate(model, rough, data, scale=None, s_0=density, **options).loss
     weight = 0.2 * np.mean(data)
     assert now.loss == pytest.approx(plain + atv(rough, weight, p=1.5, q=1.2, support=gold_cube.tight)[0], rel=1e-12)
     direction = np.where(gold_cube.tight, rng.normal(size=model.shape) + 1j * rng.normal(size=model.shape), 0)
@@ -58,7 +60,7 @@ def test_poisson_likelihood_fits_counts_on_a_background(gold_cube):
     assert poisson.background == 0.5 and amplitude.background == 0
     # the background is half of all counts away from the peak; what knows it is nearer to the crystal
     assert gold_cube.error(poisson.S) < 0.8 * gold_cube.error(amplitude.S)
-    truth = gold_cube.model.evaluate(gold_cube.truth, data, scale=None, likelihood="poisson", background=0.5)
+    truth = evaluate(gold_cube.model, gold_cube.truth, data, scale=None, likelihood="poisson", background=0.5)
     assert poisson.loss[-1] < truth.loss  # some 3000 unknowns bend towards the noise of 8000 pixels
 
 
@@ -85,7 +87,7 @@ def test_held_out_pixels_tell_overfitting_and_cost_no_pass(gold_cube, monkeypatc
     count = len(passes)
     held = reconstruct(gold_cube.model, data, mask, free_fraction=0.1, **options)
     assert len(passes) == 2 * count and plain.free_misfit is None and "free_misfit" not in plain.history
-    free = Objective(gold_cube.model, data, mask, free_fraction=0.1).free
+    free = measured(gold_cube.model, data, mask, DataRecipe(free_fraction=0.1)).pixels.free
     assert free.sum() == pytest.approx(0.1 * data.size, rel=0.15) and not free[:, 4, 7].any()
     D = held.scale * gold_cube.model.intensities(held.S)[free]
     misfit = np.sum((np.sqrt(D) - np.sqrt(data[free])) ** 2)

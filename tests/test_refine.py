@@ -5,7 +5,7 @@ import pytest
 from cube import FIXED, SIZE, central, make_model
 from pendel import Model, io, reconstruct
 from pendel.app import store
-from pendel.fit.objective import Objective
+from pendel.fit.objective import DataRecipe, Objective, measured
 from pendel.fit.refinement import Angles, Flux, dq_at
 from pendel.model.loss import Likelihood
 
@@ -21,7 +21,7 @@ def test_angle_offsets_turn_the_crystal_as_the_experiment_does(gold_cube, rng):
     moved = experiment.replace(
         rocking_angles=experiment.rocking_angles + offsets, centre=(*experiment.centre[:1], SIZE // 2, SIZE // 2)
     )
-    moved._set_centre(experiment.centre, experiment.centre_angle)
+    moved = moved.with_centre(experiment.centre, experiment.centre_angle)
     assert np.abs(dq_at(experiment, offsets)[0] - moved.dq).max() < 1e-12 * scale
     h = 1e-4
     difference = (dq_at(experiment, offsets + h)[0] - dq_at(experiment, offsets - h)[0]) / (2 * h)
@@ -31,7 +31,8 @@ def test_angle_offsets_turn_the_crystal_as_the_experiment_does(gold_cube, rng):
 @pytest.mark.parametrize("likelihood", ("amplitude", "poisson"))
 def test_gradient_of_the_angles_is_the_derivative(gold_cube, rough, rng, likelihood):
     model, data = make_model("complex128"), gold_cube.data()
-    objective = Objective(model, data, likelihood=likelihood, background=0.3 * (likelihood == "poisson"))
+    recipe = DataRecipe(likelihood=likelihood, background=0.3 * (likelihood == "poisson"))
+    objective = Objective(measured(model, data, None, recipe))
     offsets, direction = rng.uniform(-0.4, 0.4, (2, SIZE)) * gold_cube.step
     frames = np.array([1, 4, 5, 11, 17])
 
@@ -55,7 +56,7 @@ def test_jitter_of_the_angles_is_recovered(gold_cube, rng):
     options = {"epochs": 250, "batches": 5, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
     plain = reconstruct(gold_cube.model, data, **options | {"epochs": 80})
     refined = reconstruct(gold_cube.model, data, refine_angles=True, **options)
-    angles = Angles(gold_cube.model.experiment, Objective(gold_cube.model, data).pixels(), 2.0, 0.3)
+    angles = Angles(gold_cube.model.experiment, gold_cube.model.fit(data).pixels, 2.0, 0.3)
     expected = truth_in_gauge(angles, jitter) / gold_cube.step
     left = refined.angle_offsets / gold_cube.step - expected
     # 0.20 steps before, 0.016 after; weighted with the frames' counts 0.007
@@ -70,8 +71,8 @@ def test_flux_of_the_frames_is_recovered(gold_cube, rng, tmp_path):
     data = gold_cube.data(photons=1e6, flux=flux)
     options = {"epochs": 120, "batches": 5, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
     plain = reconstruct(gold_cube.model, data, **options)
-    objective = Objective(gold_cube.model, data)
-    expected = truth_in_gauge(Flux(gold_cube.model.experiment, objective.pixels(), objective.likelihood, 0.1), flux)
+    fit = gold_cube.model.fit(data)
+    expected = truth_in_gauge(Flux(gold_cube.model.experiment, fit.pixels, fit.likelihood, 0.1), flux)
     for likelihood in ("amplitude", "poisson"):
         refined = reconstruct(gold_cube.model, data, refine_intensities=True, likelihood=likelihood, **options)
         left = refined.flux / expected
@@ -85,9 +86,9 @@ def test_flux_of_the_frames_is_recovered(gold_cube, rng, tmp_path):
 
 
 def test_what_the_frames_cannot_tell_is_fixed(gold_cube):
-    objective = Objective(gold_cube.model, gold_cube.data())
-    experiment, pixels = gold_cube.model.experiment, objective.pixels()
-    angles, flux = Angles(experiment, pixels, 2.0, 0.3), Flux(experiment, pixels, objective.likelihood, 0.1)
+    fit = gold_cube.model.fit(gold_cube.data())
+    experiment, pixels = gold_cube.model.experiment, fit.pixels
+    angles, flux = Angles(experiment, pixels, 2.0, 0.3), Flux(experiment, pixels, fit.likelihood, 0.1)
     position = np.arange(SIZE) - 7.0
     assert np.abs(truth_in_gauge(angles, (0.2 + 0.03 * position) * gold_cube.step)).max() < 1e-12 * gold_cube.step
     smooth = 1.3 * np.exp(0.02 * position - 0.003 * position**2 + 1e-5 * position**4)
@@ -95,18 +96,18 @@ def test_what_the_frames_cannot_tell_is_fixed(gold_cube):
     # a frame without counts knows nothing and stays where it is
     data = gold_cube.data()
     data[3:6] = 0
-    offsets, empty = np.zeros(SIZE), Angles(experiment, Objective(gold_cube.model, data).pixels(), 2.0, 0.3)
+    offsets, empty = np.zeros(SIZE), Angles(experiment, gold_cube.model.fit(data).pixels, 2.0, 0.3)
     empty.update(offsets, np.array([4]), np.zeros((1, 3)))
     assert not offsets.any() and empty.share[4] == 0
 
 
 def test_a_prior_holds_frames_of_few_counts(gold_cube):
-    objective = Objective(gold_cube.model, gold_cube.data())
-    flux, single = np.ones(SIZE), Flux(gold_cube.model.experiment, objective.pixels(), objective.likelihood, 0.1)
+    fit = gold_cube.model.fit(gold_cube.data())
+    flux, single = np.ones(SIZE), Flux(gold_cube.model.experiment, fit.pixels, fit.likelihood, 0.1)
     # sums sqrt(D I), D for I = 1.2^2 D and scale 1: N = D
     single.update(flux, np.array([2, 3]), np.array([[1.2e1, 1.2e6], [1e1, 1e6]]), 1.0)
     assert flux[2] == pytest.approx((112 / 110) ** 2) and flux[3] == pytest.approx(1.2**2, rel=1e-3)
-    poisson = Flux(gold_cube.model.experiment, objective.pixels(), Likelihood("poisson"), 0.1)
+    poisson = Flux(gold_cube.model.experiment, fit.pixels, Likelihood("poisson"), 0.1)
     flux[:] = 2.0  # sums are taken at this flux
     poisson.update(flux, np.array([2]), np.array([[20.0], [10.0]]), 4.0)
     assert flux[2] == pytest.approx((20 + 100) / (4 * 10 / 2 + 100))

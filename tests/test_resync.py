@@ -5,7 +5,7 @@ import pendel
 import pytest
 from pendel import reference
 from pendel.reference import symmetric as reference_symmetric
-from test_cuda import both, compare
+from test_cuda import both, compare, scheduled
 
 DTYPES = ["complex128", "complex64"]
 MARCHES = [(o, t) for o in ("k_h", "symmetric") for t in ("shift", "fourier")]
@@ -155,30 +155,30 @@ def test_memory_counts_the_stored_layers(make, operator_of, asymmetric):
     assert resync - plain >= stored.nbytes
 
 
-# What runs on CUDA, and the plan that makes it.
+# What runs on CUDA, and how the engine is to march.
 CUDA = [(march, {}) for march in MARCHES]
 CUDA += [(("k_h", transport), {"unfused": True, "chunk": 4}) for transport in ("shift", "fourier")]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("march, plan", CUDA, ids=str)
-def test_cuda_is_the_cpu(engine, make, operator_of, relative, tolerance, asymmetric, rng, march, plan, dtype):
+@pytest.mark.parametrize("scheduled_march", CUDA, ids=str)
+def test_cuda_is_the_cpu(engine, make, operator_of, relative, tolerance, asymmetric, rng, scheduled_march, dtype):
+    march, schedule = scheduled_march
     for resync, shape, n in ((1, (5, 1, 7), 3), (3, (9, 2, 37), 9), (4, (8, 2, 5), 17), (9, (8, 1, 3), 2)):
         p = make(*march, shape, asymmetric, n)
         support = rng.uniform(size=shape) < 0.8
-        device, cpu = both(engine, operator_of, p, dtype, p.s_0, p.incident, support, plan, resync=resync)
+        device, cpu = both(engine, operator_of, p, dtype, p.s_0, p.incident, support, schedule, resync=resync)
         compare(device, cpu, relative, tolerance[dtype])
         assert ("layers" in cpu) == (resync < 9)
 
 
-@pytest.mark.parametrize("march, plan", CUDA, ids=str)
-def test_cuda_rescues_too(engine, make, operator_of, relative, gold, march, plan):
+@pytest.mark.parametrize("march, schedule", CUDA, ids=str)
+def test_cuda_rescues_too(engine, make, operator_of, relative, gold, march, schedule):
     strong = gold | {k: 100 * gold[k] for k in ("chi_0", "chi_h")}
     p = make(*march, (36, 1, 15), strong, 9, {"shift": 1, "fourier": 0.83}[march[1]], 48e-9)
     xp, results = engine.cupy, {}
     for resync in (None, 2):
-        op = operator_of(p, "complex64", device="cuda", resync=resync)
-        op._plan |= plan
+        op = scheduled(operator_of(p, "complex64", device="cuda", resync=resync), **schedule)
         S, adj_E_h = (xp.asarray(a.astype("complex64")) for a in (p.S, p.adj_E_h))
         with np.errstate(all="ignore"):
             results[resync] = op.adjoint(S, xp.asarray(p.dq), adj_E_h)

@@ -7,7 +7,7 @@ import pytest
 from cube import AU, QUIET, make_model
 from pendel import Experiment, Model, compare, multiscale, phantom
 from pendel.app import demo
-from pendel.recipes.thick_crystals import HOME, SIZES, WAIT, extinction_length, search_solid, solid, thick
+from pendel.recipes.thick_crystals import SOLID, extinction_length, search_solid, solid, thick
 from scipy import ndimage
 
 
@@ -88,16 +88,18 @@ def test_searches_end_where_nothing_gets_better_and_the_best_one_is_taken():
         asked.clear()
         return search
 
-    stale = [1.0, 0.5, *[0.495] * WAIT]
-    S, support = search_solid(model, scripted([stale, [0.8, 0.4, 0.8 * 0.9 * HOME, *[1.0] * WAIT]]), starts=3)
-    ended = [(0, c) for c in range(2 + WAIT)] + [(1, c) for c in range(3 + WAIT)]  # no third one
+    stale = [1.0, 0.5, *[0.495] * SOLID.wait]
+    S, support = search_solid(
+        model, scripted([stale, [0.8, 0.4, 0.8 * 0.9 * SOLID.home, *[1.0] * SOLID.wait]]), starts=3
+    )
+    ended = [(0, c) for c in range(2 + SOLID.wait)] + [(1, c) for c in range(3 + SOLID.wait)]  # no third one
     ended += [(None, 0), (None, 1), (None, 2)]  # whose misfit is no longer halved
     assert [a[:2] for a in asked] == ended
-    assert asked[0][2] > asked[2 + WAIT][2] and SIZES[0] > SIZES[1]
+    assert asked[0][2] > asked[2 + SOLID.wait][2] and SOLID.sizes[0] > SOLID.sizes[1]
     assert np.abs(S[:, 10, 10]).round().sum() == pytest.approx(2 * 6 + 1, abs=2)  # of start 1, cycle 2: |z| < 7
     assert np.abs(S[~support]).max() < 0.01  # the blur of its surface
     search_solid(model, scripted([stale]), support=support, starts=3)
-    assert [a[0] for a in asked] == [0] * (2 + WAIT) + [None] * 3 and asked[0][2] == support.sum()
+    assert [a[0] for a in asked] == [0] * (2 + SOLID.wait) + [None] * 3 and asked[0][2] == support.sum()
 
 
 def test_a_thick_crystal_from_nothing():
@@ -108,13 +110,12 @@ def test_a_thick_crystal_from_nothing():
     assert compare(result.S, S, model.voxel).phase_rmse < 0.1 and result.misfit < 1e-3
 
 
-def test_solid_in_a_given_support_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr("pendel.recipes.thick_crystals.CYCLES", 2)
-    monkeypatch.setattr("pendel.recipes.thick_crystals.SLOW", 1)
+def test_solid_in_a_given_support_and_resumed(tmp_path):
     model = thick_model()
     S = thick_cube(model)
     support = ndimage.binary_dilation(np.abs(S) > 0.5, iterations=2)
     few = {"steps": 80, "rounds": 1, "iterations": (0, 3), "places": False, "checkpoint": tmp_path / "c.h5", **QUIET}
+    few |= {"solid": SOLID.but(cycles=2, slow=1)}
     data = model.intensities(S)
     found = multiscale(model, data, None, "solid", support, **few)
     # two cycles keep what they began with and GROW voxels around it

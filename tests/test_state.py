@@ -37,7 +37,7 @@ def test_a_reversal_that_has_lost_its_digits_is_an_error(problem, operator_of, g
         RuntimeError, match="adjoint: expected the reversed sweep .* dtype='complex128' or scheme='etd2rk'"
     ):
         operator_of(p, dtype="complex64").adjoint(p.S, p.dq, p.adj_E_h)
-    assert operator_of(p)._reverse_drift(p.S, p.dq) < 1e-2  # the bound of the refusal: double still does it
+    assert operator_of(p).reversal_error(p.S, p.dq) < 1e-2  # the bound of the refusal: double still does it
 
 
 def test_units_gone_wrong_are_named():

@@ -46,6 +46,54 @@ def test_periodic_shrink_wrap_commutes_with_rolling():
     assert np.array_equal(support.shrink_wrap(moved, 0.3, 0.8, periodic=True, fill=False), expected)
 
 
+def test_the_largest_component_may_reach_over_the_edge():
+    parts = np.zeros((12, 8, 9), bool)
+    parts[4:7, 2:4, 2:4] = True  # 12 voxels
+    parts[[0, 1, 10, 11], 5:7, 6:8] = True  # 8 and 8, one of 16 where the faces touch
+    middle, ends = parts.copy(), parts.copy()
+    middle[[0, 1, 10, 11]] = False
+    ends[4:7] = False
+    assert np.array_equal(support.largest_component(parts), middle)
+    assert np.array_equal(support.largest_component(parts, periodic=True), ends)
+    assert support.largest_component(middle) is middle
+
+
+AMPLITUDE = np.random.default_rng(5).uniform(0, 1, SHAPE) ** 3
+WIDE = phantom.sphere(SHAPE, VOXEL, 80e-9) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("level", "options", "expected"),
+    [
+        (0.5, {"above": 0.3}, lambda a: a > 0.5 * np.median(a[a > 0.3 * a.max()])),
+        (
+            0.25,
+            {"above": 0.3, "support": WIDE},
+            lambda a: WIDE & (a > 0.25 * np.median(a[WIDE & (a > 0.3 * a.max())])),
+        ),
+        (0.5, {"support": WIDE}, lambda a: WIDE & (a > 0.5 * np.median(a[WIDE]))),
+        (0.5, {"reference": 0.8, "support": WIDE}, lambda a: WIDE & (a > 0.5 * np.quantile(a[WIDE], 0.8))),
+        (0.2, {"reference": "max"}, lambda a: a > 0.2 * a.max()),
+        (0.2, {"reference": 0.9, "above": 0.1}, lambda a: a > 0.2 * np.quantile(a[a > 0.1 * a.max()], 0.9)),
+    ],
+)
+def test_inside_the_crystal_is_above_a_level_of_a_full_voxel(dtype, level, options, expected):
+    amplitude = AMPLITUDE.astype(dtype)
+    found = support.body(amplitude, level, **options)
+    assert found.dtype == bool and 0 < found.sum() < found.size
+    assert np.array_equal(found, expected(amplitude))
+
+
+def test_full_voxels_are_found_beside_hot_and_dim_ones():
+    amplitude = np.array([0.0] * 40 + [0.05] * 20 + [0.8] * 39 + [1.5])
+    assert support.reference_amplitude(amplitude, "max") == 1.5
+    assert support.reference_amplitude(amplitude) == 0.05
+    assert support.reference_amplitude(amplitude, above=0.3) == 0.8
+    assert support.reference_amplitude(amplitude, 0.8) == 0.8
+    assert support.reference_amplitude(amplitude, support=amplitude < 1, reference="max") == 0.8
+
+
 def test_recentre_returns_a_moved_object_to_the_origin():
     body = phantom.sphere(SHAPE, VOXEL, 50e-9).astype(complex)
     moved = np.roll(body, (3, -4, 5), axis=(0, 1, 2))
@@ -77,3 +125,7 @@ def test_bad_arguments_are_named():
         support.shrink_wrap(np.full((2, 2, 2), np.nan))
     with pytest.raises(ValueError, match=r"others\[0\]: expected shape"):
         support.recentre(np.ones((2, 2, 2)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="reference: expected one of 'max', 'median', got 'mean'"):
+        support.body(np.ones((2, 2, 2)), 0.5, "mean")
+    with pytest.raises(ValueError, match="reference: expected a finite number > 0 and <= 1, got 1.5"):
+        support.reference_amplitude(np.ones((2, 2, 2)), 1.5)

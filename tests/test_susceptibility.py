@@ -357,8 +357,9 @@ def test_edge_warning():
         warnings.simplefilter("error")
         susceptibility(**AU)
         susceptibility(**(AU | {"energy": 11.9 * KEV}), dispersion={"Au": -15 + 4j})
-    with pytest.warns(UserWarning, match="energy: 11.9 keV is within 1 % of an absorption edge of Au"):
+    with pytest.warns(UserWarning, match="energy: 11.9 keV is within 1 % of an absorption edge of Au") as caught:
         susceptibility(**(AU | {"energy": 11.9 * KEV}))
+    assert caught[0].filename == __file__  # the line to change is the caller's
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_gauge_covariance(make, relative, gold, asymmetric, transport):
 def test_reverse_sweep_recovers_the_entrance_state(make, gold, transport, dtype, bound):
     # 256 absorbing steps forward and back, as in test_forward.py.
     p, op = make((256, 1, 24), 2, transport, physics=gold, dtype=dtype)
-    assert op._reverse_drift(p.S, p.dq) < bound
+    assert op.reversal_error(p.S, p.dq) < bound
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

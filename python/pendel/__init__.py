@@ -18,8 +18,9 @@ from .kinematic import refraction
 from .model.model import Model
 from .operator.engines import cuda_available, info
 from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
-from .recipes.coarse_to_fine import coarse, multiscale, resample
+from .recipes.coarse_to_fine import multiscale
 from .recipes.half_voxel import place
+from .recipes.levels import coarse, resample
 from .recipes.trials import Start, kinematic_start
 
 __all__ = [

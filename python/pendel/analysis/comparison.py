@@ -8,31 +8,51 @@ and the conjugate twin, all of them by maximising |<truth, S>|.
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import fft, ndimage
 
 from ..base import checks
-from ..base.symmetry import along, strain, translate
+from ..base.symmetry import along, strain
+from ..base.symmetry import translate as translated
 from ..base.symmetry import twin as conjugate_twin
 
 
 @dataclasses.dataclass
 class Comparison:
-    """Result of `compare`; phases in rad. "Inside" is |truth| > half its maximum (and the support)."""
+    """Result of `compare`. "Inside" is |truth| > half its maximum (and the support).
 
-    phase_rmse: float  # rms of arg(S conj(truth)) inside
-    phase_rmse_weighted: float  # the same, weighted by |S||truth|
-    amplitude_rmse: float  # rms of |S| - |truth| inside, over the rms of |truth|
-    amplitude_cv: float  # standard deviation over mean of |S| inside
-    amplitude_cv_truth: float  # the same of |truth|: partial-volume voxels are inside too
-    relative_error: float  # ||S - truth|| / ||truth|| over the whole grid
-    strain_rmse: float | None  # rms error of the strain along h inside (needs h)
-    shift: tuple  # (z, y, x) voxels by which S was moved
-    phase: float  # rad added to S
-    ramp: np.ndarray  # (x, y, z) rad/m: exp(i ramp.r) was multiplied to S; zeros unless ramp=True
-    scale: float  # real factor multiplied to |S|
-    twin: bool  # whether the conjugate twin of S was taken
-    registered: np.ndarray  # complex128 (nz, ny, nx), S after all of this
-    inside: np.ndarray  # bool (nz, ny, nx)
+    Attributes
+    ----------
+    phase_rmse : rms of arg(S conj(truth)) inside, rad.
+    phase_rmse_weighted : the same, weighted by |S||truth|.
+    amplitude_rmse : rms of |S| - |truth| inside, over the rms of |truth|.
+    amplitude_cv : standard deviation over mean of |S| inside.
+    amplitude_cv_truth : the same of |truth|: partial-volume voxels are inside too.
+    relative_error : ||S - truth|| / ||truth|| over the whole grid.
+    strain_rmse : rms error of the strain along h inside; None without h.
+    shift : (z, y, x) voxels by which S was moved.
+    phase : rad added to S.
+    ramp : (x, y, z) rad/m: exp(i ramp.r) was multiplied to S; zeros unless asked for.
+    scale : real factor multiplied to S.
+    twin : whether the conjugate twin of S was taken.
+    registered : complex128 (nz, ny, nx), S after all of this.
+    inside : bool (nz, ny, nx).
+    """
+
+    phase_rmse: float
+    phase_rmse_weighted: float
+    amplitude_rmse: float
+    amplitude_cv: float
+    amplitude_cv_truth: float
+    relative_error: float
+    strain_rmse: float | None
+    shift: tuple[float, float, float]
+    phase: float
+    ramp: np.ndarray
+    scale: float
+    twin: bool
+    registered: np.ndarray
+    inside: np.ndarray
 
     def __str__(self):
         strain = "" if self.strain_rmse is None else f", strain rmse {self.strain_rmse:.2e}"
@@ -44,14 +64,28 @@ class Comparison:
 
 
 def compare(
-    S, truth, voxel, support=None, band=None, h=None, *, translate=True, ramp=False, scale=False, twin=False
+    S: ArrayLike,
+    truth: ArrayLike,
+    voxel: tuple[float, float, float],
+    support: ArrayLike | None = None,
+    band: float | ArrayLike | None = None,
+    h: ArrayLike | None = None,
+    *,
+    translate: bool = True,
+    ramp: bool = False,
+    scale: bool = False,
+    twin: bool = False,
 ) -> Comparison:
     """Register S to truth and measure the difference, in complex128.
+
+    Peaks of the cross-correlation are found by FFT, then on a raster of 1/8 voxel (matrix DFT; Guizar-Sicairos et al.,
+    Opt. Lett. 33, 156, 2008), then by Newton's method on |C|^2. A ramp is the same problem with direct and reciprocal
+    space exchanged; the two alternate until neither moves.
 
     Parameters
     ----------
     S, truth : complex (nz, ny, nx).
-    voxel : (dz, dy, dx) in m.
+    voxel : (dz, dy, dx), m.
     support : bool (nz, ny, nx), restricts "inside".
     band : limit both functions before anything else: a bool array (nz, ny, nx) in centred order (zero frequency at
         n//2), or a fraction of the Nyquist frequencies (ellipsoid).
@@ -61,65 +95,88 @@ def compare(
     scale : allow a real factor.
     twin : also try conj(S(-r)) and take the better one.
 
-    Raises TypeError or ValueError naming the parameter.
+    Returns
+    -------
+    Comparison.
 
-    Peaks of the cross-correlation are found by FFT, then on a raster of 1/8 voxel (matrix DFT; Guizar-Sicairos et al.,
-    Opt. Lett. 33, 156, 2008), then by Newton's method on |C|^2. A ramp is the same problem with direct and reciprocal
-    space exchanged; the two alternate until neither moves.
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     truth = checks.array("truth", truth, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     S = checks.array("S", S, truth.shape, np.complex128, axes="(nz, ny, nx)")
     voxel = np.array(checks.lengths("voxel", voxel, 3))
-    magnitude = np.abs(truth)
-    if not magnitude.any() or not S.any():
+    if not truth.any() or not S.any():
         raise ValueError("S, truth: expected non-zero functions, got zeros")
-    inside = magnitude > 0.5 * magnitude.max()
-    if support is not None:
-        inside &= checks.array("support", support, truth.shape, bool, axes="(nz, ny, nx)")
-        if not inside.any():
-            raise ValueError("support: expected an overlap with |truth| > max/2, got none")
+    inside = _inside(truth, support)
     if band is not None:
         band = _band(band, truth.shape)
         S, truth = (fft.ifftn(fft.fftn(a) * band) for a in (S, truth))
 
-    candidates = [False, True] if twin else [False]
-    trials = [_register(conjugate_twin(S) if t else S, truth, translate, ramp) for t in candidates]
-    best = int(np.argmax([abs(np.vdot(truth, trial[0])) for trial in trials]))
-    S, shift, slope = trials[best]
+    S, shift, slope, twinned = _best_register(S, truth, translate, ramp, twin)
     phase = -float(np.angle(np.vdot(truth[inside], S[inside])))
     S = S * np.exp(1j * phase)
     factor = float(np.vdot(S, truth).real / np.vdot(S, S).real) if scale else 1.0
     S = S * factor
 
-    a, b = S[inside], truth[inside]
-    error = np.angle(a * b.conj())
-    weight = np.abs(a) * np.abs(b)
     return Comparison(
-        phase_rmse=_rms(error),
-        phase_rmse_weighted=float(np.sqrt((weight * error**2).sum() / weight.sum())),
-        amplitude_rmse=_rms(np.abs(a) - np.abs(b)) / _rms(np.abs(b)),
-        amplitude_cv=float(np.abs(a).std() / np.abs(a).mean()),
-        amplitude_cv_truth=float(np.abs(b).std() / np.abs(b).mean()),
+        **_differences(S[inside], truth[inside]),
         relative_error=float(np.linalg.norm(S - truth) / np.linalg.norm(truth)),
         strain_rmse=None if h is None else _strain_rmse(S, truth, inside, voxel, h),
         shift=tuple(float(s) for s in shift),
         phase=phase,
         ramp=(slope / voxel)[::-1],
         scale=factor,
-        twin=candidates[best],
+        twin=twinned,
         registered=S,
         inside=inside,
     )
 
 
+def _inside(truth, support):
+    magnitude = np.abs(truth)
+    inside = magnitude > 0.5 * magnitude.max()
+    if support is not None:
+        inside &= checks.array("support", support, truth.shape, bool, axes="(nz, ny, nx)")
+        if not inside.any():
+            raise ValueError("support: expected an overlap with |truth| > max/2, got none")
+    return inside
+
+
+def _differences(S, truth):
+    """The measures of `Comparison` that are of voxels inside, both (voxels,)."""
+    error = np.angle(S * truth.conj())
+    amplitude = np.abs(S)
+    expected = np.abs(truth)
+    weight = amplitude * expected
+    return {
+        "phase_rmse": _rms(error),
+        "phase_rmse_weighted": float(np.sqrt((weight * error**2).sum() / weight.sum())),
+        "amplitude_rmse": _rms(amplitude - expected) / _rms(expected),
+        "amplitude_cv": float(amplitude.std() / amplitude.mean()),
+        "amplitude_cv_truth": float(expected.std() / expected.mean()),
+    }
+
+
+def _best_register(S, truth, move, ramp, twin):
+    """`_register` of S or of its twin, whichever is more like truth, and whether it is the twin."""
+    trials = [(*_register(S, truth, move, ramp), False)]
+    if twin:
+        trials.append((*_register(conjugate_twin(S), truth, move, ramp), True))
+    return trials[int(np.argmax([abs(np.vdot(truth, trial[0])) for trial in trials]))]
+
+
 def _register(S, truth, move, ramp):
     """S sloped and moved to maximise |<truth, S>|; returns (S, shift in voxels, slope in rad/voxel), all (z, y, x)."""
-    start, shift, slope = S, np.zeros(3), np.zeros(3)
+    start = S
+    shift = np.zeros(3)
+    slope = np.zeros(3)
     index = [np.arange(n) - n // 2 for n in S.shape]
-    if move:  # amplitudes do not know the ramp
+    if move:
+        # amplitudes do not know the ramp
         pair = (np.abs(S), np.abs(truth)) if ramp else (S, truth)
         shift = -_peak(fft.fftn(pair[0]) * fft.fftn(pair[1]).conj())
-        S = translate(start, shift)
+        S = translated(start, shift)
     for _ in range(30 if ramp else 0):
         change = 2 * np.pi * _peak(fft.ifftshift(S * truth.conj())) / S.shape
         slope = slope + change
@@ -128,7 +185,7 @@ def _register(S, truth, move, ramp):
             found = -_peak(fft.fftn(sloped) * fft.fftn(truth).conj())
             change = np.concatenate([change, found - shift])
             shift = found
-        S = translate(sloped, shift)
+        S = translated(sloped, shift)
         if np.abs(change).max() < 1e-11:
             break
     return S, shift, slope
@@ -140,9 +197,11 @@ def _peak(P):
     shape = np.array(P.shape)
     d = np.array(np.unravel_index(np.argmax(np.abs(fft.ifftn(P))), P.shape))
     d = (d + shape // 2) % shape - shape // 2
+
     raster = np.arange(-6, 7) / 8
     C = _contract(P, [np.exp(2j * np.pi * np.outer(k, c + raster)) for k, c in zip(frequency, d, strict=True)])
     d = d + raster[np.array(np.unravel_index(np.argmax(np.abs(C)), C.shape))]
+
     for _ in range(20):
         step = _newton_step(P, frequency, d)
         d = d + step
@@ -154,6 +213,7 @@ def _peak(P):
 def _newton_step(P, frequency, d):
     """Newton step of log|C|^2 at d, at most 1/8 sample per axis, always uphill."""
     turns = [2j * np.pi * k for k in frequency]
+    # C and its derivatives, by the order along each axis, over C
     C = _contract(P, [np.exp(t * c)[:, None] * t[:, None] ** np.arange(3) for t, c in zip(turns, d, strict=True)])
     C /= C[0, 0, 0]
     one = np.eye(3, dtype=int)
@@ -174,6 +234,7 @@ def _contract(P, weights):
 
 
 def _plane(index, slope):
+    """slope.r (nz, ny, nx), rad."""
     return slope[0] * index[0][:, None, None] + slope[1] * index[1][:, None] + slope[2] * index[2]
 
 
@@ -191,7 +252,7 @@ def _rms(values):
 
 
 def _strain_rmse(S, truth, inside, voxel, h):
-    core = ndimage.binary_erosion(inside)
-    (a, ok_a), (b, ok_b) = strain(S, voxel, h), strain(truth, voxel, h)
-    core &= ok_a & ok_b
-    return _rms((a - b)[core]) if core.any() else float("nan")
+    found, found_at = strain(S, voxel, h)
+    expected, expected_at = strain(truth, voxel, h)
+    core = ndimage.binary_erosion(inside) & found_at & expected_at
+    return _rms((found - expected)[core]) if core.any() else float("nan")

@@ -6,12 +6,15 @@ crystal is set to zero first, since no measurement of one reflection knows it.
 
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from ..base import checks
+from ..io import StoredResult
 
 try:
     from matplotlib.colors import LogNorm, hsv_to_rgb
@@ -19,9 +22,12 @@ try:
 except ImportError:
     raise ImportError("plot: expected the package matplotlib, got none; pip install matplotlib") from None
 
+_SIZE = (16, 11.6)  # inch: 1600 pixels wide at 100 dpi
 _SLICES = (("x", "y"), ("x", "z"), ("y", "z"))  # horizontal, vertical axis of the three central slices
 _AXES = {"z": 0, "y": 1, "x": 2}
 _STYLE = {"fontsize": 11}
+_SMALL = 9.5  # font size of ticks and legends
+_DATA = ("measured", "truth", "data")  # curves that are drawn as dots
 _COLOURS = {
     "measured": "black",
     "truth": "black",
@@ -31,11 +37,23 @@ _COLOURS = {
 }
 
 
-def complex_to_rgb(S, maximum=None):
-    """RGB in [0, 1], S.shape + (3,) float64: brightness |S| / maximum (clipped; default the largest |S|), hue the
-    phase.
+def complex_to_rgb(S: ArrayLike, maximum: float | None = None) -> np.ndarray:
+    """Colours of complex numbers: brightness |S| / maximum, hue the phase.
 
     Phase 0 is red, 2 pi/3 green, -2 pi/3 blue.
+
+    Parameters
+    ----------
+    S : complex, any shape.
+    maximum : amplitude of full brightness, larger ones are clipped; None: the largest |S|.
+
+    Returns
+    -------
+    float64 S.shape + (3,), RGB in [0, 1].
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     S = np.asarray(S)
     amplitude = np.abs(S).astype(np.float64)
@@ -45,48 +63,38 @@ def complex_to_rgb(S, maximum=None):
     return hsv_to_rgb(np.stack([hue, np.ones_like(value), value], axis=-1))
 
 
-def result_figure(stored):
-    """Figure of a `pendel.io.StoredResult`: central slices, phase, displacement, strain, a frame, rocking curve, loss.
+def result_figure(stored: StoredResult) -> Figure:
+    """Central slices, phase, displacement, strain, a frame, rocking curve and loss of a result.
 
     What the file does not hold is left out and said so. 16 x 11.6 inch: 1600 pixels wide at dpi=100.
+
+    Parameters
+    ----------
+    stored : `pendel.io.StoredResult`.
+
+    Raises
+    ------
+    TypeError, ValueError : where S is zero everywhere, or the support not of its shape.
     """
-    figure = Figure(figsize=(16, 11.6), layout="constrained")
+    figure = Figure(figsize=_SIZE, layout="constrained")
     grid = figure.add_gridspec(3, 4)
-    voxel = stored.voxel or (1.0, 1.0, 1.0)
     support = _support(stored.S, stored.support)
     S = stored.S * np.exp(-1j * _mean_phase(stored.S, support))
-    window = _Window(support, voxel, known=stored.voxel is not None)
-    top = np.percentile(np.abs(S[support]), 99.5)
+    window = _Window(support, stored.voxel)
+    top = _brightest(S, support)
+
     for i, plane in enumerate(_SLICES):
         axes = figure.add_subplot(grid[0, i])
         _show_complex(axes, S, window, plane, top)
         axes.set_title(f"crystal function, slice {plane[0]}{plane[1]}", **_STYLE)
     _facts(figure.add_subplot(grid[0, 3]), stored)
-    phase = stored.phase if stored.phase is not None else np.angle(stored.S)
-    phase = (
-        np.angle(np.exp(1j * phase) * np.exp(-1j * _mean_phase(stored.S, support)))
-        if _wrapped(phase)
-        else phase - phase[support].mean()
-    )
-    displacement = stored.displacement
+
     # the phase of a voxel with next to nothing in it would set the colour scale
     solid = support & (np.abs(S) > 0.3 * top)
-    maps = (
-        ("phase", phase, "rad", 1.0),
-        ("displacement along h", displacement, *_length_unit(displacement, solid)),
-        ("strain along h", stored.strain, *_strain_unit(stored.strain, solid)),
-    )
-    for i, (title, values, unit, factor) in enumerate(maps):
-        axes = figure.add_subplot(grid[1, i])
-        if values is None:
-            _absent(axes, title)
-        else:
-            core, values = _core(solid), np.asarray(values) * factor
-            shown = core if title.startswith("strain") else solid
-            _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
-            axes.set_title(f"{title}, slice xz", **_STYLE)
+    _maps(figure, [grid[1, i] for i in range(3)], stored, support, solid, window)
     curves = {"measured": stored.rocking_measured, "modelled": stored.rocking_modelled}
     _rocking(figure.add_subplot(grid[1, 3]), stored.rocking_angles, curves)
+
     _frames(figure, [grid[2, i] for i in range(3)], stored.measured_frame, stored.modelled_frame, stored.frame_index)
     fits = {key: stored.loss[key] for key in ("loss", "misfit") if key in stored.loss}
     _loss(figure.add_subplot(grid[2, 3]), fits or stored.loss)
@@ -94,14 +102,35 @@ def result_figure(stored):
 
 
 def comparison_figure(
-    truth, kinematic, dynamical, *, voxel, support=None, rocking_angles=None, rocking=None, loss=None, title=""
-):
-    """Figure of a known crystal beside its kinematic and its dynamical reconstruction.
+    truth: ArrayLike,
+    kinematic: ArrayLike,
+    dynamical: ArrayLike,
+    *,
+    voxel: tuple[float, float, float],
+    support: ArrayLike | None = None,
+    rocking_angles: ArrayLike | None = None,
+    rocking: Mapping[str, ArrayLike] | None = None,
+    loss: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    title: str = "",
+) -> Figure:
+    """A known crystal beside its kinematic and its dynamical reconstruction.
 
-    The three are complex (nz, ny, nx) on one grid and already laid over each other; a constant phase is removed here.
-    ``voxel``: (dz, dy, dx) m. ``support``: bool, where phase errors count (default: truth above 30 % of its maximum).
-    ``rocking``: dict of curves (frame,) at ``rocking_angles`` (rad). ``loss``: 1-D array, or dict of them. 16 x 11.4
-    inch: 1600 pixels at dpi=100.
+    16 x 11.6 inch: 1600 pixels wide at dpi=100.
+
+    Parameters
+    ----------
+    truth, kinematic, dynamical : complex (nz, ny, nx) on one grid and already laid over each other; a constant phase
+        is removed here.
+    voxel : (dz, dy, dx), m.
+    support : bool (nz, ny, nx), where phase errors count; None: truth above 30 % of its maximum.
+    rocking_angles : (frame,), rad.
+    rocking : curves (frame,) by name.
+    loss : 1-D array, or several by name.
+    title : above all.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     truth = checks.array("truth", truth, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     objects = {"truth": truth}
@@ -111,39 +140,39 @@ def comparison_figure(
     inside = _support(truth, support)
     window = _Window(inside, voxel)
     truth = truth * np.exp(-1j * _mean_phase(truth, inside))
-    figure = Figure(figsize=(16, 11.6), layout="constrained")
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
     figure.suptitle(title or None, fontsize=12)
     grid = figure.add_gridspec(3, 4)
     errors = {}
     for i, (name, S) in enumerate(objects.items()):
         S = S * np.exp(-1j * np.angle(np.sum((S * truth.conj())[inside])))
-        top = np.percentile(np.abs(S[inside]), 99.5)
-        for row, plane in enumerate((("x", "z"), ("x", "y"))):
-            axes = figure.add_subplot(grid[row, i])
-            _show_complex(axes, S, window, plane, top)
-            axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **_STYLE)
+        _two_slices(figure, [grid[0, i], grid[1, i]], name, S, window, _brightest(S, inside))
         errors[name] = np.angle(S * truth.conj())
-    limit = max(_limit(errors[name], inside) for name in ("kinematic", "dynamical"))
+
     axes = figure.add_subplot(grid[2, 0])
     _show_map(figure, axes, np.angle(truth), inside, window, ("x", "z"), "rad")
     axes.set_title("phase of the truth, slice xz", **_STYLE)
-    for i, name in ((1, "kinematic"), (2, "dynamical")):
-        axes = figure.add_subplot(grid[2, i])
-        _show_map(figure, axes, errors[name], inside, window, ("x", "z"), "rad", limit)
-        rms = np.sqrt(np.mean(errors[name][inside] ** 2))
-        axes.set_title(f"phase error, {name}: rms {rms:.3g} rad", **_STYLE)
+    _phase_errors(figure, [grid[2, 1], grid[2, 2]], errors, inside, window)
+
     _rocking(figure.add_subplot(grid[0, 3]), rocking_angles, rocking or {})
-    _loss(figure.add_subplot(grid[1, 3]), loss if isinstance(loss, dict) else {} if loss is None else {"loss": loss})
+    if loss is None:
+        loss = {}
+    _loss(figure.add_subplot(grid[1, 3]), loss if isinstance(loss, Mapping) else {"loss": loss})
     axes = figure.add_subplot(grid[2, 3])
     axes.axis("off")
     _wheel(axes.inset_axes([0.2, 0.2, 0.6, 0.6]))
     return figure
 
 
-def save(figure, path, dpi=100):
-    """Write a Figure to ``path`` (the ending picks the format); 1600 pixels wide at dpi=100.
+def save(figure: Figure, path: str | os.PathLike, dpi: float = 100) -> None:
+    """Write a Figure; the ending of ``path`` picks the format. 1600 pixels wide at dpi=100.
 
-    Written under another name and renamed. ValueError for an ending matplotlib does not know.
+    Written under another name and renamed.
+
+    Raises
+    ------
+    ValueError : for an ending matplotlib does not know.
     """
     path = Path(path)
     known = figure.canvas.get_supported_filetypes()
@@ -158,11 +187,16 @@ def save(figure, path, dpi=100):
 
 
 class _Window:
-    """Which part of the box is shown: the support's bounding box and a margin, cut through the support's centre."""
+    """Which part of the box is shown: the support's bounding box and a margin, cut through the support's centre.
 
-    def __init__(self, support, voxel, known=True):
-        self.voxel, self.known = voxel, known
-        self.centre, self.cuts = [], []
+    voxel : (dz, dy, dx), m; None: not known, lengths are in voxels.
+    """
+
+    def __init__(self, support, voxel):
+        self.known = voxel is not None
+        self.voxel = voxel if self.known else (1.0, 1.0, 1.0)
+        self.centre = []
+        self.cuts = []
         for axis, n in enumerate(support.shape):
             profile = support.sum(axis=tuple(a for a in range(3) if a != axis))
             used = np.flatnonzero(profile)
@@ -172,24 +206,27 @@ class _Window:
 
     def cut(self, values, plane):
         """2-D slice (vertical, horizontal) of a (z, y, x) array through the centre."""
-        across = next(a for a in "zyx" if a not in plane)
+        across = next(_AXES[name] for name in "zyx" if name not in plane)
         index = list(self.cuts)
-        index[_AXES[across]] = self.centre[_AXES[across]]
-        values = values[tuple(index)]  # remaining axes keep the order z, y, x: the vertical one comes first
-        return values
+        index[across] = self.centre[across]
+        return values[tuple(index)]  # remaining axes keep the order z, y, x: the vertical one comes first
 
     def extent(self, plane):
         """(left, right, bottom, top) in nm (or voxels), zero at the cut's corner."""
-        spans = [(self.cuts[_AXES[a]].stop - self.cuts[_AXES[a]].start) * self.voxel[_AXES[a]] for a in plane]
         scale = 1e9 if self.known else 1.0
-        return (0, spans[0] * scale, 0, spans[1] * scale)
+        width, height = (
+            (self.cuts[axis].stop - self.cuts[axis].start) * self.voxel[axis] * scale
+            for axis in (_AXES[name] for name in plane)
+        )
+        return (0, width, 0, height)
 
 
 def _support(S, support):
     if support is not None:
         support = checks.array("support", support, S.shape, bool)
-    amplitude = np.abs(S)
-    support = amplitude > 0.3 * amplitude.max(initial=0) if support is None or not support.any() else support
+    if support is None or not support.any():
+        amplitude = np.abs(S)
+        support = amplitude > 0.3 * amplitude.max(initial=0)
     if not support.any():
         raise ValueError("S: expected a crystal, got zeros only")
     return support
@@ -199,12 +236,26 @@ def _mean_phase(S, support):
     return np.angle(np.sum(S[support], dtype=np.complex128))
 
 
+def _brightest(S, support):
+    """The amplitude of full brightness: hot voxels do not darken the others."""
+    return np.percentile(np.abs(S[support]), 99.5)
+
+
 def _wrapped(phase):
     """Whether a phase map is modulo 2 pi (an unwrapped one may leave [-pi, pi])."""
     return np.nanmax(np.abs(phase)) <= np.pi * (1 + 1e-6)  # float32 rounding of pi
 
 
+def _phase_map(stored, support):
+    """The result's phase with its mean over the crystal taken off; wrapped if the result's is."""
+    phase = np.angle(stored.S) if stored.phase is None else stored.phase
+    if _wrapped(phase):
+        return np.angle(np.exp(1j * phase) * np.exp(-1j * _mean_phase(stored.S, support)))
+    return phase - phase[support].mean()
+
+
 def _limit(values, support):
+    """The end of the colour scale."""
     return float(np.nanpercentile(np.abs(values[support]), 99)) or 1.0
 
 
@@ -238,7 +289,7 @@ def _show_map(figure, axes, values, support, window, plane, unit, limit=None):
                           interpolation="nearest", aspect="equal")  # fmt: skip
     bar = figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02)
     bar.set_label(unit, **_STYLE)
-    bar.ax.tick_params(labelsize=9.5)
+    bar.ax.tick_params(labelsize=_SMALL)
     _decorate(axes, window, plane, "black")
 
 
@@ -250,17 +301,56 @@ def _decorate(axes, window, plane, colour):
     length = width * 0.3
     unit = 10 ** np.floor(np.log10(length))
     length = unit * max(m for m in (1, 2, 5) if m * unit <= length * (1 + 1e-9))  # a round length, rounding forgiven
-    left, low = 0.05 * width, 0.05 * height
+    left = 0.05 * width
+    low = 0.05 * height
     axes.plot([left, left + length], [low, low], color=colour, linewidth=3, solid_capstyle="butt")
     label = f"{length:g} nm" if window.known else f"{length:g} voxels"
     axes.annotate(
-        label, (left + length / 2, low), (0, 4), textcoords="offset points", color=colour, ha="center", fontsize=9.5
+        label, (left + length / 2, low), (0, 4), textcoords="offset points", color=colour, ha="center", fontsize=_SMALL
     )
     axes.set_xlabel(plane[0], labelpad=1, **_STYLE)
     axes.set_ylabel(plane[1], labelpad=4, rotation=0, ha="right", va="center", **_STYLE)
 
 
+def _two_slices(figure, places, name, S, window, top):
+    """Slices xz and xy of a crystal function."""
+    for place, plane in zip(places, (("x", "z"), ("x", "y")), strict=True):
+        axes = figure.add_subplot(place)
+        _show_complex(axes, S, window, plane, top)
+        axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **_STYLE)
+
+
+def _maps(figure, places, stored, support, solid, window):
+    """Phase, displacement and strain of a result, slices xz."""
+    core = _core(solid)
+    maps = (
+        ("phase", _phase_map(stored, support), ("rad", 1.0), solid),
+        ("displacement along h", stored.displacement, _length_unit(stored.displacement, solid), solid),
+        ("strain along h", stored.strain, _strain_unit(stored.strain, solid), core),
+    )
+    for place, (title, values, (unit, factor), shown) in zip(places, maps, strict=True):
+        axes = figure.add_subplot(place)
+        if values is None:
+            _absent(axes, title)
+            continue
+        values = np.asarray(values) * factor
+        _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
+        axes.set_title(f"{title}, slice xz", **_STYLE)
+
+
+def _phase_errors(figure, places, errors, inside, window):
+    """Phase errors of both reconstructions on one scale, slices xz."""
+    names = ("kinematic", "dynamical")
+    limit = max(_limit(errors[name], inside) for name in names)
+    for place, name in zip(places, names, strict=True):
+        axes = figure.add_subplot(place)
+        _show_map(figure, axes, errors[name], inside, window, ("x", "z"), "rad", limit)
+        rms = np.sqrt(np.mean(errors[name][inside] ** 2))
+        axes.set_title(f"phase error, {name}: rms {rms:.3g} rad", **_STYLE)
+
+
 def _wheel(axes):
+    """What hue and brightness mean."""
     y, x = np.mgrid[-1:1:201j, -1:1:201j]
     radius = np.hypot(x, y)
     image = complex_to_rgb((x + 1j * y), 1.0)
@@ -280,11 +370,12 @@ def _wheel(axes):
 def _facts(axes, stored):
     axes.axis("off")
     _wheel(axes.inset_axes([0.1, 0.42, 0.8, 0.58]))
-    lines = [stored.name] if stored.name else []
+    lines = []
+    if stored.name:
+        lines.append(stored.name)
     if stored.crystal or stored.hkl:
-        lines.append(
-            " ".join([stored.crystal, "(" + " ".join(map(str, stored.hkl)) + ")" if stored.hkl else ""]).strip()
-        )
+        hkl = "(" + " ".join(map(str, stored.hkl)) + ")" if stored.hkl else ""
+        lines.append(f"{stored.crystal} {hkl}".strip())
     if stored.wavelength:
         lines.append(f"wavelength {stored.wavelength * 1e10:.5g} Å")
     if stored.voxel:
@@ -299,23 +390,14 @@ def _facts(axes, stored):
 
 def _absent(axes, what):
     axes.axis("off")
-    axes.text(
-        0.5,
-        0.5,
-        f"{what}:\nnot in the file",
-        ha="center",
-        va="center",
-        color="0.4",
-        fontsize=11,
-        transform=axes.transAxes,
-    )
+    text = f"{what}:\nnot in the file"
+    axes.text(0.5, 0.5, text, ha="center", va="center", color="0.4", fontsize=11, transform=axes.transAxes)
 
 
 def _frames(figure, places, measured, modelled, index):
     """Measured and modelled frame on one logarithmic scale, and the difference of their square roots."""
     label = "" if index is None else f", frame {index}"
-    top = max((float(np.nanmax(f)) for f in (measured, modelled) if f is not None), default=1.0)
-    norm = LogNorm(max(top * 1e-6, 0.3), max(top, 1.0)) if top > 1 else LogNorm(top * 1e-6 or 1e-6, top or 1.0)
+    norm = _counts_norm([f for f in (measured, modelled) if f is not None])
     for place, frame, name in ((places[0], measured, "measured"), (places[1], modelled, "modelled")):
         axes = figure.add_subplot(place)
         if frame is None:
@@ -326,6 +408,7 @@ def _frames(figure, places, measured, modelled, index):
         figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label("counts", **_STYLE)
         axes.set_title(f"{name}{label}", **_STYLE)
         _pixels(axes)
+
     axes = figure.add_subplot(places[2])
     if measured is None or modelled is None:
         _absent(axes, "difference of the frames")
@@ -338,50 +421,60 @@ def _frames(figure, places, measured, modelled, index):
     _pixels(axes)
 
 
+def _counts_norm(frames):
+    """Six decades below the brightest pixel, but of counted photons not much below one."""
+    top = max((float(np.nanmax(frame)) for frame in frames), default=1.0)
+    if top > 1:
+        return LogNorm(max(top * 1e-6, 0.3), top)
+    return LogNorm(top * 1e-6 or 1e-6, top or 1.0)
+
+
 def _pixels(axes):
     axes.set_xlabel("column", **_STYLE)
     axes.set_ylabel("row", **_STYLE)
-    axes.tick_params(labelsize=9.5)
+    axes.tick_params(labelsize=_SMALL)
 
 
 def _rocking(axes, angles, curves):
-    curves = {k: np.asarray(v) for k, v in curves.items() if v is not None}
+    curves = {name: np.asarray(curve) for name, curve in curves.items() if curve is not None}
     if not curves:
         return _absent(axes, "rocking curve")
     count = len(next(iter(curves.values())))
     across = np.arange(count) if angles is None else np.degrees(angles)
     for name, curve in curves.items():
-        data = name in ("measured", "truth", "data")
-        style = (
-            {"marker": ".", "linestyle": "none", "color": "black"}
-            if data
-            else {"color": _COLOURS.get(name), "linewidth": 1.5}
-        )
-        axes.semilogy(across, np.where(curve > 0, curve, np.nan), label=name, **style)
+        if name in _DATA:
+            style = {"marker": ".", "linestyle": "none", "color": "black"}
+        else:
+            style = {"color": _COLOURS.get(name), "linewidth": 1.5}
+        axes.semilogy(across, _positive(curve), label=name, **style)
     axes.set_xlabel("frame" if angles is None else "rocking angle (deg)", **_STYLE)
     axes.set_ylabel("sum of the frame (counts)", **_STYLE)
     axes.set_title("rocking curve", **_STYLE)
-    axes.legend(fontsize=9.5, frameon=False)
-    axes.tick_params(labelsize=9.5)
+    axes.legend(fontsize=_SMALL, frameon=False)
+    axes.tick_params(labelsize=_SMALL)
     axes.grid(alpha=0.25)
 
 
 def _loss(axes, loss):
-    loss = {k: np.asarray(v) for k, v in loss.items() if v is not None and np.ndim(v) == 1 and len(v)}
-    if not loss:
+    curves = {name: np.asarray(values) for name, values in loss.items() if _is_curve(values)}
+    if not curves:
         return _absent(axes, "loss history")
-    for name, values in loss.items():
-        axes.semilogy(
-            np.arange(1, len(values) + 1),
-            np.where(values > 0, values, np.nan),
-            label=name,
-            color=_COLOURS.get(name),
-            linewidth=1.5,
-        )
+    for name, values in curves.items():
+        epochs = np.arange(1, len(values) + 1)
+        axes.semilogy(epochs, _positive(values), label=name, color=_COLOURS.get(name), linewidth=1.5)
     axes.set_xlabel("epoch or iteration", **_STYLE)
-    axes.set_ylabel(" / ".join(loss) if len(loss) == 1 else "value", **_STYLE)
+    axes.set_ylabel(next(iter(curves)) if len(curves) == 1 else "value", **_STYLE)
     axes.set_title("loss history", **_STYLE)
-    if len(loss) > 1:
-        axes.legend(fontsize=9.5, frameon=False)
-    axes.tick_params(labelsize=9.5)
+    if len(curves) > 1:
+        axes.legend(fontsize=_SMALL, frameon=False)
+    axes.tick_params(labelsize=_SMALL)
     axes.grid(alpha=0.25)
+
+
+def _is_curve(values):
+    return values is not None and np.ndim(values) == 1 and len(values) > 0
+
+
+def _positive(values):
+    """NaN in place of what a logarithmic axis cannot show."""
+    return np.where(values > 0, values, np.nan)

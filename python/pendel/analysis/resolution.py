@@ -13,38 +13,61 @@ its threshold. Shells go up to the smallest Nyquist frequency of the three axes:
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import fft
 
 from ..base import checks
+from ..base.symmetry import along
+from .comparison import compare
 
 
 @dataclasses.dataclass
 class Shells:
-    """A curve over shells.  resolution: m, or inf where the first shell beyond the origin is below already.
+    """A curve over shells of |q|.
 
-    ``limited``: the curve stays above its threshold to the last shell, and resolution is that shell's.
+    Attributes
+    ----------
+    q : float64 (shells,), mean |q| of each, cycles/m.
+    value : float64 (shells,).
+    threshold : float64 (shells,).
+    resolution : m, or inf where the first shell beyond the origin is below the threshold already.
+    limited : the curve stays above its threshold to the last shell, and resolution is that shell's.
     """
 
-    q: np.ndarray  # (shells,) cycles/m, mean |q| of each
-    value: np.ndarray  # (shells,)
-    threshold: np.ndarray  # (shells,)
+    q: np.ndarray
+    value: np.ndarray
+    threshold: np.ndarray
     resolution: float
     limited: bool
 
 
-def fsc(a, b, voxel, *, threshold=0.5, filled=None):
-    """Fourier shell correlation (1) of two registered objects, as `Shells`.
+def fsc(
+    a: ArrayLike,
+    b: ArrayLike,
+    voxel: tuple[float, float, float],
+    *,
+    threshold: float | str = 0.5,
+    filled: float | None = None,
+) -> Shells:
+    """Fourier shell correlation (1) of two registered objects.
 
     Parameters
     ----------
     a, b : complex or real (nz, ny, nx) on one grid; lay them over each other first (`pendel.compare`).
-    voxel : (dz, dy, dx) m.
+    voxel : (dz, dy, dx), m.
     threshold : a number, or "half-bit" (2), whose n is the number of voxels of a shell times ``filled``.
     filled : fraction of the box that the object fills; None: where |a| is above half its maximum.
 
-    Raises TypeError or ValueError naming the argument.
+    Returns
+    -------
+    Shells.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     a = checks.array("a", a, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     b = checks.array("b", b, a.shape, np.complex128, axes="(nz, ny, nx)")
@@ -52,12 +75,14 @@ def fsc(a, b, voxel, *, threshold=0.5, filled=None):
         raise ValueError("a, b: expected non-zero objects, got zeros")
     filled = np.mean(np.abs(a) > 0.5 * np.abs(a).max()) if filled is None else filled
     filled = checks.number("filled", filled, above=0, at_most=1)
+
     index, q, count = _shells(a.shape, voxel)
     A, B = (fft.fftn(v).ravel() for v in (a, b))
     cross = A * B.conj()
     power = _sums(index, np.abs(A) ** 2, count) * _sums(index, np.abs(B) ** 2, count)
     size = np.hypot(_sums(index, cross.real, count), _sums(index, cross.imag, count))
     value = np.divide(size, np.sqrt(power), out=np.zeros_like(size), where=power > 0)
+
     if isinstance(threshold, str):
         checks.choice("threshold", threshold, ("half-bit",))
         noise = 1 / np.sqrt(np.maximum(count * filled, 1))
@@ -67,27 +92,42 @@ def fsc(a, b, voxel, *, threshold=0.5, filled=None):
     return Shells(q, value, limit, *_crossing(q, value, limit))
 
 
-def prtf(objects, voxel, *, amplitude=None, threshold=1 / np.e, twin=True):
-    """Phase-retrieval transfer function (3) of objects from several seeds or starts, as `Shells`.
+def prtf(
+    objects: Iterable[ArrayLike],
+    voxel: tuple[float, float, float],
+    *,
+    amplitude: ArrayLike | None = None,
+    threshold: float = 1 / np.e,
+    twin: bool = True,
+) -> Shells:
+    """Phase-retrieval transfer function (3) of objects from several seeds or starts.
 
     Parameters
     ----------
     objects : two or more complex (nz, ny, nx) of one shape; laid over the first here (translation, constant phase and,
         with ``twin``, the conjugate twin).
-    voxel : (dz, dy, dx) m.
+    voxel : (dz, dy, dx), m.
     amplitude : A >= 0 (nz, ny, nx), measured amplitudes in centred order (zero frequency at n//2), in the units of
         fftn(object); None: the mean of |F_i|, so that the curve shows the agreement of phases only.
+    threshold : in (0, 1), of the resolution.
+    twin : whether an object may be taken as its conjugate twin.
 
-    Raises TypeError or ValueError naming the argument.
+    Returns
+    -------
+    Shells.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
-    from .comparison import compare
-
     objects = list(objects)
     if len(objects) < 2:
         raise ValueError(f"objects: expected two or more, got {len(objects)}")
     first = checks.array("objects[0]", objects[0], (None, None, None), np.complex128, axes="(nz, ny, nx)")
     index, q, count = _shells(first.shape, voxel)
-    total, sizes = fft.fftn(first), np.abs(fft.fftn(first))
+
+    total = fft.fftn(first)
+    sizes = np.abs(total)
     for i, other in enumerate(objects[1:], 1):
         other = checks.array(f"objects[{i}]", other, first.shape, np.complex128, axes="(nz, ny, nx)")
         F = fft.fftn(compare(other, first, voxel, twin=twin).registered)
@@ -95,6 +135,7 @@ def prtf(objects, voxel, *, amplitude=None, threshold=1 / np.e, twin=True):
         sizes += np.abs(F)
     if amplitude is not None:
         sizes = len(objects) * fft.ifftshift(checks.array("amplitude", amplitude, first.shape, np.float64))
+
     below = _sums(index, sizes.ravel(), count)
     value = np.divide(_sums(index, np.abs(total).ravel(), count), below, out=np.zeros(len(q)), where=below > 0)
     limit = np.full(len(q), checks.number("threshold", threshold, above=0, below=1))
@@ -104,16 +145,13 @@ def prtf(objects, voxel, *, amplitude=None, threshold=1 / np.e, twin=True):
 def _shells(shape, voxel):
     """Shell of every voxel in FFT order (flat; -1: beyond the last), mean |q| and number of voxels of each."""
     voxel = checks.lengths("voxel", voxel, 3)
-    radius = np.sqrt(
-        sum(
-            np.square(fft.fftfreq(n, d)).reshape([-1 if b == a else 1 for b in range(3)])
-            for a, (n, d) in enumerate(zip(shape, voxel, strict=True))
-        )
-    ).ravel()
+    squares = (along(np.square(fft.fftfreq(n, d)), axis) for axis, (n, d) in enumerate(zip(shape, voxel, strict=True)))
+    radius = np.sqrt(sum(squares)).ravel()
     width = max(1 / (n * d) for n, d in zip(shape, voxel, strict=True))
     number = int(0.5 / max(voxel) / width + 0.5)
     if number < 2:
         raise ValueError(f"voxel, shape: expected a grid with two or more shells, got {number} for {shape}")
+
     index = np.floor(radius / width + 0.5).astype(np.int64)  # shell 0 is the origin and what is nearer than width/2
     index[index >= number] = -1
     count = np.bincount(index[index >= 0], minlength=number)
@@ -121,6 +159,7 @@ def _shells(shape, voxel):
 
 
 def _sums(index, values, count):
+    """Sum of the values (voxels,) of each shell."""
     kept = index >= 0
     return np.bincount(index[kept], values[kept], minlength=len(count))
 

@@ -1,4 +1,4 @@
-"""Command line: pendel demo | simulate | reconstruct | view | info.
+"""Command line: pendel demo | simulate | reconstruct | view | keys | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run.
 Results go to stdout, progress, warnings and errors to stderr.
@@ -11,19 +11,15 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
-
-from ..base.arrays import host
 from ..base.version import __version__
-from . import config
+from ..fit.polishing import polish
+from ..operator.engines import info
+from . import config, methods, schema, simulate, starts, store
+from .errors import ConfigError, UsageError
 
 
-class UsageError(ValueError):
-    """A bad command line; the message begins with the option."""
-
-
-def main(arguments=None):
-    """Run the command line (a list of text; None: sys.argv) and return its exit status."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line (None: that of the process) and return its exit status."""
     try:
         args = _parser().parse_args(arguments)
     except SystemExit as exit:  # argparse has said why
@@ -43,7 +39,7 @@ def main(arguments=None):
 
 def _explain(error):
     """Exit status and message of an error."""
-    if isinstance(error, (config.ConfigError, UsageError)):
+    if isinstance(error, (ConfigError, UsageError)):
         return 2, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 1, "interrupted"
@@ -89,6 +85,7 @@ def _parser():
     sub.add_argument("result", metavar="RESULT.cxi")
     sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.png)")
 
+    command("keys", _keys, "list the keys of a configuration file, with their defaults")
     command("info", _info, "what is installed and what it uses")
     return parser
 
@@ -96,11 +93,10 @@ def _parser():
 def _demo(args):
     from . import demo
 
-    for option, value in (("--size", args.size), ("--threads", args.threads)):
-        least = demo.SMALLEST if option == "--size" else 1
-        if value is not None and (value < least or option == "--size" and value % 2):
-            even = "an even integer" if option == "--size" else "an integer"
-            raise UsageError(f"{option}: expected {even} >= {least}, got {value}")
+    if args.size < demo.SMALLEST or args.size % 2:
+        raise UsageError(f"--size: expected an even integer >= {demo.SMALLEST}, got {args.size}")
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads: expected an integer >= 1, got {args.threads}")
     if args.seed < 0:
         raise UsageError(f"--seed: expected an integer >= 0, got {args.seed}")
     if args.photons is not None and not (0 < args.photons < 2**31):
@@ -116,68 +112,42 @@ def _load(args):
 
 
 def _simulate(args):
-    from . import simulate
-
     made = _load(args)
     path = _output(args, made)
     model = simulate.model_of(made)
     S = simulate.crystal_function(made, model)
-    frames = host(model.intensities(model._engine.upload(S)))
-    data, scale = simulate.counts(frames, made.simulate.photons, made.simulate.seed)
+    data, scale = simulate.counts(model.intensities_on_host(S), made.simulate.photons, made.simulate.seed)
     simulate.write(path, model, data, S, scale, made.crystal_keys.name, {"config": made.text})
-    _say(_grid(model))
+    _say(starts.describe_grid(model))
     _say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
     _say(f"written to {path}")
 
 
 def _reconstruct(args):
-    from ..fit.minibatch import reconstruct
-    from ..fit.polishing import polish
-    from ..fit.quasi_newton import lbfgs
-    from ..recipes.coarse_to_fine import multiscale
-    from . import store
-
     made = _load(args)
     path = _output(args, made)
-    checkpoint = made.recipe.checkpoint
-    if made.recipe.method == "lbfgs" and (args.resume or checkpoint):
-        what = "--resume" if args.resume else "recipe.checkpoint"
-        raise config.ConfigError(f"{what}: expected recipe.method = 'adam', got 'lbfgs', which keeps no checkpoint")
-    recipe = made.recipe_arguments()
-    checkpoint = made.folder / checkpoint if checkpoint else path.with_name(f"{path.stem}.checkpoint.h5")
+    method = methods.METHODS[made.recipe.method]
+    checkpoint = _checkpoint(args, made, method, path)
+    options = made.recipe_arguments()
     _writable("recipe.checkpoint", checkpoint)
-    if not args.data and not made.path("data.path").exists():
-        raise config.ConfigError(f"data.path: expected a file or folder, got no such one {made.path('data.path')}")
-    if args.data and not Path(args.data).exists():
-        raise UsageError(f"--data: expected a file or folder, got no such one {args.data}")
-    scan = made.scan(args.data)
-    _say(f"data: {' x '.join(map(str, scan.data.shape))} (frames, rows, cols), {scan.mask.mean():.1%} good pixels")
-    experiment = made.experiment(scan)
-    _say(repr(experiment))
-    resumed = args.resume and checkpoint.exists()
-    if args.resume and not resumed:
+    scan, experiment = _measured(args, made)
+    resume = args.resume and checkpoint.exists()
+    if args.resume and not resume:
         _say(f"no checkpoint {checkpoint}: from the beginning")
-    stored = checkpoint if resumed and made.recipe.method == "adam" else None
-    model, start, support, origin = _begin(made, args, experiment, scan, stored)
-    given = model, scan.data, scan.mask, start, support
-    if made.recipe.method == "lbfgs":
-        result = lbfgs(*given, progress=not args.quiet, **recipe)
-    elif made.recipe.method == "multiscale":
-        files = {"checkpoint": checkpoint, "resume": resumed}
-        result = multiscale(*given, progress=not args.quiet, **files, **recipe)
-    else:
-        result = reconstruct(*given, checkpoint=checkpoint, resume=resumed, progress=not args.quiet, **recipe)
+
+    setup = starts.Setup(made, method, scan, experiment, made.voxel(experiment), not args.quiet, _say)
+    begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
+    given = begun.model, scan.data, scan.mask
+    files = {"checkpoint": checkpoint, "resume": resume}
+    result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
-    if made.recipe.polish_rounds and made.recipe.method != "multiscale":
-        keys = ("likelihood", "background", "amplitude_bound", "atv_weight", "free_fraction", "seed")
-        options = {key: recipe[key] for key in keys if key in recipe}
-        options |= {"angle_offsets": result.angle_offsets, "flux": result.flux, "progress": not args.quiet}
-        result = polish(*given[:3], result, rounds=made.recipe.polish_rounds, trim=None, **options)
-        _say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
+    if made.recipe.polish_rounds and not method.polishes:
+        result = _polished(*given, result, made.recipe.polish_rounds, options, progress=not args.quiet)
     if result.free_misfit is not None:
         _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
-    name = scan.name or made.crystal_keys.name
-    store.save_result(path, model, scan.data, scan.mask, result, name=name, config=made.text, extra={"start": origin})
+
+    name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
+    store.save_result(path, *given, result, name=name, config=made.text, extra=extra)
     written = [path]
     if made.output.pictures:
         written.append(path.with_suffix(".png"))
@@ -185,75 +155,35 @@ def _reconstruct(args):
     _say("written to " + ", ".join(map(str, written)))
 
 
-def _begin(made, args, experiment, scan, checkpoint):
-    """(model, start, support, record of the start) for [start], or for the grid of a checkpoint."""
-    from .. import io
-    from ..fit.checkpoint import checkpoint_shape
-    from ..kinematic.support import box_support
-    from ..recipes.thick_crystals import extinction_length, thick
-    from ..recipes.trials import box_for, kinematic_start, phase
+def _checkpoint(args, made, method, path):
+    """The checkpoint's path: recipe.checkpoint, or beside the result."""
+    named = made.recipe.checkpoint
+    if (args.resume or named) and not method.keeps_checkpoint:
+        what, got = "--resume" if args.resume else "recipe.checkpoint", made.recipe.method
+        able = methods.that(lambda method: method.keeps_checkpoint)
+        raise ConfigError(f"{what}: expected recipe.method = {able}, got {got!r}, which keeps no checkpoint")
+    return made.folder / named if named else path.with_name(f"{path.stem}.checkpoint.h5")
 
-    this, shape, voxel = made.start, made.model.shape, made.voxel(experiment)
-    progress = not args.quiet
-    if checkpoint is not None:
-        model = made.make_model(experiment, shape or checkpoint_shape(checkpoint), voxel)
-        _say(f"{_grid(model)}, going on from {checkpoint}")
-        return model, None, None, {"kind": "checkpoint"}
-    if this.kind == "file":
-        stored = io.read_result(made.path("start.path"))
-        if stored.voxel is not None and not np.allclose(stored.voxel, voxel, rtol=1e-6, atol=0):
-            raise config.ConfigError(
-                f"start.path: expected a crystal on voxels {_nm(voxel)} (z, y, x), got {_nm(stored.voxel)}"
-            )
-        if shape is not None and tuple(shape) != stored.S.shape:
-            raise config.ConfigError(f"start.path: expected shape {tuple(shape)}, got {stored.S.shape}")
-        model = made.make_model(experiment, stored.S.shape, voxel)
-        _say(_grid(model))
-        return model, stored.S, stored.support, {"kind": "file", "path": str(made.path("start.path"))}
-    if this.kind == "solid" and made.recipe.method != "multiscale":
-        raise config.ConfigError(
-            f"start.kind: expected recipe.method = 'multiscale' with 'solid', got '{made.recipe.method}'"
-        )
-    if this.kind in ("flat", "solid"):
-        if this.kind == "flat" or not shape:
-            made.need("start.size_nm")
-        extent = None if this.size_nm is None else np.broadcast_to(this.size_nm, 3) * 1e-9
-        shape = shape or [2 * int(np.ceil(0.675 * e / v)) for e, v in zip(extent, voxel, strict=True)]
-        model = made.make_model(experiment, shape, voxel)
-        _say(_grid(model))
-        if this.kind == "solid":
-            return model, "solid", None, {"kind": "solid"}
-        start = "flat" if made.recipe.method == "multiscale" else None
-        return model, start, box_support(model.shape, voxel, extent), {"kind": "flat"}
-    # a model costs little, and its errors are better told before the phasing than after
-    threads = made.make_model(experiment, shape or (2, 2, 2), voxel).threads
-    phased = None
-    if not shape or made.recipe.method != "multiscale":
-        options = {"iterations": this.iterations, "seed": this.seed, "threads": threads, "progress": progress}
-        phased = phase(scan.data, scan.mask, **options)
-        _say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
-    model = made.make_model(experiment, shape or box_for(phased, experiment, voxel), voxel)
-    _say(_grid(model) + ("" if shape else ", chosen from the phased object"))
-    if made.recipe.method == "multiscale":
-        if thick(model):
-            length = f"{1e9 * extinction_length(model):.0f} nm"
-            _say(f"the box is thicker than an extinction length of {length}: start.kind = 'solid' may be better")
-        return model, "kinematic", None, {"kind": "kinematic, on the coarsest level"}
-    start = kinematic_start(
-        model,
-        scan.data,
-        scan.mask,
-        phased=phased,
-        trial_epochs=this.trial_epochs,
-        seed=this.seed,
-        progress=progress,
-        batches=made.recipe.batches,
-        amplitude_bound=made.recipe.amplitude_bound,
-    )
-    trials = ", ".join(f"{name} {misfit:.3e}" for name, misfit in start.trial_misfits.items())
-    _say(f"start: {start.kind}" + (f", the smallest misfit of {trials}" if trials else ""))
-    record = {"kind": f"kinematic, {start.kind}", "chi": start.chi, "trial_misfits": start.trial_misfits}
-    return model, start.S, start.support, record
+
+def _measured(args, made):
+    """The scan, and the experiment with what it knows."""
+    if not args.data and not made.path("data.path").exists():
+        raise ConfigError(f"data.path: expected a file or folder, got no such one {made.path('data.path')}")
+    if args.data and not Path(args.data).exists():
+        raise UsageError(f"--data: expected a file or folder, got no such one {args.data}")
+    scan = made.scan(args.data)
+    _say(f"data: {' x '.join(map(str, scan.data.shape))} (frames, rows, cols), {scan.mask.mean():.1%} good pixels")
+    experiment = made.experiment(scan)
+    _say(repr(experiment))
+    return scan, experiment
+
+
+def _polished(model, data, mask, result, rounds, options, progress):
+    """The result, polished with all pixels in."""
+    options = methods.polish_options(options) | {"angle_offsets": result.angle_offsets, "flux": result.flux}
+    result = polish(model, data, mask, result, rounds=rounds, trim=None, progress=progress, **options)
+    _say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
+    return result
 
 
 def _view(args):
@@ -273,10 +203,11 @@ def _view(args):
     _say(f"written to {picture}")
 
 
-def _info(_):
-    from ..operator.engines import info
-    from . import store
+def _keys(_):
+    _say(schema.listing())
 
+
+def _info(_):
     for name, value in (info() | store.versions()).items():
         _say(f"{name}: {value}")
 
@@ -297,14 +228,6 @@ def _writable(option, path):
         raise UsageError(f"{option}: expected a file, got the folder {path}")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{option}: expected a folder that can be written, got {path.parent}")
-
-
-def _grid(model):
-    return f"model: shape {model.shape} (z, y, x), voxel {_nm(model.voxel)}, transport {model.transport}"
-
-
-def _nm(lengths):
-    return " x ".join(f"{1e9 * v:.4g}" for v in lengths) + " nm"
 
 
 def _say(text):

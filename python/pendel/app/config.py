@@ -5,16 +5,22 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 """
 
 import difflib
-import inspect
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from ..io.hdf5 import KEV
+from .. import io
+from ..base.constants import KEV
+from ..experiment.crystal import Crystal
+from ..experiment.geometry import Experiment
+from ..experiment.structure_factor import susceptibility
+from ..io import beamlines
+from ..model.model import Model
+from .errors import ConfigError
+from .methods import options_of
 from .schema import SCHEMA
 
 try:
@@ -22,9 +28,7 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-
-class ConfigError(ValueError):
-    """A config file or override that cannot be used; the message begins with the dotted key, or with the file."""
+__all__ = ["Config", "ConfigError", "load", "loads"]
 
 
 class Config:
@@ -39,29 +43,20 @@ class Config:
     def __init__(self, values, folder=".", text=""):
         self.folder, self.text, self.given = Path(folder), text, set()
         for section, table in values.items():
-            if section not in SCHEMA:
-                raise ConfigError(f"{section}: expected a known section, got {section!r}{_suggest(section)}")
-            if not isinstance(table, dict):
-                raise ConfigError(f"{section}: expected a section [{section}], got {table!r}")
-            for key in table:
-                if key not in SCHEMA[section]:
-                    raise ConfigError(
-                        f"{section}.{key}: expected a known key, got {key!r}{_suggest(f'{section}.{key}')}"
-                    )
-                self.given.add(f"{section}.{key}")
-        for section, keys in SCHEMA.items():
-            table = dict(values.get(section, {}))
-            for key, (check, default) in keys.items():
-                try:
-                    table[key] = check(table[key]) if key in table else default
-                except ValueError as error:
-                    raise ConfigError(f"{section}.{key}: {error}") from None
+            _refuse_unknown(section, table)
+            self.given |= {f"{section}.{key}" for key in table}
+        for section in SCHEMA:
+            table = _checked(section, values.get(section, {}))
             setattr(self, _attribute(section), SimpleNamespace(**table))
+
+    def section(self, name) -> SimpleNamespace:
+        """The keys of a section by its name in the file."""
+        return getattr(self, _attribute(name))
 
     def need(self, key):
         """Value of the dotted ``key``; ConfigError where it is not set."""
         section, name = key.split(".")
-        value = getattr(getattr(self, _attribute(section)), name)
+        value = getattr(self.section(section), name)
         if value is None:
             raise ConfigError(f"{key}: expected a value, got none; set it in the config file or with --set")
         return value
@@ -70,24 +65,17 @@ class Config:
         """The path in ``key``, relative ones from the folder of the config file."""
         return self.folder / self.need(key)
 
-    def scan(self, path=None):
+    def scan(self, path=None) -> io.Scan:
         """The measured `pendel.io.Scan` that [data] asks for (or the one at ``path``): read, masked, cropped."""
-        from .. import io
-        from ..io import aps_34idc as beamline
-
-        path, data = Path(path) if path else self.path("data.path"), self.data
-        kind = data.format if data.format != "auto" else "34idc" if path.is_dir() else "cxi"
-        if kind == "cxi":
-            scan = io.read_scan(path)
-        else:
-            scan = beamline.read_34idc(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
+        data = self.data
+        path = Path(path) if path else self.path("data.path")
+        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
         if data.hot_pixels:
-            scan.mask = scan.mask & beamline.hot_pixel_mask(scan.data)
+            scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
         if data.mask is not None:
             scan.mask = scan.mask & _read_mask(self.path("data.mask"), scan.data.shape)
-        crop = None if data.crop is None else tuple(data.crop)
         try:
-            return beamline.crop_scan(scan, frames=data.frames, shape=crop, centre=data.centre)
+            return io.crop_scan(scan, frames=data.frames, shape=data.crop, centre=data.centre)
         except ValueError as error:
             name, _, text = str(error).partition(": ")
             keys = {"frames": "data.frames", "shape": "data.crop", "centre": "data.centre"}
@@ -95,54 +83,54 @@ class Config:
                 raise
             raise ConfigError(f"{keys[name.split('[')[0]]}: {text}") from None
 
-    def experiment(self, scan=None):
+    def _beamline(self, path):
+        try:
+            return beamlines.find(self.data.format, path)
+        except ValueError as error:
+            raise ConfigError(f"data.format: {error}") from None
+
+    def experiment(self, scan=None) -> Experiment:
         """`pendel.experiment.Experiment` from [experiment], completed by what ``scan`` knows. ConfigError names a
         missing key.
         """
-        from ..experiment.geometry import Experiment
-
         this = self.experiment_keys
-        arm = (("y+", math.radians(this.two_theta_deg)),) if this.two_theta_deg is not None else this.arm
-        if this.two_theta_deg is not None and this.arm is not None:
-            raise ConfigError("experiment.two_theta_deg: expected this or experiment.arm, got both")
-        if this.arm is not None:
-            arm = tuple((axis, math.radians(angle)) for axis, angle in this.arm)
-
-        def pick(key, value, known):
-            value = known if value is None else value
-            if value is None:
-                raise ConfigError(f"experiment.{key}: expected a value, got none in the config and none in the data")
-            return value
-
-        def si(key, factor):
-            value = getattr(this, key)
-            return None if value is None else value * factor
-
-        shape = None if scan is None else scan.data.shape[1:]
-        if shape is not None and this.detector_shape is not None and tuple(this.detector_shape) != shape:
-            raise ConfigError(
-                f"experiment.detector_shape: expected {list(shape)} as in the data, got {this.detector_shape}"
-            )
-        centre = this.centre if this.centre is not None or scan is None else scan.centre
-        known = {
-            name: getattr(scan, name, None) for name in ("energy", "distance", "pixel_size", "arm", "rocking_axis")
+        arguments = {
+            "energy": _set_or_known("energy_keV", _times(this.energy_keV, KEV), scan, "energy"),
+            "distance": _set_or_known("distance_mm", _times(this.distance_mm, 1e-3), scan, "distance"),
+            "pixel_size": _set_or_known("pixel_um", _times(this.pixel_um, 1e-6), scan, "pixel_size"),
+            "detector_shape": self._detector_shape(scan),
+            "arm": _set_or_known("arm", self._arm(), scan, "arm"),
+            "rocking_axis": this.rocking_axis or getattr(scan, "rocking_axis", None) or "y+",
+            "rocking_angles": self._angles(scan),
+            "centre": getattr(scan, "centre", None) if this.centre is None else this.centre,
+            "beam_polarization": this.beam_polarization,
+            "orientation": this.orientation,
         }
-        arguments = dict(
-            energy=pick("energy_keV", si("energy_keV", KEV), known["energy"]),
-            distance=pick("distance_mm", si("distance_mm", 1e-3), known["distance"]),
-            pixel_size=pick("pixel_um", si("pixel_um", 1e-6), known["pixel_size"]),
-            detector_shape=tuple(pick("detector_shape", this.detector_shape, shape)),
-            arm=pick("arm", arm, known["arm"]),
-            rocking_axis=pick("rocking_axis", this.rocking_axis, known["rocking_axis"] or "y+"),
-            rocking_angles=self._angles(scan),
-            centre=None if centre is None else tuple(centre),
-            beam_polarization=_tuple(this.beam_polarization),
-            orientation=this.orientation,
-        )
         try:
             return Experiment(**arguments)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"experiment.{error}") from None
+
+    def _arm(self):
+        """Turns of the detector arm in rad, or None."""
+        this = self.experiment_keys
+        if this.two_theta_deg is None:
+            return None if this.arm is None else tuple((axis, math.radians(angle)) for axis, angle in this.arm)
+        if this.arm is not None:
+            raise ConfigError("experiment.two_theta_deg: expected this or experiment.arm, got both")
+        return (("y+", math.radians(this.two_theta_deg)),)
+
+    def _detector_shape(self, scan):
+        """(rows, cols)."""
+        shape = self.experiment_keys.detector_shape
+        if scan is None:
+            return _set_or_known("detector_shape", shape)
+        rows_and_columns = scan.data.shape[1:]
+        if shape not in (None, rows_and_columns):
+            raise ConfigError(
+                f"experiment.detector_shape: expected {list(rows_and_columns)} as in the data, got {list(shape)}"
+            )
+        return rows_and_columns
 
     def _angles(self, scan):
         """Rocking angles (frame,) in rad."""
@@ -156,62 +144,47 @@ class Config:
                     f"experiment.rocking_angles_deg: expected {count} angles, got {len(this.rocking_angles_deg)}"
                 )
             return np.radians(this.rocking_angles_deg)
-        if this.rocking_step_deg is not None:
-            if count is None:
-                raise ConfigError(
-                    "experiment.rocking_frames: expected a number with experiment.rocking_step_deg, got none"
-                )
-            return np.radians(this.rocking_step_deg * (np.arange(count) - count // 2))
-        if scan is None or scan.rocking_angles is None:
-            raise ConfigError(
-                "experiment.rocking_step_deg: expected a value, got none in the config and none in the data"
-            )
-        return scan.rocking_angles
+        if this.rocking_step_deg is None:
+            return _set_or_known("rocking_step_deg", None, scan, "rocking_angles")
+        if count is None:
+            raise ConfigError("experiment.rocking_frames: expected a number with experiment.rocking_step_deg, got none")
+        return np.radians(this.rocking_step_deg * (np.arange(count) - count // 2))
 
-    def crystal(self, experiment=None):
+    def crystal(self, experiment=None) -> Crystal:
         """`pendel.model.Crystal` from [crystal]; ``experiment`` gives the energy where a material is named."""
-        from ..experiment.crystal import Crystal
-
         this = self.crystal_keys
-        hkl = None if this.hkl is None else tuple(this.hkl)
         if this.material is not None:
-            return self._tabulated(experiment, hkl)
+            return self._tabulated(experiment)
         for key in ("lattice_nm", "debye_waller_nm2"):
             if getattr(this, key) is not None:
                 raise ConfigError(f"crystal.{key}: expected crystal.material with it, got none")
+        chi_0, chi_h = self.need("crystal.chi_0"), self.need("crystal.chi_h")
         try:
-            return Crystal(
-                self.need("crystal.chi_0"), self.need("crystal.chi_h"), this.chi_hbar, name=this.name, hkl=hkl
-            )
-        except ConfigError:
-            raise
+            return Crystal(chi_0, chi_h, this.chi_hbar, name=this.name, hkl=this.hkl)
         except ValueError as error:
             raise ConfigError(f"crystal.{error}") from None
 
-    def _tabulated(self, experiment, hkl):
-        from ..experiment.structure_factor import susceptibility
-
+    def _tabulated(self, experiment):
+        """The crystal of crystal.material."""
         this = self.crystal_keys
         given = [f"crystal.{key}" for key in ("chi_0", "chi_h", "chi_hbar") if getattr(this, key) is not None]
         if given:
             raise ConfigError(f"crystal.material: expected this or {given[0]}, got both")
-        lattice = this.lattice_nm if this.lattice_nm is None else np.multiply(this.lattice_nm, 1e-9).tolist()
-        B = None if this.debye_waller_nm2 is None else this.debye_waller_nm2 * 1e-18
+        hkl = self.need("crystal.hkl")
         path = self.folder / this.material
         material = str(path) if path.is_file() else this.material
-        options = {"lattice": lattice, "wavelength": experiment.wavelength, "debye_waller": B}
+        lattice = this.lattice_nm if this.lattice_nm is None else np.multiply(this.lattice_nm, 1e-9).tolist()
+        B = _times(this.debye_waller_nm2, 1e-18)
         try:
-            found = susceptibility(material, hkl=self.need("crystal.hkl"), **options).crystal()
-        except ConfigError:
-            raise
+            found = susceptibility(
+                material, hkl=hkl, lattice=lattice, wavelength=experiment.wavelength, debye_waller=B
+            ).crystal()
         except (ImportError, OSError, TypeError, ValueError) as error:
             raise ConfigError(f"crystal.material: {error}") from None
         return replace(found, name=this.name or found.name)
 
-    def make_model(self, experiment, shape, voxel):
+    def make_model(self, experiment, shape, voxel) -> Model:
         """`pendel.model.Model` of [model] and [crystal] on the given grid."""
-        from ..model.model import Model
-
         names = ("coupling", "scheme", "transport", "dtype", "device", "threads", "resync")
         options = {name: getattr(self.model, name) for name in names}
         crystal = self.crystal(experiment)
@@ -220,67 +193,56 @@ class Config:
         except (TypeError, ValueError, RuntimeError) as error:  # the last: no device to use
             raise ConfigError(f"model.{error}") from None
 
-    def recipe_arguments(self):
-        """Keywords of `pendel.reconstruct`, `pendel.lbfgs` or `pendel.multiscale`, by method, without checkpoint files.
+    def recipe_arguments(self) -> dict:
+        """Keywords of the algorithm that recipe.method names, see `pendel.app.methods.options_of`."""
+        return options_of(self)
 
-        ConfigError names a key that contradicts another, a UserWarning those that the method has no use for.
-        """
-        recipe = vars(self.recipe).copy()
-        method, _, _ = (recipe.pop(key) for key in ("method", "checkpoint", "polish_rounds"))
-        if recipe["background"] and recipe["likelihood"] != "poisson":
-            raise ConfigError(
-                f"recipe.background: expected 0 with recipe.likelihood = {recipe['likelihood']!r}, got "
-                f"{recipe['background']:g}"
-            )
-        if method == "multiscale":
-            return self._multiscale_arguments(recipe)
-        given = [f"multiscale.{key}" for key in vars(self.multiscale) if f"multiscale.{key}" in self.given]
-        if given:
-            warnings.warn(f"{', '.join(given)}: only used by recipe.method = 'multiscale'", stacklevel=2)
-        if method == "lbfgs":
-            from ..fit.quasi_newton import lbfgs
-
-            recipe["iterations"] = recipe.pop("epochs")
-            unused = [key for key in recipe if key not in inspect.signature(lbfgs).parameters]
-            for key in ("phase_only_epochs", "refine_angles", "refine_intensities"):
-                if recipe[key]:
-                    raise ConfigError(f"recipe.{key}: expected none with recipe.method = 'lbfgs', got {recipe[key]!r}")
-            given = [f"recipe.{key}" for key in unused if f"recipe.{key}" in self.given]
-            if given:
-                warnings.warn(f"{', '.join(given)}: not used by recipe.method = 'lbfgs'", stacklevel=2)
-            recipe = {key: value for key, value in recipe.items() if key not in unused}
-        return recipe
-
-    def _multiscale_arguments(self, recipe):
-        """Keywords of `pendel.multiscale`: its own defaults of what [recipe] has too, where that is not set."""
-        from ..fit.polishing import polish
-
-        taken = ("amplitude_bound", "atv_weight", "background", "free_fraction")
-        own = {"likelihood", "method", "seed", "checkpoint", *taken}
-        assert set(taken) <= set(inspect.signature(polish).parameters)
-        unused = [key for key in sorted(self.given) if key.startswith("recipe.") and key[7:] not in own]
-        if unused:
-            warnings.warn(f"{', '.join(unused)}: not used by recipe.method = 'multiscale'", stacklevel=3)
-        options = {key: recipe[key] for key in taken if f"recipe.{key}" in self.given}
-        options |= {key: value for key, value in vars(self.multiscale).items()}
-        return options | {"counts": recipe["likelihood"] == "poisson", "seed": recipe["seed"]}
-
-    def voxel(self, experiment):
+    def voxel(self, experiment) -> tuple[float, float, float]:
         """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto"."""
-        if self.model.voxel_nm == "auto":
-            nm = self.model.resolution_nm
-            transport = "fourier" if self.model.transport == "fourier" else "shift"
-            return experiment.suggest_voxel(None if nm is None else nm * 1e-9, transport=transport)
         sizes = self.model.voxel_nm
-        return tuple(1e-9 * v for v in (sizes if isinstance(sizes, list) else [sizes] * 3))
+        if sizes == "auto":
+            transport = "fourier" if self.model.transport == "fourier" else "shift"
+            return experiment.suggest_voxel(_times(self.model.resolution_nm, 1e-9), transport=transport)
+        return tuple(1e-9 * v for v in (sizes if isinstance(sizes, tuple) else [sizes] * 3))
 
 
 def _attribute(section):
     return f"{section}_keys" if section in ("experiment", "crystal") else section
 
 
-def _tuple(value):
-    return tuple(value) if isinstance(value, list) else value
+def _checked(section, given):
+    """{key: value} of all keys of a section; ConfigError names the one that is wrong."""
+    table = {}
+    for name, key in SCHEMA[section].items():
+        try:
+            table[name] = key.check(f"{section}.{name}", given[name]) if name in given else key.default
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
+    return table
+
+
+def _set_or_known(key, value, scan=None, attribute=""):
+    """``value`` as set in [experiment], else the scan's; ConfigError names the key where both are None."""
+    value = getattr(scan, attribute, None) if value is None else value
+    if value is None:
+        raise ConfigError(f"experiment.{key}: expected a value, got none in the config and none in the data")
+    return value
+
+
+def _times(value, factor):
+    """A value in SI units, None stays None."""
+    return None if value is None else value * factor
+
+
+def _refuse_unknown(section, table):
+    """ConfigError for a section or key that is not in the schema."""
+    if section not in SCHEMA:
+        raise ConfigError(f"{section}: expected a known section, got {section!r}{_suggest(section)}")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{section}: expected a section [{section}], got {table!r}")
+    for key in table:
+        if key not in SCHEMA[section]:
+            raise ConfigError(f"{section}.{key}: expected a known key, got {key!r}{_suggest(f'{section}.{key}')}")
 
 
 def _suggest(key):
@@ -318,29 +280,35 @@ def _parse(text, where):
         raise ConfigError(f"{where}: expected TOML, got {error}") from None
 
 
-def loads(text, overrides=(), folder="."):
+def loads(text, overrides=(), folder=".") -> Config:
     """`Config` from TOML text. ``overrides``: strings "section.key=value" with a TOML value (text in quotes)."""
     values = _parse(text, "config")
     for override in overrides:
-        key, sign, value = str(override).partition("=")
-        key = key.strip()
-        if not sign or key.count(".") != 1 or "\n" in value:
-            raise ConfigError(f"--set {override}: expected section.key=value, got {override!r}")
-        try:
-            value = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            hint = f"; text needs quotes: '{key}=\"{value.strip()}\"'"
-            raise ConfigError(f"{key}: expected a TOML value, got {value.strip()!r}{hint}") from None
-        section, name = key.split(".")
-        if section not in SCHEMA:
-            raise ConfigError(f"{section}: expected a known section, got {section!r}{_suggest(section)}")
+        section, name, value = _parse_override(override)
         values.setdefault(section, {})
         if isinstance(values[section], dict):
             values[section][name] = value
     return Config(values, folder, text + "".join(f"\n# --set {override}" for override in overrides))
 
 
-def load(path, overrides=()):
+def _parse_override(override):
+    """(section, key, value) of "section.key=value"."""
+    key, sign, value = str(override).partition("=")
+    key = key.strip()
+    if not sign or key.count(".") != 1 or "\n" in value:
+        raise ConfigError(f"--set {override}: expected section.key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        hint = f"; text needs quotes: '{key}=\"{value.strip()}\"'"
+        raise ConfigError(f"{key}: expected a TOML value, got {value.strip()!r}{hint}") from None
+    section, name = key.split(".")
+    if section not in SCHEMA:
+        raise ConfigError(f"{section}: expected a known section, got {section!r}{_suggest(section)}")
+    return section, name, value
+
+
+def load(path, overrides=()) -> Config:
     """`Config` from the TOML file ``path``. Raises ConfigError naming the key or the file."""
     path = Path(path)
     try:

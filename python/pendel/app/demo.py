@@ -6,6 +6,7 @@ part of a radian, which kinematic phasing takes for strain. The scan is computed
 the demo shows what the dynamical reconstruction recovers where its model holds, not how well the model holds.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from .. import io, kinematic
 from ..analysis import phantom, plot
-from ..analysis.comparison import compare
+from ..analysis.comparison import Comparison, compare
 from ..base import checks
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment, rotation
@@ -38,10 +39,10 @@ class Report:
     step. ``folder``: where the files are. ``twin_free``: the dynamical S is nearer to the truth than its twin is.
     """
 
-    kinematic: object
-    kinematic_band: object
-    dynamical: object
-    dynamical_band: object
+    kinematic: Comparison
+    kinematic_band: Comparison
+    dynamical: Comparison
+    dynamical_band: Comparison
     misfits: dict
     seconds: dict
     twin_free: bool
@@ -75,7 +76,7 @@ class Report:
         return "\n".join([*lines, "", verdict])
 
 
-def model(size=64, threads=None):
+def model(size: int = 64, threads: int | None = None) -> Model:
     """The scan: `Model` of shape about (size, size, size), frames and detector of ``size``."""
     two_theta, wavelength, pixel_size = np.deg2rad(44.76), 1.5498e-10, 55e-6
     field = 1.9 * EDGE  # room for the cube turned any way
@@ -96,7 +97,7 @@ def model(size=64, threads=None):
     return Model(experiment, crystal, shape, voxel, polarization={"sigma": 1.0}, threads=threads)
 
 
-def truth(model):
+def truth(model: Model) -> np.ndarray:
     """The crystal: a turned cube, anti-aliased, with three smooth phase bumps."""
     grid = model.shape, model.voxel
     centres, widths, heights = map(np.array, simulate.BUMPS)
@@ -104,12 +105,20 @@ def truth(model):
     return phantom.crystal_function(body, phantom.bumps(*grid, centres * EDGE, widths * EDGE, STRAIN * heights))
 
 
-def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progress=True, say=print):
+def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progress=True, say=print) -> Report:
     """Run the demo and return its `Report`.
 
     Writes data.cxi (frames, and the crystal in its metadata), result.cxi, result.png and demo.png into ``folder``.
-    size : frames, detector pixels and voxels along each axis, even.  seed : of phasing, frame groups and noise.
-    photons : in the brightest pixel, Poisson noise; None: none.  say : called with each line of the story.
+
+    Parameters
+    ----------
+    folder : made where it is not there.
+    size : frames, detector pixels and voxels along each axis, even.
+    seed : of phasing, frame groups and noise.
+    threads : of the CPU; None: all.
+    photons : in the brightest pixel, Poisson noise; None: none.
+    progress : as in `reconstruct`.
+    say : called with each line of the story.
     """
     size = checks.integer("size", size, at_least=SMALLEST)
     if size % 2:
@@ -117,38 +126,66 @@ def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progr
     seed = checks.integer("seed", seed, at_least=0)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    seconds, clock = {}, time.perf_counter()
+    seconds = {}
 
-    def lap(name):
-        nonlocal clock
-        seconds[name], clock = time.perf_counter() - clock, time.perf_counter()
+    with _timed(seconds, "simulate"):
+        m = model(size, threads)
+        S, data = _simulate(folder / "data.cxi", m, seed, photons, say)
+    with _timed(seconds, "kinematic"):
+        phased = phase(data, seed=seed, threads=m.threads, progress=progress)
+        say(f"phased kinematically: misfit {phased.chi**2:.2e}")
+    with _timed(seconds, "dynamical"):
+        result = _reconstruct(m, data, phased, seed, photons, progress, say)
+    with _timed(seconds, "compare and draw"):
+        report = _compare(m, S, phased, result, seconds, folder)
+        _save(folder, m, data, S, result, report)
+    total = sum(seconds.values())
+    say(f"\n{report}\n\nwritten to {folder}{os.sep}: data.cxi result.cxi result.png demo.png, in {total:.0f} s")
+    return report
 
-    m = model(size, threads)
+
+@contextlib.contextmanager
+def _timed(seconds, name):
+    """Keep in ``seconds`` how long the block takes."""
+    begin = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - begin
+
+
+def _simulate(path, m, seed, photons, say):
+    """The crystal and its frames, which are written to ``path``."""
     S = truth(m)
     data, scale = simulate.counts(m.intensities(S), photons, seed)
-    simulate.write(folder / "data.cxi", m, data, S, scale, name=CRYSTAL)
-    lap("simulate")
-    strain = np.angle(S[np.abs(S) > 0.5])
+    simulate.write(path, m, data, S, scale, name=CRYSTAL)
+    phases = np.angle(S[np.abs(S) > 0.5])
     noise = "no noise" if photons is None else f"{photons:g} photons in the brightest"
+    size = m.n_frames
     say(
-        f"simulated: {CRYSTAL}, phase {strain.min():.2f} to {strain.max():.2f} rad, "
+        f"simulated: {CRYSTAL}, phase {phases.min():.2f} to {phases.max():.2f} rad, "
         f"{size} frames of {size} x {size} pixels, {noise}"
     )
-    phased = phase(data, seed=seed, threads=m.threads, progress=progress)
-    lap("kinematic")
-    say(f"phased kinematically: misfit {phased.chi**2:.2e}")
+    return S, data
+
+
+def _reconstruct(m, data, phased, seed, photons, progress, say):
+    """The dynamical `Result`, from the better of the kinematic starts."""
     start = kinematic_start(m, data, phased=phased, seed=seed, progress=progress)
     trials = ", ".join(f"{name} {misfit:.1e}" for name, misfit in start.trial_misfits.items())
     say(f"start: {start.kind}, the smallest dynamical misfit of {trials}")
-    recipe = {"counts": photons is not None, "steps": STEPS, "rounds": ROUNDS, "seed": seed, "progress": progress}
-    result = multiscale(m, data, None, start.S, start.support, **recipe)
-    lap("dynamical")
+    options = {"counts": photons is not None, "steps": STEPS, "rounds": ROUNDS, "seed": seed, "progress": progress}
+    result = multiscale(m, data, None, start.S, start.support, **options)
     say(f"reconstructed dynamically: misfit {result.misfit:.2e}")
+    return result
 
-    # The kinematic object is compared at its best: whole amplitudes, the better twin, free of a linear phase, which
-    # refraction adds and a kinematic analysis takes away as a wrong rocking centre. The dynamical one gets none of it.
+
+def _compare(m, S, phased, result, seconds, folder):
+    """The `Report`.
+
+    The kinematic object is compared at its best: whole amplitudes, the better twin, free of a linear phase, which
+    refraction adds and a kinematic analysis takes away as a wrong rocking centre. The dynamical one gets none of it.
+    """
     S_k = kinematic.to_model_grid(phased, m.experiment, m.shape, m.voxel, clip=False)
-    report = Report(
+    return Report(
         kinematic=compare(S_k, S, m.voxel, ramp=True, twin=True),
         kinematic_band=compare(S_k, S, m.voxel, band=BAND, ramp=True, twin=True),
         dynamical=compare(result.S, S, m.voxel),
@@ -158,6 +195,10 @@ def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progr
         twin_free=not compare(result.S, S, m.voxel, twin=True).twin,
         folder=folder,
     )
+
+
+def _save(folder, m, data, S, result, report):
+    """Write result.cxi, result.png and demo.png."""
     extra = {"phase_rmse": {"kinematic": report.kinematic.phase_rmse, "dynamical": report.dynamical.phase_rmse}}
     store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra)
     store.save_picture(folder / "result.png", folder / "result.cxi")
@@ -174,7 +215,3 @@ def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=None, progr
         title=CRYSTAL,
     )
     plot.save(figure, folder / "demo.png")
-    lap("compare and draw")
-    total = sum(seconds.values())
-    say(f"\n{report}\n\nwritten to {folder}{os.sep}: data.cxi result.cxi result.png demo.png, in {total:.0f} s")
-    return report

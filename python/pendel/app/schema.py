@@ -1,266 +1,279 @@
-"""Keys of a configuration file: for every section and key its check, its default and what it means."""
+"""Keys of a configuration file: for every section and key its check, its default and what it means.
 
-import math
+Where a key is an argument of a function or a field of a recipe, default and bounds are read from there.
+"""
 
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
 
-def _fail(expected, value):
-    text = repr(value)
-    raise ValueError(f"expected {expected}, got {text if len(text) <= 60 else text[:57] + '...'}")
+from ..base import checks
+from ..base.axes import axis_as_given
+from ..base.recipe import Recipe, choice, flag, integer, number
+from ..experiment.crystal import polarization_fractions
+from ..experiment.geometry import Experiment
+from ..fit.minibatch import MinibatchRecipe
+from ..io import beamlines
+from ..model.model import Model
+from ..operator.physics import ORIENTATIONS, SCHEMES, TRANSPORTS
+from ..recipes.coarse_to_fine import MultiscaleRecipe
+from ..recipes.trials import kinematic_start
+from .methods import METHODS
+from .simulate import SHAPES, STRAINS
+from .starts import STARTS
 
-
-def _number(above=None, least=None, most=None):
-    bounds = [f"{sign} {bound:g}" for sign, bound in ((">", above), (">=", least), ("<=", most)) if bound is not None]
-    expected = " ".join(["a number", " and ".join(bounds)]).strip()
-
-    def check(value):
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if (
-            not good
-            or not ((above is None or value > above) and (least is None or value >= least))
-            or most is not None
-            and value > most
-        ):
-            _fail(expected, value)
-        return float(value)
-
-    return check
-
-
-def _integer(least):
-    def check(value):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            _fail(f"an integer >= {least}", value)
-        return value
-
-    return check
+LINE = 100  # columns of `listing`
+Check = Callable[[str, Any], Any]  # (dotted key, value of TOML) -> value; raises TypeError or ValueError
 
 
-def _boolean(value):
-    return value if isinstance(value, bool) else _fail("true or false", value)
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key. default None: not set, taken from the data file or left to the program."""
+
+    check: Check
+    default: Any = None
+    about: str = ""
 
 
-def _text(value):
-    return value if isinstance(value, str) and value else _fail("text", value)
-
-
-def _choice(*allowed):
-    return lambda value: (
-        value
-        if value in allowed and isinstance(value, str)
-        else _fail("one of " + ", ".join(map(repr, allowed)), value)
-    )
-
-
-def _list(item, *counts):
-    """A list of ``counts`` items (any of these lengths; none given: one or more)."""
-    expected = "a list of " + (" or ".join(map(str, counts)) if counts else "one or more") + " items"
-
-    def check(value):
-        if not isinstance(value, list) or (len(value) not in counts if counts else not value):
-            _fail(expected, value)
-        checked = []
-        for i, entry in enumerate(value):
-            try:
-                checked.append(item(entry))
-            except ValueError as error:
-                raise ValueError(f"item {i}: {error}") from None
-        return checked
-
-    return check
-
-
-def _either(expected, *checks):
-    def check(value):
-        for one in checks:
-            try:
-                return one(value)
-            except ValueError:
-                continue
-        return _fail(expected, value)
-
-    return check
-
-
-def _complex(value):
-    try:
-        re, im = _list(_number(), 2)(value)
-    except ValueError:
-        _fail("[real, imaginary]", value)
-    return complex(re, im)
-
-
-def _turns(value):
-    pair = _list(lambda item: item, 2)
-    return tuple((_axis(pair(item)[0]), _number()(item[1])) for item in _list(pair)(value))
-
-
-def _axis(value):
-    if isinstance(value, str) and len(value) == 2 and value[0] in "xyz" and value[1] in "+-":
-        return value
-    if isinstance(value, list) and len(value) == 3:
-        return tuple(_list(_number(), 3)(value))
-    return _fail("an axis such as 'y+' or three numbers", value)
-
-
-def _fractions(value):
-    if not isinstance(value, dict) or set(value) - {"sigma", "pi"}:
-        _fail("{sigma = .., pi = ..}", value)
-    value = {k: _number(least=0, most=1)(value.get(k, 0.0)) for k in ("sigma", "pi")}
-    if abs(sum(value.values()) - 1) > 1e-6:  # typed decimals such as 0.1505 + 0.8495, not rounding noise
-        _fail("fractions that add up to 1", value)
+def _text(name, value):
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name}: expected text, got {checks.describe(value)}")
     return value
 
 
-def _schedule(value):
-    if value in ("cosine", "plateau", "constant"):
-        return value
-    expected = "'cosine', 'plateau', 'constant' or a list of [epoch >= 0, rate > 0]"
-    pairs = _either(expected, _list(_pair))(value)
-    if [epoch for epoch, _ in pairs] != sorted({epoch for epoch, _ in pairs}):
-        _fail("growing epochs in [epoch, rate]", value)
-    return pairs
+def _name(name, value):
+    return value if value == "" else _text(name, value)
 
 
-def _pair(value):
-    epoch, rate = _list(lambda item: item, 2)(value)
-    return _integer(0)(epoch), _number(above=0)(rate)
+def _list(check: Check, count: int | None = None) -> Check:
+    """A list of ``count`` items, None: of one or more; they become a tuple."""
+    expected = "a list of one or more items" if count is None else f"a list of {count} items"
+
+    def check_list(name, value):
+        if not isinstance(value, list) or not value or len(value) != (count or len(value)):
+            raise TypeError(f"{name}: expected {expected}, got {checks.describe(value)}")
+        return tuple(check(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+    return check_list
 
 
-def _fraction(value):
+def _either(expected: str, *several: Check) -> Check:
+    """What one of several checks lets pass."""
+
+    def check_either(name, value):
+        for check in several:
+            try:
+                return check(name, value)
+            except (TypeError, ValueError):
+                continue
+        raise ValueError(f"{name}: expected {expected}, got {checks.describe(value)}")
+
+    return check_either
+
+
+def _false_for_none(check: Check) -> Check:
+    """A check that gives None for false: TOML has no None."""
+
+    def check_or_false(name, value):
+        if value is False:
+            return None
+        try:
+            return check(name, value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error}; false for none") from None
+
+    return check_or_false
+
+
+def _passes(check: Check, value: Any) -> bool:
     try:
-        checked = _number(least=0)(value)
-    except ValueError:
-        checked = 1.0
-    return checked if checked < 1 else _fail("a number >= 0 and < 1", value)
+        check("", value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
-def _bound(value):
-    return None if value is False else _either("a number > 0, or false for none", _number(above=0))(value)
+def _complex(name, value):
+    try:
+        re, im = _list(number(), 2)(name, value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected [real, imaginary], got {checks.describe(value)}") from None
+    return complex(re, im)
 
 
-_positive = _number(above=0)
-_voxel = _either("'auto', a number or [dz, dy, dx]", _choice("auto"), _positive, _list(_positive, 3))
-_beam = _either(
-    "'horizontal', 'vertical', 'unpolarized' or [x, y]",
-    _choice("horizontal", "vertical", "unpolarized"),
-    _list(_number(), 2),
-)
-_vector = _list(_number(), 3)
-_size = _list(_integer(1), 3)
-# section: key: (check, default). None: not set, taken from the data file or left to the program.
+def _turn(name, value):
+    if not isinstance(value, list) or len(value) != 2:
+        raise TypeError(f"{name}: expected [axis, angle], got {checks.describe(value)}")
+    return axis_as_given(name, value[0]), checks.number(name, value[1])
+
+
+def _fractions(name, value):
+    try:
+        return polarization_fractions(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(name + str(error).removeprefix("polarization")) from None
+
+
+def _beamline(name, value):
+    return checks.choice(name, value, ("auto", *beamlines.names()))
+
+
+def _keys_of(recipe: type[Recipe], *left_out: str) -> dict[str, Key]:
+    """A key for every field of a recipe."""
+    keys = {}
+    for item in dataclasses.fields(recipe):
+        if item.name not in left_out:
+            check, about = item.metadata["check"], item.metadata["about"]
+            if hasattr(check, "of") and not _passes(check, False):
+                check, about = _false_for_none(check.of), f"{about} false: None."
+            keys[item.name] = Key(check, item.default, about)
+    return keys
+
+
+def _argument(function: Callable, name: str, check: Check, about: str = "") -> Key:
+    """A key that is a parameter of a function, with its default."""
+    return Key(check, inspect.signature(function).parameters[name].default, about)
+
+
+_at_least_0, _at_least_1, _positive = integer(at_least=0), integer(at_least=1), number(above=0)
+_point = _list(number(), 3)
+_lengths = _list(_positive, 3)
+
+# [section]: keys
 SCHEMA = {
     "data": {
-        "path": (_text, None),  # file or folder, relative to the config file
-        "format": (_choice("auto", "cxi", "34idc"), "auto"),  # auto: a folder is 34idc, a file is cxi
-        "scan": (_integer(0), None),  # number in the SPEC file
-        "frames": (_list(_integer(0), 2), None),  # [first, last], both kept
-        "crop": (_list(_integer(1), 2), None),  # [rows, cols] about the centre
-        "centre": (_vector, None),  # [frame, row, col] in the data as stored; default: from the file or found
-        "dark": (_boolean, True),
-        "whitefield": (_boolean, True),
-        "hot_pixels": (_boolean, False),  # mask isolated hot pixels found in the frames
-        "mask": (_text, None),  # .npy or .npz (array "mask"), True = good, shape of the stored data or of one frame
+        "path": Key(_text, about="file or folder, relative to the config file."),
+        "format": Key(_beamline, "auto", "see `pendel.io.beamlines`; auto: a folder is 34idc, a file is cxi."),
+        "scan": Key(_at_least_0, about="number in the SPEC file."),
+        "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
+        "crop": Key(_list(_at_least_1, 2), about="[rows, cols] about the centre."),
+        "centre": Key(_point, about="[frame, row, col] in the data as stored; default: from the file or found."),
+        "dark": Key(flag, True, "mask the pixels that the dark field shows."),
+        "whitefield": Key(flag, True, "divide by the white field, and mask where it is weak."),
+        "hot_pixels": Key(flag, False, "mask isolated hot pixels found in the frames."),
+        "mask": Key(_text, about='.npy or .npz (array "mask"), True = good, of the stored data or of one frame.'),
     },
     "experiment": {
-        "energy_keV": (_positive, None),
-        "distance_mm": (_positive, None),
-        "pixel_um": (_positive, None),
-        "two_theta_deg": (_number(above=0), None),  # one turn of the detector arm about lab y+
-        "arm": (_turns, None),  # [["y+", deg], ["x-", deg]], outermost first
-        "rocking_axis": (_axis, None),
-        "rocking_step_deg": (_number(), None),  # angles = step * (frame - frames // 2)
-        "rocking_frames": (_integer(1), None),  # with rocking_step_deg where there are no data to count
-        "rocking_angles_deg": (_list(_number()), None),
-        "detector_shape": (_list(_integer(1), 2), None),
-        "centre": (_vector, None),  # [frame, row, col] that k_h hits, in the cropped data
-        "beam_polarization": (_beam, "horizontal"),
-        "orientation": (_choice("k_h", "symmetric"), "k_h"),  # model z along k_h, or k_0 + k_h (2 theta up to 178 deg)
+        "energy_keV": Key(_positive),
+        "distance_mm": Key(_positive),
+        "pixel_um": Key(_positive),
+        "two_theta_deg": Key(_positive, about="one turn of the detector arm about lab y+."),
+        "arm": Key(_list(_turn), about='[["y+", deg], ["x-", deg]], outermost first.'),
+        "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers.'),
+        "rocking_step_deg": Key(number(), about="angles = step * (frame - frames // 2)."),
+        "rocking_frames": Key(_at_least_1, about="with rocking_step_deg where there are no data to count."),
+        "rocking_angles_deg": Key(_list(number())),
+        "detector_shape": Key(_list(_at_least_1, 2), about="[rows, cols]."),
+        "centre": Key(_point, about="[frame, row, col] that k_h hits, in the cropped data."),
+        "beam_polarization": _argument(
+            Experiment,
+            "beam_polarization",
+            _either(
+                "'horizontal', 'vertical', 'unpolarized' or [x, y]",
+                choice("horizontal", "vertical", "unpolarized"),
+                _list(number(), 2),
+            ),
+        ),
+        "orientation": _argument(
+            Experiment, "orientation", choice(*ORIENTATIONS), "model z along k_h, or k_0 + k_h (2 theta up to 178 deg)."
+        ),
     },
     "crystal": {
-        "name": (_text, ""),
-        "hkl": (_list(_integer(-99), 3), None),
-        # a name or a CIF file, as in pendel.susceptibility; instead of chi_0, chi_h, chi_hbar
-        "material": (_text, None),
-        "lattice_nm": (_either("a number or [a, b, c]", _positive, _list(_positive, 3)), None),  # instead of its own
-        "debye_waller_nm2": (_number(least=0), None),  # B of all atoms, instead of their own
-        "chi_0": (_complex, None),
-        "chi_h": (_complex, None),  # sigma: without the polarisation factor
-        "chi_hbar": (_complex, None),  # default: chi_h
-        "polarization": (_fractions, None),  # default: from beam_polarization
+        "name": Key(_name, ""),
+        "hkl": Key(_list(integer(), 3)),
+        "material": Key(_text, about="name or CIF file, see `pendel.susceptibility`; instead of the three chi."),
+        "lattice_nm": Key(
+            _either("a number or [a, b, c]", _positive, _lengths), about="instead of the material's own."
+        ),
+        "debye_waller_nm2": Key(number(at_least=0), about="B of all atoms, instead of their own."),
+        "chi_0": Key(_complex, about="[real, imaginary]."),
+        "chi_h": Key(_complex, about="sigma: without the polarisation factor."),
+        "chi_hbar": Key(_complex, about="default: chi_h."),
+        "polarization": Key(_fractions, about="{sigma = .., pi = ..}; default: from beam_polarization."),
     },
     "model": {
-        "shape": (_size, None),  # [nz, ny, nx]
-        "voxel_nm": (_voxel, "auto"),
-        "resolution_nm": (_positive, None),  # with voxel_nm = "auto": upper bound of dx and dy
-        "transport": (_choice("auto", "shift", "fourier"), "auto"),
-        "scheme": (_choice("strang", "etd2rk"), "strang"),
-        "dtype": (_choice("complex64", "complex128"), "complex64"),
-        "coupling": (_choice("dynamical", "kinematic"), "dynamical"),
-        "device": (_text, "cpu"),  # "cpu", "cuda" or "cuda:N"
-        "threads": (_integer(1), None),
-        "resync": (_integer(1), None),  # layers reversed at most: for crystals that absorb too much, 16 to begin with
+        "shape": Key(_list(_at_least_1, 3), about="[nz, ny, nx]."),
+        "voxel_nm": Key(
+            _either("'auto', a number or [dz, dy, dx]", choice("auto"), _positive, _lengths),
+            "auto",
+            "auto: what `Experiment.suggest_voxel` gives.",
+        ),
+        "resolution_nm": Key(_positive, about='with voxel_nm = "auto": upper bound of dx and dy.'),
+        "transport": _argument(Model, "transport", choice(*TRANSPORTS)),
+        "scheme": _argument(Model, "scheme", choice(*SCHEMES)),
+        "dtype": _argument(Model, "dtype", choice("complex64", "complex128")),
+        "coupling": _argument(Model, "coupling", choice("dynamical", "kinematic")),
+        "device": _argument(Model, "device", _text, '"cpu", "cuda" or "cuda:N".'),
+        "threads": _argument(Model, "threads", _at_least_1, "of the CPU; default: all."),
+        "resync": _argument(
+            Model,
+            "resync",
+            _at_least_1,
+            "layers reversed at most: for crystals that absorb too much, 16 to begin with.",
+        ),
     },
     "start": {
-        # solid: with recipe.method = "multiscale", for crystals of an extinction length and more
-        "kind": (_choice("kinematic", "flat", "solid", "file"), "kinematic"),
-        "path": (_text, None),  # result file to start from, with kind = "file"
-        "iterations": (_integer(1), 500),
-        "trial_epochs": (_integer(0), 20),  # epochs given to each twin before the better one is kept
-        "seed": (_integer(0), 0),
-        "size_nm": (_either("a number or [z, y, x]", _positive, _list(_positive, 3)), None),  # box, if not kinematic
+        "kind": Key(
+            choice(*STARTS),
+            "kinematic",
+            'solid: with recipe.method = "multiscale", for crystals of an extinction length and more.',
+        ),
+        "path": Key(_text, about='result file to start from, with kind = "file".'),
+        "iterations": _argument(kinematic_start, "iterations", _at_least_1, "of the phasing."),
+        "trial_epochs": _argument(
+            kinematic_start, "trial_epochs", _at_least_0, "given to each twin before the better one is kept."
+        ),
+        "seed": _argument(kinematic_start, "seed", _at_least_0, "of the phasing and the trials."),
+        "size_nm": Key(
+            _either("a number or [z, y, x]", _positive, _lengths), about="of the crystal, with flat and solid."
+        ),
     },
     "recipe": {
-        "epochs": (_integer(1), 300),  # iterations of lbfgs
-        "batches": (_integer(1), 5),
-        # multiscale: from nothing, coarse to fine, with the keys of [multiscale]
-        "method": (_choice("adam", "lbfgs", "multiscale"), "adam"),
-        "polish_rounds": (_integer(0), 0),  # rounds of pendel.polish at the end, all pixels in
-        "learning_rate": (_positive, 0.15),
-        "schedule": (_schedule, "cosine"),  # "cosine", "plateau", "constant" or [[epoch, rate], ...]
-        "patience": (_integer(1), 15),  # epochs, of "plateau"
-        "likelihood": (_choice("amplitude", "poisson"), "amplitude"),
-        "background": (_number(least=0), 0.0),  # counts per pixel, with "poisson"
-        "s_0": (_choice("tied", "support", "free"), "tied"),
-        "amplitude_bound": (_bound, 1.0),  # false: none
-        "optimise": (_choice("S", "phase"), "S"),
-        "phase_only_epochs": (_integer(0), 0),
-        "atv_weight": (_number(least=0), 0.0),  # of the mean measured intensity
-        "atv_p": (_number(least=1), 2.0),
-        "atv_q": (_positive, 1.0),
-        "shrink_wrap_every": (_integer(0), 10),  # epochs; 0: never
-        "shrink_wrap_threshold": (_number(above=0, most=1), 0.15),
-        "shrink_wrap_sigma": (_number(least=0), 1.0),  # voxels
-        "recentre_every": (_integer(0), None),  # epochs; 0: never; default: as shrink_wrap_every
-        "refine_angles": (_boolean, False),
-        "angle_spread": (_positive, 0.3),  # expected rms, steps of the scan
-        "refine_intensities": (_boolean, False),
-        "intensity_spread": (_positive, 0.1),  # expected relative rms
-        "refine_after": (_integer(0), None),  # epochs; default: a quarter of them
-        "free_fraction": (_fraction, 0.0),  # of the good pixels, held out of the fit
-        "seed": (_integer(0), 0),
-        "checkpoint": (_text, None),  # HDF5 file for --resume
-        "checkpoint_every": (_integer(1), 50),  # epochs
+        "method": Key(choice(*METHODS), "adam", "multiscale: from nothing, coarse to fine, with [multiscale]."),
+        "polish_rounds": Key(_at_least_0, 0, "rounds of `pendel.polish` at the end, all pixels in."),
+        "checkpoint": Key(_text, about="HDF5 file for --resume."),
+        **_keys_of(MinibatchRecipe),
     },
-    "multiscale": {  # of pendel.multiscale; likelihood "poisson" of [recipe] is its counts
-        "levels": (_integer(0), None),
-        "starts": (_integer(1), 5),
-        "steps": (_integer(1), 3200),  # of minibatch Adam
-        "rounds": (_integer(1), 4),  # of polish on every level
-        "places": (_boolean, None),  # default: without counts
-    },
+    "multiscale": _keys_of(MultiscaleRecipe, "counts", "seed"),  # given by likelihood and seed of [recipe]
     "simulate": {
-        "shape": (_choice("cube", "sphere", "truncated_octahedron"), "cube"),
-        # edge (or three) of a cube, diameter of a sphere, distance between {111} facets of a truncated octahedron
-        "size_nm": (_either("a number or [x, y, z]", _positive, _list(_positive, 3)), None),
-        # about model y, or about x, then y, then z
-        "rotation_deg": (_either("a number or three numbers (about x, y, z)", _number(), _vector), 0.0),
-        "strain": (_choice("none", "bumps", "contact", "bend"), "none"),
-        "strength": (_number(), 1.0),  # largest phase, rad
-        "photons": (_positive, None),  # in the brightest pixel; default: no noise
-        "seed": (_integer(0), 0),
+        "shape": Key(choice(*SHAPES), "cube"),
+        "size_nm": Key(
+            _either("a number or [x, y, z]", _positive, _lengths),
+            about="edge (or three) of a cube, diameter of a sphere, between {111} facets of a truncated octahedron.",
+        ),
+        "rotation_deg": Key(
+            _either("a number or three numbers (about x, y, z)", number(), _point),
+            0.0,
+            "about model y, or about x, then y, then z.",
+        ),
+        "strain": Key(choice(*STRAINS), "none"),
+        "strength": Key(number(), 1.0, "largest phase, rad."),
+        "photons": Key(_positive, about="in the brightest pixel; default: no noise."),
+        "seed": Key(_at_least_0, 0, "of the noise."),
     },
     "output": {
-        "path": (_text, None),
-        "pictures": (_boolean, True),
+        "path": Key(_text),
+        "pictures": Key(flag, True),
     },
-}  # fmt: skip
+}
+
+
+def listing() -> str:
+    """All keys with their defaults, commented out, and what they mean: a configuration file to begin with."""
+    lines = []
+    for section, keys in SCHEMA.items():
+        lines += ["", f"[{section}]"]
+        for name, key in keys.items():
+            lines += textwrap.wrap(key.about, LINE, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"#{name} = {_toml(key.default)}".rstrip())
+    return "\n".join(lines[1:])
+
+
+def _toml(value):
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value}"

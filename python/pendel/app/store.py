@@ -1,6 +1,7 @@
 """What a finished reconstruction leaves behind: a result file with its fit, and its picture."""
 
 import platform
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,35 +13,36 @@ from ..base.version import __version__
 from ..fit.refinement import dq_at
 
 
-def versions():
-    """Versions of what computes: dict of str."""
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
     modules = {"numpy": np, "scipy": scipy, "h5py": h5py}
     return {"pendel": __version__, "python": platform.python_version()} | {k: m.__version__ for k, m in modules.items()}
 
 
-def save_result(path, model, data, mask, result, *, name="", config="", extra=None):
+def save_result(path, model, data, mask, result, *, name="", config="", extra=None) -> None:
     """Write a `Result` with the fit it makes to the data as a CXI file (`io.write_result`).
 
-    model, data, mask : those the result was fitted to.  config : TOML text.  extra : as in `io.write_scan`.
-    The frame kept, measured and modelled, is the brightest one; rocking curves are sums over the good pixels, with the
-    background in the modelled one. What else was found is kept with ``extra``: s_0, angle_offsets, flux, background,
-    free_misfit, free_loss.
+    Parameters
+    ----------
+    path : file to write.
+    model, data, mask, result : what was fitted to what, see `stored_result`.
+    name : title of the file.
+    config : TOML text.
+    extra : as in `io.write_scan`; kept with what else was found: s_0, angle_offsets, flux, background, free_misfit,
+        free_loss.
     """
+    stored = stored_result(model, data, mask, result)
+    stored.name, stored.config = name, config
+    stored.metadata |= extra or {}
+    io.write_result(path, stored, distance=model.experiment.distance, pixel_size=model.experiment.pixel_size)
+
+
+def stored_result(model, data, mask, result) -> io.StoredResult:
+    """A `Result` with its model and its fit, as it is stored."""
     experiment, crystal = model.experiment, model.crystal
-    dq = None if result.angle_offsets is None else dq_at(experiment, result.angle_offsets)[0]
-    S, s_0, dq, flux = (model._engine.upload(a) for a in (result.S, result.s_0, dq, result.flux))
-    modelled = host(model.intensities(S, None, s_0, dq=dq, flux=flux)) * np.float32(result.scale)
-    if result.background:
-        modelled += np.float32(result.background)
-    measured, mask = host(data), host(mask)
-    if mask is not None:
-        measured, modelled = np.where(mask, measured, 0), np.where(mask, modelled, 0)
-    curves = [frames.sum(axis=(1, 2), dtype=np.float64) for frames in (measured, modelled)]
-    frame = int(np.argmax(curves[0]))
     found = {n: getattr(result, n) for n in ("s_0", "angle_offsets", "flux", "free_misfit", "free_loss")}
-    found |= {"background": result.background or None}
-    io.write_result(
-        path,
+    found["background"] = result.background or None
+    return io.StoredResult(
         S=result.S,
         support=result.support,
         voxel=result.voxel,
@@ -56,26 +58,42 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
         chi_h=crystal.chi_h,
         chi_hbar=crystal.chi_hbar,
         hkl=crystal.hkl,
-        crystal=crystal.name or None,
+        crystal=crystal.name,
         polarization=model.polarization,
         loss=result.history,
         scale=result.scale,
         misfit=result.misfit,
-        measured_frame=measured[frame],
-        modelled_frame=modelled[frame],
-        frame_index=frame,
         rocking_angles=experiment.rocking_angles,
-        rocking_measured=curves[0],
-        rocking_modelled=curves[1],
-        distance=experiment.distance,
-        pixel_size=experiment.pixel_size,
-        config=config,
-        name=name,
-        extra={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found | (extra or {}),
+        metadata={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found,
+        **fit_to_data(model, data, mask, result),
     )
 
 
-def save_picture(path, result_path):
+def fit_to_data(model, data, mask, result) -> dict:
+    """Measured and modelled: the brightest frame, and the rocking curves, sums over the good pixels, with the
+    background in the modelled one. The fields of a `StoredResult` of these names.
+    """
+    dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
+    modelled = model.intensities_on_host(result.S, None, result.s_0, dq=dq, flux=result.flux)
+    modelled = modelled * np.float32(result.scale)
+    if result.background:
+        modelled += np.float32(result.background)
+    measured, mask = host(data), host(mask)
+    if mask is not None:
+        measured, modelled = np.where(mask, measured, 0), np.where(mask, modelled, 0)
+
+    measured_curve, modelled_curve = (frames.sum(axis=(1, 2), dtype=np.float64) for frames in (measured, modelled))
+    brightest = int(np.argmax(measured_curve))
+    return {
+        "measured_frame": measured[brightest],
+        "modelled_frame": modelled[brightest],
+        "frame_index": brightest,
+        "rocking_measured": measured_curve,
+        "rocking_modelled": modelled_curve,
+    }
+
+
+def save_picture(path: Path | str, result_path: Path | str) -> None:
     """Draw `plot.result_figure` of a result file."""
     from ..analysis import plot
 

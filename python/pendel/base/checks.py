@@ -1,11 +1,13 @@
 """Argument checks shared by every public function. Messages read ``name: expected X, got Y``."""
 
 import numbers
+from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
-def describe(value):
+def describe(value) -> str:
     """A short description of a value for an error message."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
@@ -13,7 +15,16 @@ def describe(value):
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:57]}..."
 
 
-def number(name, value, *, above=None, at_least=None, below=None, at_most=None, finite=True):
+def number(
+    name: str,
+    value,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    finite: bool = True,
+) -> float:
     """Return ``value`` as a float, or raise TypeError/ValueError naming it. Bounds are optional."""
     real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
     if isinstance(value, (bool, np.bool_)) or not real:
@@ -35,7 +46,7 @@ def number(name, value, *, above=None, at_least=None, below=None, at_most=None, 
     return value
 
 
-def integer(name, value, *, at_least=None):
+def integer(name: str, value, *, at_least: int | None = None) -> int:
     """Return ``value`` as an int, or raise TypeError/ValueError naming it."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
@@ -44,7 +55,14 @@ def integer(name, value, *, at_least=None):
     return int(value)
 
 
-def complex_number(name, value):
+def flag(name: str, value) -> bool:
+    """Return ``value`` as a bool, or raise TypeError naming it."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected true or false, got {describe(value)}")
+    return bool(value)
+
+
+def complex_number(name: str, value) -> complex:
     """Return ``value`` as a finite complex, or raise naming it."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Complex, np.number)):
         raise TypeError(f"{name}: expected a complex number, got {describe(value)}")
@@ -54,41 +72,58 @@ def complex_number(name, value):
     return value
 
 
-def choice(name, value, allowed):
+def choice(name: str, value, allowed: Collection[str]) -> str:
     """Return ``value`` if it is one of ``allowed``, else raise ValueError naming the choices."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {describe(value)}")
     return value
 
 
-def sizes(name, value, count):
+def sizes(name: str, value, count: int) -> tuple[int, ...]:
     """Return a tuple of ``count`` integers >= 1 (an array shape), or raise naming it."""
-    try:
-        items = tuple(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected {count} integers, got {describe(value)}") from None
-    if len(items) != count:
-        raise ValueError(f"{name}: expected {count} integers, got {len(items)}")
+    items = _items(name, value, f"{count} integers", count)
     return tuple(integer(f"{name}[{i}]", v, at_least=1) for i, v in enumerate(items))
 
 
-def lengths(name, value, count):
+def lengths(name: str, value, count: int) -> tuple[float, ...]:
     """Return a tuple of ``count`` positive finite floats (voxel or pixel sizes, m), or raise naming it."""
-    try:
-        items = tuple(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected {count} numbers, got {describe(value)}") from None
-    if len(items) != count:
-        raise ValueError(f"{name}: expected {count} numbers, got {len(items)}")
+    items = _items(name, value, f"{count} numbers", count)
     return tuple(number(f"{name}[{i}]", v, above=0) for i, v in enumerate(items))
 
 
-def array(name, value, shape, dtype, *, axes=None, finite=True):
+def _items(name, value, expected, count):
+    """The ``count`` items of a sequence."""
+    try:
+        items = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}") from None
+    if len(items) != count:
+        raise ValueError(f"{name}: expected {expected}, got {len(items)}")
+    return items
+
+
+def array(
+    name: str,
+    value,
+    shape: tuple[int | None, ...],
+    dtype: DTypeLike,
+    *,
+    axes: str | None = None,
+    finite: bool = True,
+) -> np.ndarray:
     """Return ``value`` as a C-contiguous NumPy array of ``dtype``, checked.
 
-    ``shape`` has integers, or None for a free axis; ``axes`` names the axes for the message, e.g. "(nz, ny, nx)".
     A real array is accepted for a complex dtype and an integer or bool array for a real dtype; complex for real,
     and strings or objects for anything, are TypeErrors. NaN or infinity is a ValueError.
+
+    Parameters
+    ----------
+    name : of the argument, for the message.
+    value : anything that NumPy makes an array of.
+    shape : integers, or None for a free axis.
+    dtype : of the result.
+    axes : names of the axes for the message, e.g. "(nz, ny, nx)".
+    finite : False: NaN and infinity may be there.
     """
     value, dtype = numpy_array(name, value), np.dtype(dtype)
     kind_and_shape(name, value, shape, dtype, axes)
@@ -99,7 +134,7 @@ def array(name, value, shape, dtype, *, axes=None, finite=True):
     return value
 
 
-def numpy_array(name, value):
+def numpy_array(name: str, value) -> np.ndarray:
     """Return ``value`` as a NumPy array of whatever shape and dtype, or raise TypeError naming it."""
     given = value
     if not isinstance(value, np.ndarray):
@@ -113,18 +148,19 @@ def numpy_array(name, value):
     return value
 
 
-def kind_and_shape(name, value, shape, dtype, axes=None):
+def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dtype, axes: str | None = None) -> None:
     """Raise TypeError or ValueError unless an array converts to ``dtype`` and has ``shape``, as for `array`."""
-    kinds = {"c": "biufc", "f": "biuf", "i": "biu", "b": "b"}[dtype.kind if dtype.kind != "u" else "i"]
+    kinds = {"c": "biufc", "f": "biuf", "i": "biu", "u": "biu", "b": "b"}[dtype.kind]
     if value.dtype.kind not in kinds:
         raise TypeError(f"{name}: expected an array that converts to {dtype}, got dtype {value.dtype}")
-    expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
     if value.ndim != len(shape) or any(s is not None and s != v for s, v in zip(shape, value.shape, strict=True)):
+        listed = ", ".join("any" if s is None else str(s) for s in shape)
+        expected = f"({listed},)" if len(shape) == 1 else f"({listed})"
         label = f"{axes} = {expected}" if axes else expected
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
 
 
-def complex_dtype(name, value):
+def complex_dtype(name: str, value) -> np.dtype:
     """Return np.dtype complex64 or complex128, or raise ValueError naming it."""
     try:
         dtype = np.dtype(value)
@@ -135,7 +171,7 @@ def complex_dtype(name, value):
     return dtype
 
 
-def frame_indices(frames, n):
+def frame_indices(frames, n: int) -> np.ndarray:
     """``frames`` as int64 indices in [0, n), None for all of them."""
     if frames is None:
         return np.arange(n)

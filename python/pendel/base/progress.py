@@ -7,18 +7,30 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Count ``total`` steps on stderr; ``show=False`` keeps silent. Use as a context manager.
+    """Count steps on stderr. Use as a context manager, and call it as ``progress(step, loss=..)``.
 
     In a log: a line after the first step and every tenth of the steps, but none within `PAUSE` of the one before, and
-    one at the end. A run that goes on from step ``done`` counts from there. Call it as ``progress(step, loss=..)``.
+    one at the end.
+
+    Parameters
+    ----------
+    what : name of the work.
+    total : steps.
+    unit : name of a step.
+    done : the step that a resumed run goes on from, and counts from.
+    show : False: keep silent.
     """
 
     PAUSE = 2.0  # s
 
-    def __init__(self, what, total, unit, *, done=0, show=True):
-        self.what, self.total, self.unit = what, total, unit
-        self.begin = self.done = done
-        self.since = self.last = time.monotonic()
+    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, show: bool = True):
+        self.what = what
+        self.total = total
+        self.unit = unit
+        self.begin = done
+        self.done = done
+        self.since = time.monotonic()
+        self.last = self.since
         terminal = show and sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=done, desc=what, unit=unit, mininterval=0.3) if terminal else None
         self.lines = show and not terminal

@@ -1,22 +1,32 @@
 """Crystal functions moved, twinned and differentiated: what data cannot tell apart, and what they are compared by."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import fft
 
 from . import checks
 
 
-def twin(S):
+def twin(S: ArrayLike) -> np.ndarray:
     """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data (index 0 of an even axis wraps)."""
     S = np.asarray(S)
     even = [1 - n % 2 for n in S.shape]
     return np.roll(np.flip(S), even, axis=tuple(range(S.ndim))).conj()
 
 
-def translate(S, shift):
-    """S moved by `shift` (z, y, x) voxels towards growing index, periodic, by its Fourier series; complex128, unitary.
+def translate(S: ArrayLike, shift: ArrayLike) -> np.ndarray:
+    """S moved, periodic, by its Fourier series: unitary.
 
     The Nyquist bin of an even axis keeps its complex phase, so that moves of opposite sign cancel exactly.
+
+    Parameters
+    ----------
+    S : complex (nz, ny, nx).
+    shift : (z, y, x) voxels towards growing index, or one number for all.
+
+    Returns
+    -------
+    complex128 (nz, ny, nx).
     """
     S = checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     spectrum = fft.fftn(S)
@@ -25,12 +35,25 @@ def translate(S, shift):
     return fft.ifftn(spectrum)
 
 
-def strain(S, voxel, h):
-    """Strain along h, d(u.h^)/dh^ = -grad(phi).h/|h|^2, float64 (nz, ny, nx), and a bool array of where it is defined.
+def strain(S: ArrayLike, voxel: tuple[float, float, float], h: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Strain along h, d(u.h^)/dh^ = -grad(phi).h/|h|^2.
 
     Central differences of the phase taken as arg(S(r+d) conj(S(r-d))), so 2-pi wraps do not matter as long as
     neighbours two voxels apart differ by less than pi; undefined (0) where a neighbour is zero or outside the grid.
-    voxel: (dz, dy, dx) m; h: (x, y, z) rad/m.
+
+    Parameters
+    ----------
+    S : complex (nz, ny, nx).
+    voxel : (dz, dy, dx), m.
+    h : (x, y, z), rad/m.
+
+    Returns
+    -------
+    (strain, defined) : float64 and bool (nz, ny, nx).
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     S = checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     voxel = checks.lengths("voxel", voxel, 3)
@@ -38,17 +61,18 @@ def strain(S, voxel, h):
     result = np.zeros(S.shape)
     defined = S != 0
     for axis in range(3):
-        ahead, behind = np.zeros_like(S), np.zeros_like(S)
-        move = [slice(None)] * 3, [slice(None)] * 3
-        move[0][axis], move[1][axis] = slice(1, None), slice(None, -1)
-        ahead[tuple(move[1])] = S[tuple(move[0])]
-        behind[tuple(move[0])] = S[tuple(move[1])]
+        before_last = (slice(None),) * axis + (slice(None, -1),)
+        after_first = (slice(None),) * axis + (slice(1, None),)
+        ahead = np.zeros_like(S)
+        behind = np.zeros_like(S)
+        ahead[before_last] = S[after_first]
+        behind[after_first] = S[before_last]
         product = ahead * behind.conj()
         defined &= product != 0
         result -= np.angle(product) / (2 * voxel[axis]) * h[2 - axis] / (h @ h)
     return np.where(defined, result, 0), defined
 
 
-def along(values, axis):
+def along(values: np.ndarray, axis: int) -> np.ndarray:
     """``values`` (n,) shaped to broadcast along ``axis`` of a crystal function."""
     return values.reshape([-1 if a == axis else 1 for a in range(3)])

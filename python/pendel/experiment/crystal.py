@@ -10,9 +10,16 @@ from ..base import checks
 class Crystal:
     """Susceptibilities of one reflection, for fields exp(+ik.r), where Im chi > 0 absorbs.
 
-    chi_0, chi_h, chi_hbar : complex; chi_h for sigma polarisation, without the factor C. chi_hbar=None means chi_h
-    (centrosymmetric), which is not conj(chi_h) in an absorbing crystal. name, hkl : for the record only.
-    Raises ValueError for Im chi_0 < 0.
+    Attributes
+    ----------
+    chi_0 : complex.
+    chi_h, chi_hbar : complex, for sigma polarisation, without the factor C. chi_hbar=None means chi_h
+        (centrosymmetric), which is not conj(chi_h) in an absorbing crystal.
+    name, hkl : for the record only.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the attribute; ValueError for Im chi_0 < 0.
     """
 
     chi_0: complex
@@ -22,10 +29,10 @@ class Crystal:
     hkl: tuple[int, int, int] | None = None
 
     def __post_init__(self):
-        for field in ("chi_0", "chi_h", "chi_hbar"):
-            value = getattr(self, field)
-            value = self.chi_h if value is None and field == "chi_hbar" else checks.complex_number(field, value)
-            object.__setattr__(self, field, value)
+        for field in ("chi_0", "chi_h"):
+            object.__setattr__(self, field, checks.complex_number(field, getattr(self, field)))
+        chi_hbar = self.chi_h if self.chi_hbar is None else checks.complex_number("chi_hbar", self.chi_hbar)
+        object.__setattr__(self, "chi_hbar", chi_hbar)
         if self.chi_0.imag < 0:
             raise ValueError(
                 f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), Im chi > 0 absorbs), got {self.chi_0}; "
@@ -37,7 +44,7 @@ class Crystal:
             object.__setattr__(self, "hkl", tuple(checks.integer("hkl", v) for v in self.hkl))
 
 
-def polarization_fractions(value):
+def polarization_fractions(value: Mapping[str, float]) -> dict[str, float]:
     """{"sigma": w, "pi": w} of a dict of one or both, checked to sum to 1."""
     if not isinstance(value, Mapping) or not value or not set(value) <= {"sigma", "pi"}:
         raise ValueError(f"polarization: expected a dict of 'sigma' and 'pi' fractions, got {value!r}")

@@ -15,35 +15,26 @@ gamma_h dx on the detector's axes. Nothing else changes with the orientation (cs
 Assumptions: one detector pixel pitch p in both directions, detector plane perpendicular to k_h, flat Ewald sphere.
 """
 
+import copy
 import math
+from typing import Any
 
 import numpy as np
-from scipy.constants import c as LIGHT_SPEED
-from scipy.constants import h as PLANCK
+from numpy.typing import ArrayLike
 
 from ..base import checks
+from ..base.axes import Axis, axis_as_given, axis_vector
 from ..operator.far_field import far_shape_for
 from ..operator.takagi_taupin import ORIENTATIONS
+from .photons import energy_of, wavelength_of
 
+_BEAM = np.array([0.0, 0.0, 1.0])  # direction of k_0, lab
 _POLARIZATIONS = ("horizontal", "vertical", "unpolarized")
 
 
-def _axis(name, value):
-    """Unit vector (3,) from "x+", "y-", ... or from three components (lab frame)."""
-    if isinstance(value, str):
-        if len(value) == 2 and value[0] in "xyz" and value[1] in "+-":
-            return (1.0 if value[1] == "+" else -1.0) * np.eye(3)["xyz".index(value[0])]
-        raise ValueError(f"{name}: expected an axis such as 'y+' or 'x-', or 3 components, got {value!r}")
-    value = checks.array(name, value, (3,), np.float64)
-    length = np.linalg.norm(value)
-    if length == 0:
-        raise ValueError(f"{name}: expected a vector of non-zero length, got {value.tolist()}")
-    return value / length
-
-
-def rotation(axis, angle):
+def rotation(axis: Axis | ArrayLike, angle: float) -> np.ndarray:
     """Rotation matrix (3, 3) by ``angle`` (rad, right-handed) about ``axis`` ("x+", ..., or 3 lab components)."""
-    x, y, z = _axis("axis", axis)
+    x, y, z = axis_vector("axis", axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     # 1 - cos as 2 sin^2(angle/2): exact for the small angles of a rocking scan.
     return np.eye(3) + math.sin(angle) * cross + 2 * math.sin(angle / 2) ** 2 * (cross @ cross)
@@ -52,15 +43,17 @@ def rotation(axis, angle):
 class Experiment:
     """A rocking scan of one reflection on a flat detector at a fixed place.
 
-    Parameters (keywords)
-    ---------------------
+    Parameters
+    ----------
     wavelength (m) or energy (J) : exactly one.
-    distance : m, sample to detector.  pixel_size : m, one number or (row, col), which must be equal.
+    distance : sample to detector, m.
+    pixel_size : m, one number or (row, col), which must be equal.
     detector_shape : (rows, cols).
     arm : rotations that carry the direct beam to k_h, (("y+", rad), ("x-", rad), ...), outermost first; or
     k_h : direction of k_h, 3 lab components; columns then grow along the horizontal y_lab x k_h. Exactly one of both.
     pixel_orientation : directions of growing (column, row) before the arm turns; ("x+", "y-").
-    rocking_axis : "y+", ... or 3 lab components.  rocking_angles : (n,) rad, of the crystal about it, any origin.
+    rocking_axis : "y+", ... or 3 lab components.
+    rocking_angles : (n,) rad, of the crystal about it, any origin.
     centre : (frame, row, col), real numbers: the frame with dq = 0 (between frames the angle is interpolated, beyond
         them extrapolated) and the pixel k_h hits. Default: n//2 of each. The geometry cannot know the frame of the
         rocking maximum; give it when the data are at hand.
@@ -69,10 +62,20 @@ class Experiment:
 
     Attributes
     ----------
-    wavelength, energy, k (rad/m), distance, pixel_size, detector_shape, n_frames, rocking_angles, centre
-    k_0, k_h, h : (3,) lab, rad/m.  two_theta : rad.  d_spacing : 2 pi/|h|, m.
-    frame : (3, 3), rows = model x, y, z in lab components.  gamma_h : cos(k_h, z), 1 for orientation "k_h".
+    wavelength, energy : m, J.
+    k : rad/m.
+    distance, pixel_size, detector_shape, n_frames, rocking_angles, centre, orientation : as above, centre three floats.
+    centre_angle : rad, the rocking angle of dq = 0.
+    rocking_axis : (3,) lab, unit vector.
+    arm : ((axis, rad), ...), axes as given; None where k_h was given.
+    arguments : dict, the parameters as they were given, for `replace`; the centre of a crop is its own.
+    k_0, k_h, h : (3,) lab, rad/m.
+    two_theta : rad.
+    d_spacing : 2 pi/|h|, m.
+    frame : (3, 3), rows = model x, y, z in lab components.
+    gamma_h : cos(k_h, z), 1 for orientation "k_h".
     dq : (n, 3) model frame, rad/m, equation (2).
+    e_col, e_row : (3,) model frame, unit vectors of growing column and row, equation (3).
     roll : rad, from model x (seen along k_h) towards model y to the direction of growing column.
     flip_rows : growing row is 90 deg clockwise (True) or anticlockwise of growing column, seen so that x to y is
         anticlockwise.
@@ -80,117 +83,76 @@ class Experiment:
     field_of_view : lambda distance/p, m.
     polarization : {"sigma": .., "pi": ..}, intensity fractions of the beam; sigma is along model y.
 
-    Raises TypeError or ValueError naming the parameter; 2theta must lie in (0, 90 deg), "symmetric": (0, 178 deg).
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter; 2theta must lie in (0, 90 deg), "symmetric": (0, 178 deg).
     """
 
     def __init__(
         self,
         *,
-        wavelength=None,
-        energy=None,
-        distance,
-        pixel_size,
-        detector_shape,
-        arm=None,
-        k_h=None,
-        pixel_orientation=("x+", "y-"),
-        rocking_axis="y+",
-        rocking_angles,
-        centre=None,
-        beam_polarization="horizontal",
-        orientation="k_h",
+        wavelength: float | None = None,
+        energy: float | None = None,
+        distance: float,
+        pixel_size: float | tuple[float, float],
+        detector_shape: tuple[int, int],
+        arm: tuple[tuple[Axis, float], ...] | None = None,
+        k_h: ArrayLike | None = None,
+        pixel_orientation: tuple[Axis, Axis] = ("x+", "y-"),
+        rocking_axis: Axis | ArrayLike = "y+",
+        rocking_angles: ArrayLike,
+        centre: tuple[float, float, float] | None = None,
+        beam_polarization: str | ArrayLike = "horizontal",
+        orientation: str = "k_h",
     ):
-        self._arguments = {name: value for name, value in locals().items() if name != "self"}
-        if (wavelength is None) == (energy is None):
-            raise ValueError(f"wavelength, energy: expected exactly one, got {'none' if energy is None else 'both'}")
-        if energy is None:
-            self.wavelength = checks.number("wavelength", wavelength, above=0)
-        else:
-            self.wavelength = PLANCK * LIGHT_SPEED / checks.number("energy", energy, above=0)
-        self.energy = PLANCK * LIGHT_SPEED / self.wavelength
+        self.arguments: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
+        self.wavelength = wavelength_of(wavelength, energy)
+        self.energy = energy_of(self.wavelength)
         self.k = 2 * math.pi / self.wavelength
+
         self.distance = checks.number("distance", distance, above=0)
-        self.pixel_size = self._pixel_size(pixel_size)
+        self.pixel_size = _pitch(pixel_size)
         self.detector_shape = checks.sizes("detector_shape", detector_shape, 2)
         self.field_of_view = self.wavelength * self.distance / self.pixel_size
         self.pixel = tuple(self.field_of_view / n for n in self.detector_shape)
-        angles = checks.array("rocking_angles", rocking_angles, (None,), np.float64)
-        if angles.size == 0:
-            raise ValueError("rocking_angles: expected at least 1 angle, got 0")
-        self.rocking_angles = angles.copy()
-        self.n_frames = angles.size
+
+        self.rocking_angles = _angles(rocking_angles)
+        self.n_frames = self.rocking_angles.size
         self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
         self._set_frame(arm, k_h, pixel_orientation)
-        self._rocking_axis = _axis("rocking_axis", rocking_axis)
+        self.rocking_axis = axis_vector("rocking_axis", rocking_axis)
         self._set_centre(centre)
-        self.polarization = self._beam(beam_polarization)
-
-    @staticmethod
-    def _pixel_size(value):
-        if np.ndim(value) == 0:
-            return checks.number("pixel_size", value, above=0)
-        row, col = checks.lengths("pixel_size", value, 2)
-        if row != col:
-            raise ValueError(f"pixel_size: expected equal row and column pitch, got {(row, col)}; bin the data to it")
-        return row
+        self.polarization = _fractions(beam_polarization, sigma=self.frame[1])
 
     def _set_frame(self, arm, k_h, pixel_orientation):
+        """Wave vectors, the model frame and the detector's axes, equations (1) and (3)."""
         if (arm is None) == (k_h is None):
             raise ValueError(f"arm, k_h: expected exactly one, got {'none' if k_h is None else 'both'}")
-        turn = self._arm_turn(arm) if k_h is None else self._direct_turn(k_h)
-        beam = np.array([0.0, 0.0, 1.0])
-        exit_beam = turn @ beam
-        # atan2 keeps full precision at small 2theta, where arccos does not.
-        self.two_theta = math.atan2(math.hypot(*exit_beam[:2]), exit_beam[2])
-        most = ORIENTATIONS[self.orientation]
-        if not 1e-9 < self.two_theta < most - 1e-9:
-            degrees = math.degrees(self.two_theta)
-            raise ValueError(
-                f"{'arm' if k_h is None else 'k_h'}: expected 0 < 2theta < {math.degrees(most):.6g} deg, got "
-                f"{degrees:.6g} deg" + ("; orientation='symmetric' goes up to 178 deg" * (self.orientation == "k_h"))
-            )
-        z = exit_beam if self.orientation == "k_h" else (beam + exit_beam) / np.linalg.norm(beam + exit_beam)
-        x = beam - (beam @ z) * z
-        x /= np.linalg.norm(x)
-        self.frame = np.array([x, np.cross(z, x), z])
+        if k_h is None:
+            self.arm = _arm_as_given(arm)
+            turn = _arm_turn(self.arm)
+        else:
+            self.arm = None
+            turn = _direct_turn(k_h)
+        exit_beam = turn @ _BEAM
+
+        self.two_theta = _scattering_angle(exit_beam, self.orientation, "arm" if k_h is None else "k_h")
+        self.frame = _model_frame(exit_beam, self.orientation)
         self.gamma_h = 1.0 if self.orientation == "k_h" else math.cos(self.two_theta / 2)
-        self.k_0, self.k_h = self.k * beam, self.k * exit_beam
+
+        self.k_0 = self.k * _BEAM
+        self.k_h = self.k * exit_beam
         self.h = self.k_h - self.k_0
         self.d_spacing = self.wavelength / (2 * math.sin(self.two_theta / 2))
-        try:
-            column, row = pixel_orientation
-        except (TypeError, ValueError):
-            raise ValueError(f"pixel_orientation: expected 2 axes (column, row), got {pixel_orientation!r}") from None
-        column, row = (turn @ _axis("pixel_orientation", v) for v in (column, row))
-        if max(abs(column @ row), abs(column @ exit_beam), abs(row @ exit_beam)) > 1e-9:
-            raise ValueError(
-                f"pixel_orientation: expected perpendicular axes along +-x, +-y, got {pixel_orientation!r}"
-            )
-        self.e_col, self.e_row = (self.frame @ v for v in (column, row))
+
+        column, row = _pixel_axes(pixel_orientation, turn)
+        self.e_col = self.frame @ column
+        self.e_row = self.frame @ row
         self.roll = math.atan2(self.e_col[1], self.e_col[0] / self.gamma_h)
         self.flip_rows = bool(np.cross(self.e_col, self.e_row)[2] < 0)
 
-    @staticmethod
-    def _arm_turn(arm):
-        turn = np.eye(3)
-        try:
-            steps = [(axis, angle) for axis, angle in arm]
-        except (TypeError, ValueError):
-            raise ValueError(f"arm: expected pairs (axis, angle), outermost first, got {arm!r}") from None
-        for i, (axis, angle) in enumerate(steps):
-            turn = turn @ rotation(_axis(f"arm[{i}][0]", axis), checks.number(f"arm[{i}][1]", angle))
-        return turn
-
-    @staticmethod
-    def _direct_turn(k_h):
-        z = _axis("k_h", k_h)
-        x = np.cross([0.0, 1.0, 0.0], z)
-        if np.linalg.norm(x) < 1e-9:
-            raise ValueError(f"k_h: expected a direction that is not vertical, got {k_h!r}")
-        x /= np.linalg.norm(x)
-        return np.stack([x, np.cross(z, x), z], axis=1)
-
     def _set_centre(self, centre, angle=None):
+        """The centre, its angle (None: interpolated between the frames), and dq of equation (2)."""
         if centre is None:
             centre = (self.n_frames // 2, *(n // 2 for n in self.detector_shape))
         try:
@@ -203,51 +165,41 @@ class Experiment:
             checks.number(f"centre[{i}] ({name})", v)
             for i, (name, v) in enumerate(zip(("frame", "row", "col"), values, strict=True))
         )
-        self.centre_angle = self._angle_at(self.centre[0]) if angle is None else angle
-        turns = [rotation(self._rocking_axis, angle - self.centre_angle) - np.eye(3) for angle in self.rocking_angles]
+        self.centre_angle = _angle_at(self.rocking_angles, self.centre[0]) if angle is None else angle
+
+        turns = [rotation(self.rocking_axis, a - self.centre_angle) - np.eye(3) for a in self.rocking_angles]
         self.dq = np.stack([self.frame @ (turn @ self.h) for turn in turns])
 
-    def _angle_at(self, frame):
-        angles, n = self.rocking_angles, self.n_frames
-        if n == 1:
-            if frame != 0:
-                raise ValueError(f"centre[0] (frame): expected 0 for a scan of one frame, got {frame:g}")
-            return float(angles[0])
-        i = min(max(math.floor(frame), 0), n - 2)
-        return float(angles[i] + (frame - i) * (angles[i + 1] - angles[i]))
-
-    def _beam(self, value):
-        sigma = self.frame[1]
-        if isinstance(value, str):
-            checks.choice("beam_polarization", value, _POLARIZATIONS)
-            part = {"horizontal": sigma[0] ** 2, "vertical": sigma[1] ** 2, "unpolarized": 0.5}[value]
-        else:
-            jones = checks.array("beam_polarization", value, (2,), np.complex128)
-            power = np.vdot(jones, jones).real
-            if power == 0:
-                raise ValueError("beam_polarization: expected a Jones vector of non-zero length, got (0, 0)")
-            part = abs(jones @ sigma[:2]) ** 2 / power
-        # sigma is perpendicular to the beam, so that the two fractions sum to 1.
-        part = float(min(max(part, 0.0), 1.0))
-        return {"sigma": part, "pi": 1.0 - part}
-
     @property
-    def centre_offset(self):
+    def centre_offset(self) -> tuple[float, float]:
         """(row, col) of the pixel k_h hits, from the array centre n//2."""
         return tuple(c - n // 2 for c, n in zip(self.centre[1:], self.detector_shape, strict=True))
 
-    def far_shape(self):
+    def far_shape(self) -> int:
         """Even, FFT-friendly size of the far field whose band holds the turned detector, N >= n (|cos| + |sin|)."""
         return far_shape_for(self.detector_shape, self.roll, self.centre_offset)
 
-    def suggest_voxel(self, resolution=None, transport="shift"):
-        """Voxel (dz, dy, dx) in m for the operator and the far field.
+    def suggest_voxel(self, resolution: float | None = None, transport: str = "shift") -> tuple[float, float, float]:
+        """Voxel for the operator and the far field.
 
-        dy = field_of_view/N with the N of ``far_shape()``, or a larger one where ``resolution`` (m) asks dy <= it.
+        dy = field_of_view/N with the N of ``far_shape()``, or a larger one where ``resolution`` asks for it.
         dx = dy, and dz = dy, for ``transport="fourier"``. For "shift" dz = m dx/tan(2theta) with the whole m >= 1
         that brings dz closest to dy; where one pixel of dx = dy makes dz > 1.5 dy (small 2theta), x is sampled finer
         by the smallest whole factor that makes dz <= 1.5 dy. Orientation "symmetric": tan(theta), and dx = dy/gamma_h,
         finer by the smallest whole factor that makes it <= 1.5 dy.
+
+        Parameters
+        ----------
+        resolution : largest dy, m; None: the detector's.
+        transport : "shift" or "fourier", of the operator.
+
+        Returns
+        -------
+        (dz, dy, dx), m.
+
+        Raises
+        ------
+        TypeError, ValueError : naming the parameter.
         """
         checks.choice("transport", transport, ("shift", "fourier"))
         size = self.far_shape()
@@ -255,6 +207,7 @@ class Experiment:
             wanted = self.field_of_view / checks.number("resolution", resolution, above=0)
             if wanted > size:
                 size = far_shape_for((math.ceil(wanted - 1e-9),) * 2, 0.0)
+
         dy = self.field_of_view / size
         t = math.tan(self.two_theta if self.orientation == "k_h" else self.two_theta / 2)
         wide = 1 / self.gamma_h  # in units of dy
@@ -265,65 +218,206 @@ class Experiment:
         pixels = max(1, round(t * finer / wide))
         return pixels * dx / t, dy, dx
 
-    def detector_q(self):
-        """Frequencies (q_x, q_y) on the exit plane, cycles/m, of every pixel: (rows, cols, 2), equation (3). k_h: 0."""
+    def detector_q(self) -> np.ndarray:
+        """Frequencies (q_x, q_y) on the exit plane of every pixel, equation (3), 0 at the pixel that k_h hits.
+
+        Returns
+        -------
+        float64 (rows, cols, 2), cycles/m.
+        """
         row, col = (np.arange(n) - c for n, c in zip(self.detector_shape, self.centre[1:], strict=True))
         return (col[:, None] * self.e_col[:2] + row[:, None, None] * self.e_row[:2]) / self.field_of_view
 
-    def basis(self):
-        """(3, 3) columns dQ/dframe, dQ/drow, dQ/dcol in the model frame, rad/m, Q = 2 pi q - dq about the centre.
+    def basis(self) -> np.ndarray:
+        """Steps of Q = 2 pi q - dq about the centre, per frame, row and column.
 
         The kinematic intensity of frame j is |S~(Q)|^2 there. The frame's column uses the mean angular step and is 0
         for a single frame.
+
+        Returns
+        -------
+        float64 (3, 3), columns dQ/dframe, dQ/drow, dQ/dcol in the model frame, rad/m.
         """
         angles = self.rocking_angles
         step = (angles[-1] - angles[0]) / (self.n_frames - 1) if self.n_frames > 1 else 0.0
-        slope = self.frame @ np.cross(self._rocking_axis, self.h)
+        slope = self.frame @ np.cross(self.rocking_axis, self.h)
         pixel = 2 * math.pi / self.field_of_view
         return np.stack([-step * slope, pixel * self.e_row, pixel * self.e_col], axis=1)
 
-    def replace(self, **changes):
-        """A new Experiment with the given constructor arguments changed."""
-        arguments = self._arguments | changes
-        if "energy" in changes and "wavelength" not in changes:
-            arguments["wavelength"] = None
-        if "wavelength" in changes and "energy" not in changes:
-            arguments["energy"] = None
-        if "arm" in changes and "k_h" not in changes:
-            arguments["k_h"] = None
-        if "k_h" in changes and "arm" not in changes:
-            arguments["arm"] = None
+    def replace(self, **changes) -> "Experiment":
+        """A new Experiment with the given parameters changed.
+
+        A wavelength takes the place of an energy, an arm that of k_h, and the other way round. Raises as the
+        constructor does.
+        """
+        arguments = self.arguments | changes
+        for this, other in (("energy", "wavelength"), ("wavelength", "energy"), ("arm", "k_h"), ("k_h", "arm")):
+            if this in changes and other not in changes:
+                arguments[other] = None
         return Experiment(**arguments)
 
-    def crop(self, frames=None, rows=None, cols=None):
-        """The Experiment of ``data[frames, rows, cols]``; slices (None: all), rows and cols with step 1.
+    def with_centre(self, centre: tuple[float, float, float], angle: float) -> "Experiment":
+        """A copy with another centre, whose frame has the given rocking angle, whatever lies between the frames.
+
+        Parameters
+        ----------
+        centre : (frame, row, col), as for `Experiment`.
+        angle : of dq = 0, rad.
+        """
+        copied = copy.copy(self)
+        copied._set_centre(centre, angle)
+        copied.arguments = self.arguments | {"centre": copied.centre}
+        return copied
+
+    def crop(self, frames: slice | None = None, rows: slice | None = None, cols: slice | None = None) -> "Experiment":
+        """The Experiment of ``data[frames, rows, cols]``.
 
         Angles and pixels keep their dq and q: the centre moves with the array.
+
+        Parameters
+        ----------
+        frames : slice with a positive step; None: all.
+        rows, cols : slices with step 1; None: all.
+
+        Raises
+        ------
+        TypeError, ValueError : naming the parameter, also where nothing is kept.
         """
-        ranges = []
-        for name, item, n in zip(
-            ("frames", "rows", "cols"), (frames, rows, cols), (self.n_frames, *self.detector_shape), strict=True
-        ):
-            if not isinstance(item, slice | None):
-                raise TypeError(f"{name}: expected a slice or None, got {checks.describe(item)}")
-            kept = range(n)[slice(None) if item is None else item]
-            if len(kept) == 0 or kept.step < 1 or (kept.step > 1 and name != "frames"):
-                wants = "a positive step" if name == "frames" else "step 1"
-                raise ValueError(f"{name}: expected a slice of {n} with {wants} that keeps something, got {item}")
-            ranges.append(kept)
-        centre = [(c - kept.start) / kept.step for c, kept in zip(self.centre, ranges, strict=True)]
-        new = self.replace(
-            detector_shape=(len(ranges[1]), len(ranges[2])),
-            rocking_angles=self.rocking_angles[ranges[0].start : ranges[0].stop : ranges[0].step],
+        frames = _kept("frames", frames, self.n_frames)
+        rows = _kept("rows", rows, self.detector_shape[0])
+        cols = _kept("cols", cols, self.detector_shape[1])
+        centre = [(c - kept.start) / kept.step for c, kept in zip(self.centre, (frames, rows, cols), strict=True)]
+        cropped = self.replace(
+            detector_shape=(len(rows), len(cols)),
+            rocking_angles=self.rocking_angles[frames.start : frames.stop : frames.step],
             centre=(0, *centre[1:]),
         )
         # The angle of dq = 0 is kept as it is: interpolation in the shorter list could move it.
-        new._set_centre(centre, self.centre_angle)
-        new._arguments["centre"] = new.centre
-        return new
+        return cropped.with_centre(centre, self.centre_angle)
 
     def __repr__(self):
         return (
             f"Experiment(wavelength={self.wavelength:.6g} m, two_theta={math.degrees(self.two_theta):.4f} deg, "
             f"roll={math.degrees(self.roll):.3f} deg, frames={self.n_frames}, detector_shape={self.detector_shape})"
         )
+
+
+def _pitch(value):
+    """The pixel pitch, m, of one number or two equal ones."""
+    if np.ndim(value) == 0:
+        return checks.number("pixel_size", value, above=0)
+    row, col = checks.lengths("pixel_size", value, 2)
+    if row != col:
+        raise ValueError(f"pixel_size: expected equal row and column pitch, got {(row, col)}; bin the data to it")
+    return row
+
+
+def _angles(value):
+    angles = checks.array("rocking_angles", value, (None,), np.float64)
+    if angles.size == 0:
+        raise ValueError("rocking_angles: expected at least 1 angle, got 0")
+    return angles.copy()
+
+
+def _angle_at(angles, frame):
+    """The rocking angle of a frame between or beyond those measured, linear in the frame."""
+    n = angles.size
+    if n == 1:
+        if frame != 0:
+            raise ValueError(f"centre[0] (frame): expected 0 for a scan of one frame, got {frame:g}")
+        return float(angles[0])
+    i = min(max(math.floor(frame), 0), n - 2)
+    return float(angles[i] + (frame - i) * (angles[i + 1] - angles[i]))
+
+
+def _arm_as_given(arm):
+    """((axis, rad), ...), checked."""
+    try:
+        steps = [(axis, angle) for axis, angle in arm]
+    except (TypeError, ValueError):
+        raise ValueError(f"arm: expected pairs (axis, angle), outermost first, got {arm!r}") from None
+    return tuple(
+        (axis_as_given(f"arm[{i}][0]", axis), checks.number(f"arm[{i}][1]", angle))
+        for i, (axis, angle) in enumerate(steps)
+    )
+
+
+def _arm_turn(arm):
+    """R of equation (1), (3, 3)."""
+    turn = np.eye(3)
+    for axis, angle in arm:
+        turn = turn @ rotation(axis_vector("arm", axis), angle)
+    return turn
+
+
+def _direct_turn(k_h):
+    """R of equation (1) whose columns stay horizontal, for a direction of k_h."""
+    z = axis_vector("k_h", k_h)
+    x = np.cross([0.0, 1.0, 0.0], z)
+    if np.linalg.norm(x) < 1e-9:
+        raise ValueError(f"k_h: expected a direction that is not vertical, got {k_h!r}")
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z], axis=1)
+
+
+def _scattering_angle(exit_beam, orientation, given):
+    """2theta, rad, checked; ``given``: the parameter it comes from."""
+    # atan2 keeps full precision at small 2theta, where arccos does not.
+    two_theta = math.atan2(math.hypot(*exit_beam[:2]), exit_beam[2])
+    most = ORIENTATIONS[orientation]
+    if not 1e-9 < two_theta < most - 1e-9:
+        hint = "; orientation='symmetric' goes up to 178 deg" if orientation == "k_h" else ""
+        raise ValueError(
+            f"{given}: expected 0 < 2theta < {math.degrees(most):.6g} deg, got {math.degrees(two_theta):.6g} deg{hint}"
+        )
+    return two_theta
+
+
+def _model_frame(exit_beam, orientation):
+    """(3, 3), rows = model x, y, z in lab components."""
+    z = exit_beam
+    if orientation == "symmetric":
+        z = (_BEAM + exit_beam) / np.linalg.norm(_BEAM + exit_beam)
+    x = _BEAM - (_BEAM @ z) * z
+    x /= np.linalg.norm(x)
+    return np.array([x, np.cross(z, x), z])
+
+
+def _pixel_axes(pixel_orientation, turn):
+    """Lab directions (column, row) of growing index on the turned arm, perpendicular to k_h."""
+    try:
+        column, row = pixel_orientation
+    except (TypeError, ValueError):
+        raise ValueError(f"pixel_orientation: expected 2 axes (column, row), got {pixel_orientation!r}") from None
+    column, row = (turn @ axis_vector("pixel_orientation", v) for v in (column, row))
+    exit_beam = turn @ _BEAM
+    if max(abs(column @ row), abs(column @ exit_beam), abs(row @ exit_beam)) > 1e-9:
+        raise ValueError(f"pixel_orientation: expected perpendicular axes along +-x, +-y, got {pixel_orientation!r}")
+    return column, row
+
+
+def _fractions(beam_polarization, sigma):
+    """{"sigma": .., "pi": ..} of the beam; ``sigma``: its direction, lab."""
+    if isinstance(beam_polarization, str):
+        checks.choice("beam_polarization", beam_polarization, _POLARIZATIONS)
+        part = {"horizontal": sigma[0] ** 2, "vertical": sigma[1] ** 2, "unpolarized": 0.5}[beam_polarization]
+    else:
+        jones = checks.array("beam_polarization", beam_polarization, (2,), np.complex128)
+        power = np.vdot(jones, jones).real
+        if power == 0:
+            raise ValueError("beam_polarization: expected a Jones vector of non-zero length, got (0, 0)")
+        part = abs(jones @ sigma[:2]) ** 2 / power
+    # sigma is perpendicular to the beam, so that the two fractions sum to 1.
+    part = float(min(max(part, 0.0), 1.0))
+    return {"sigma": part, "pi": 1.0 - part}
+
+
+def _kept(name, item, n):
+    """range of the indices that a slice keeps of n, checked."""
+    if not isinstance(item, slice | None):
+        raise TypeError(f"{name}: expected a slice or None, got {checks.describe(item)}")
+    kept = range(n)[slice(None) if item is None else item]
+    if len(kept) == 0 or kept.step < 1 or (kept.step > 1 and name != "frames"):
+        wants = "a positive step" if name == "frames" else "step 1"
+        raise ValueError(f"{name}: expected a slice of {n} with {wants} that keeps something, got {item}")
+    return kept

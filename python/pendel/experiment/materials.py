@@ -50,7 +50,15 @@ BUILT_IN = {
 
 
 class Atom(NamedTuple):
-    """element: symbol. position: fractional coordinates. occupancy: 0 to 1. B: Debye-Waller factor (m^2)."""
+    """An atom of the unit cell.
+
+    Attributes
+    ----------
+    element : symbol.
+    position : fractional coordinates.
+    occupancy : 0 to 1.
+    B : Debye-Waller factor, m^2.
+    """
 
     element: str
     position: tuple[float, float, float]
@@ -59,7 +67,14 @@ class Atom(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """lattice: (a, b, c, alpha, beta, gamma) m and rad. atoms: all of the unit cell. name, source: for the record."""
+    """A crystal: its lattice and all atoms of its unit cell.
+
+    Attributes
+    ----------
+    lattice : (a, b, c, alpha, beta, gamma), m and rad.
+    atoms : all of the unit cell.
+    name, source : for the record.
+    """
 
     lattice: tuple[float, float, float, float, float, float]
     atoms: tuple[Atom, ...]
@@ -79,16 +94,11 @@ def load_gemmi():
     return gemmi
 
 
-def structure(material, lattice=None):
+def structure(material, lattice=None) -> Structure:
     """`Structure` of a built-in name, a CIF file or a list of atoms. Raises as `pendel.susceptibility` says."""
     gemmi = load_gemmi()
     if isinstance(material, str) and material in BUILT_IN:
-        symbol, own, sites = BUILT_IN[material]
-        own = _six([ANGSTROM * v for v in own], None)
-        lattice = _lattice(lattice, own)
-        operations = [op.triplet() for op in gemmi.SpaceGroup(symbol).operations()]
-        atoms = _expand(gemmi, [Atom(e, tuple(map(float, p))) for e, p in sites], operations, lattice)
-        result = Structure(lattice, atoms, material, f"built-in structure {material} ({symbol})")
+        result = _built_in(gemmi, material, lattice)
     elif isinstance(material, (str, os.PathLike)):
         result = _read_cif(gemmi, material, lattice)
     else:
@@ -124,9 +134,18 @@ def check_B(name, value):
     return value
 
 
-def _six(values, angles):
-    values = list(values)
-    return tuple((values * 3)[:3]) + (tuple(angles) if angles else (math.pi / 2,) * 3)
+def _built_in(gemmi, name, lattice):
+    symbol, own, sites = BUILT_IN[name]
+    lattice = _lattice(lattice, _six([ANGSTROM * v for v in own]))
+    operations = [op.triplet() for op in gemmi.SpaceGroup(symbol).operations()]
+    atoms = [Atom(element, tuple(map(float, position))) for element, position in sites]
+    return Structure(lattice, _expand(gemmi, atoms, operations, lattice), name, f"built-in structure {name} ({symbol})")
+
+
+def _six(lengths, angles=(math.pi / 2,) * 3):
+    """(a, b, c, alpha, beta, gamma) of three lengths, or of one of a cubic crystal."""
+    a, b, c = (*lengths, *lengths, *lengths)[:3]
+    return (a, b, c, *angles)
 
 
 def _lattice(value, own):
@@ -135,21 +154,37 @@ def _lattice(value, own):
         if own is None:
             raise ValueError("lattice: expected a or (a, b, c, alpha, beta, gamma) with a list of atoms, got None")
         return own
-    if isinstance(value, (list, tuple, np.ndarray)):
-        items = [checks.number(f"lattice[{i}]", v, above=0) for i, v in enumerate(value)]
-        if len(items) not in (1, 3, 6):
-            raise ValueError(f"lattice: expected 1, 3 or 6 numbers, got {len(items)}")
-    else:
-        items = [checks.number("lattice", value, above=0)]
-    if len(items) == 1 and own is not None and not np.allclose(own, _six(own[:1], None), rtol=1e-9, atol=0):
+    items = _lattice_numbers(value)
+    if len(items) == 1 and own is not None and not np.allclose(own, _six(own[:1]), rtol=1e-9, atol=0):
         raise ValueError(f"lattice: expected (a, b, c) or all six for a crystal that is not cubic, got {value!r}")
-    if not all(1e-10 <= a <= 1e-7 for a in items[:3]):
+    if min(items[:3]) < 1e-10 or max(items[:3]) > 1e-7:
         raise ValueError(f"lattice: expected lengths in m, from 1e-10 to 1e-7, got {value!r}")
-    lattice = tuple(items) if len(items) == 6 else _six(items, own[3:] if own and len(items) == 3 else None)
+
+    if len(items) == 6:
+        lattice = tuple(items)
+    elif len(items) == 3 and own is not None:
+        lattice = _six(items, own[3:])
+    else:
+        lattice = _six(items)
+    _check_cell(lattice)
+    return lattice
+
+
+def _lattice_numbers(value):
+    """The one, three or six numbers of the argument."""
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return [checks.number("lattice", value, above=0)]
+    items = [checks.number(f"lattice[{i}]", v, above=0) for i, v in enumerate(value)]
+    if len(items) not in (1, 3, 6):
+        raise ValueError(f"lattice: expected 1, 3 or 6 numbers, got {len(items)}")
+    return items
+
+
+def _check_cell(lattice):
+    """ValueError unless the angles span a cell."""
     # The determinant is 1 - sum cos^2 + 2 prod cos in units of (abc)^2; zero or less: no such cell.
     if max(lattice[3:]) >= math.pi or np.linalg.det(metric((1, 1, 1) + lattice[3:])) <= 1e-9:
         raise ValueError(f"lattice: expected angles in rad that span a cell, got {lattice[3:]}")
-    return lattice
 
 
 def _listed(gemmi, material):
@@ -157,29 +192,38 @@ def _listed(gemmi, material):
     expected = "a built-in name, a CIF file or a list of (element, (x, y, z)[, occupancy[, B]])"
     if isinstance(material, (bytes, Mapping)) or not hasattr(material, "__iter__"):
         raise TypeError(f"material: expected {expected}, got {checks.describe(material)}")
-    atoms = []
-    for i, item in enumerate(material):
-        name = f"material[{i}]"
-        if not isinstance(item, (list, tuple)) or not 2 <= len(item) <= 4:
-            raise TypeError(f"{name}: expected (element, (x, y, z)[, occupancy[, B]]), got {checks.describe(item)}")
-        position = item[1] if isinstance(item[1], (list, tuple, np.ndarray)) else ()
-        if len(position) != 3:
-            raise ValueError(f"{name}: expected 3 fractional coordinates, got {checks.describe(item[1])}")
-        atoms.append(
-            Atom(
-                check_element(gemmi, name, item[0]),
-                tuple(checks.number(f"{name} position[{j}]", v) for j, v in enumerate(position)),
-                checks.number(f"{name} occupancy", item[2], above=0, at_most=1) if len(item) > 2 else 1.0,
-                check_B(f"{name} B", item[3]) if len(item) > 3 else 0.0,
-            )
-        )
+    atoms = tuple(_listed_atom(gemmi, f"material[{i}]", item) for i, item in enumerate(material))
     if not atoms:
         raise ValueError(f"material: expected {expected}, got no atoms")
-    return tuple(atoms)
+    return atoms
+
+
+def _listed_atom(gemmi, name, item):
+    if not isinstance(item, (list, tuple)) or not 2 <= len(item) <= 4:
+        raise TypeError(f"{name}: expected (element, (x, y, z)[, occupancy[, B]]), got {checks.describe(item)}")
+    position = item[1] if isinstance(item[1], (list, tuple, np.ndarray)) else ()
+    if len(position) != 3:
+        raise ValueError(f"{name}: expected 3 fractional coordinates, got {checks.describe(item[1])}")
+    return Atom(
+        check_element(gemmi, name, item[0]),
+        tuple(checks.number(f"{name} position[{j}]", v) for j, v in enumerate(position)),
+        checks.number(f"{name} occupancy", item[2], above=0, at_most=1) if len(item) > 2 else 1.0,
+        check_B(f"{name} B", item[3]) if len(item) > 3 else 0.0,
+    )
 
 
 def _read_cif(gemmi, path, lattice):
     """`Structure` of the only block of a CIF file that has atom sites."""
+    cif = _cif_block(gemmi, path)
+    lattice = _lattice(lattice, _cif_lattice(cif, path))
+    atoms = [_cif_atom(cif, site, path) for site in cif.sites]
+    atoms = [atom for atom in atoms if atom.occupancy > 0]
+    atoms = _expand(gemmi, atoms, _operations(cif, path), lattice)
+    return Structure(lattice, atoms, cif.name, f"{Path(path).name}, data_{cif.name}")
+
+
+def _cif_block(gemmi, path):
+    """gemmi's small structure of the only block with atom sites."""
     if not Path(path).is_file():
         names = ", ".join(sorted(BUILT_IN, key=str.lower))
         kind = FileNotFoundError if Path(path).suffix or len(Path(path).parts) > 1 else ValueError
@@ -191,26 +235,30 @@ def _read_cif(gemmi, path, lattice):
     blocks = [block for block in blocks if len(block.sites)]
     if len(blocks) != 1:
         raise ValueError(f"{path}: expected one data block with fractional atom sites, got {len(blocks)}")
-    cif = blocks[0]
+    return blocks[0]
+
+
+def _cif_lattice(cif, path):
     cell = cif.cell
-    own = (cell.a, cell.b, cell.c)
-    if min(own) <= 1 or not cell.is_crystal():
+    lengths = (cell.a, cell.b, cell.c)
+    if min(lengths) <= 1 or not cell.is_crystal():
         raise ValueError(f"{path}: expected the six lattice parameters (_cell_length_a ...), got none or wrong ones")
-    own = _six([ANGSTROM * v for v in own], [math.radians(v) for v in (cell.alpha, cell.beta, cell.gamma)])
-    lattice = _lattice(lattice, own)
-    atoms = []
-    for site in cif.sites:
-        position = site.fract.tolist()
-        if not site.element.atomic_number or not np.isfinite(position).all():
-            raise ValueError(f"{path}: expected an element and coordinates for every atom, got none for {site.label!r}")
-        if not 0 <= site.occ <= 1.001:
-            raise ValueError(f"{path}: expected occupancies from 0 to 1, got {site.occ:g} for {site.label!r}")
-        U = site.u_iso or (cell.calculate_u_eq(site.aniso) if site.aniso.nonzero() else 0.0)
-        B = 8 * math.pi**2 * (U if U > 0 else 0.0) * ANGSTROM**2
-        if site.occ > 0:
-            atoms.append(Atom(site.element.name, tuple(map(_third, position)), min(site.occ, 1.0), B))
-    atoms = _expand(gemmi, atoms, _operations(cif, path), lattice)
-    return Structure(lattice, atoms, cif.name, f"{Path(path).name}, data_{cif.name}")
+    angles = (cell.alpha, cell.beta, cell.gamma)
+    return _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+
+
+def _cif_atom(cif, site, path):
+    """The atom of a site, as the file lists it."""
+    position = site.fract.tolist()
+    if not site.element.atomic_number or not np.isfinite(position).all():
+        raise ValueError(f"{path}: expected an element and coordinates for every atom, got none for {site.label!r}")
+    if not 0 <= site.occ <= 1.001:
+        raise ValueError(f"{path}: expected occupancies from 0 to 1, got {site.occ:g} for {site.label!r}")
+    U = site.u_iso
+    if not U and site.aniso.nonzero():
+        U = cif.cell.calculate_u_eq(site.aniso)
+    B = 8 * math.pi**2 * (U if U > 0 else 0.0) * ANGSTROM**2
+    return Atom(site.element.name, tuple(map(_third, position)), min(site.occ, 1.0), B)
 
 
 def _operations(cif, path):

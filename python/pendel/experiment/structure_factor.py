@@ -20,16 +20,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.constants import c as LIGHT_SPEED
-from scipy.constants import e as ELEMENTARY_CHARGE
-from scipy.constants import h as PLANCK
-from scipy.constants import physical_constants
+from numpy.typing import ArrayLike
 
 from ..base import checks
+from ..base.constants import ELECTRON_RADIUS, ELEMENTARY_CHARGE
 from . import materials
 from .crystal import Crystal
+from .photons import energy_of, wavelength_of
 
-ELECTRON_RADIUS = physical_constants["classical electron radius"][0]
 ENERGY_RANGE = (4e3, 100e3)  # eV: where f'' was compared with Chantler's tables, 5 %
 HIGHEST_NUMBER = 92  # last element of the f', f'' tables
 HIGHEST_S = 2.0  # 1/angstrom, of the f0 fits
@@ -41,13 +39,20 @@ EXTINCT = 1e-4
 class Susceptibility:
     """Susceptibilities of one reflection, and the lengths that follow from them.
 
-    chi_0, chi_h, chi_hbar : complex, equation (2); for sigma polarisation, without the factor C.
-    wavelength, d_spacing : m.  hkl, name : as asked for.  source : where the numbers come from.
-
     The lengths take ``polarization`` "sigma" (C = 1) or "pi" (C = |cos 2 theta_B|), and |chi_h| stands for
     sqrt |chi_h chi_hbar|. Lambda_0 as in Authier, Dynamical Theory of X-ray Diffraction; papers differ in the names
     and by factors of pi, so compare definitions. They hold for symmetric geometries, without absorption.
-    Raises ValueError where lambda > 2 d.
+
+    Attributes
+    ----------
+    chi_0, chi_h, chi_hbar : complex, equation (2); for sigma polarisation, without the factor C.
+    wavelength, d_spacing : m.
+    hkl, name : as asked for.
+    source : where the numbers come from.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the attribute; ValueError where lambda > 2 d.
     """
 
     chi_0: complex
@@ -64,50 +69,47 @@ class Susceptibility:
             object.__setattr__(self, field, checks.complex_number(field, getattr(self, field)))
         for field in ("wavelength", "d_spacing"):
             object.__setattr__(self, field, checks.number(field, getattr(self, field), above=0))
-        if self.wavelength > 2 * self.d_spacing:
+        longest = 2 * self.d_spacing
+        if self.wavelength > longest:
             raise ValueError(
-                f"wavelength: expected at most 2 d = {2 * self.d_spacing:.6g} m for a Bragg reflection "
-                f"({self._energy_keV(2 * self.d_spacing):.4g} keV or more), got {self.wavelength:.6g} m "
-                f"({self._energy_keV(self.wavelength):.4g} keV)"
+                f"wavelength: expected at most 2 d = {longest:.6g} m for a Bragg reflection "
+                f"({_electronvolt(longest) / 1e3:.4g} keV or more), got {self.wavelength:.6g} m "
+                f"({_electronvolt(self.wavelength) / 1e3:.4g} keV)"
             )
 
-    @staticmethod
-    def _energy_keV(wavelength):
-        return PLANCK * LIGHT_SPEED / wavelength / ELEMENTARY_CHARGE / 1e3
-
     @property
-    def energy(self):
+    def energy(self) -> float:
         """Photon energy (J)."""
-        return PLANCK * LIGHT_SPEED / self.wavelength
+        return energy_of(self.wavelength)
 
     @property
-    def bragg_angle(self):
+    def bragg_angle(self) -> float:
         """theta_B = asin(lambda/(2d)) (rad), not corrected for refraction."""
         return math.asin(self.wavelength / (2 * self.d_spacing))
 
     @property
-    def two_theta(self):
+    def two_theta(self) -> float:
         """Scattering angle 2 theta_B (rad)."""
         return 2 * self.bragg_angle
 
     @property
-    def absorption_length(self):
+    def absorption_length(self) -> float:
         """1/mu = lambda/(2 pi Im chi_0) (m), away from the reflection; infinite without absorption."""
         return self._over(self.wavelength, 2 * math.pi * self.chi_0.imag)
 
-    def pendelloesung_distance(self, polarization="sigma"):
+    def pendelloesung_distance(self, polarization: str = "sigma") -> float:
         """Lambda_0 = lambda cos(theta_B)/(C |chi_h|) (m): period of the exchange of intensity, symmetric Laue case."""
         return self._over(self.wavelength * math.cos(self.bragg_angle), self._coupling(polarization))
 
-    def extinction_length_laue(self, polarization="sigma"):
+    def extinction_length_laue(self, polarization: str = "sigma") -> float:
         """Lambda_0/pi (m), symmetric Laue case: the amplitudes go as cosine and sine of the depth over it."""
         return self.pendelloesung_distance(polarization) / math.pi
 
-    def extinction_length_bragg(self, polarization="sigma"):
+    def extinction_length_bragg(self, polarization: str = "sigma") -> float:
         """lambda sin(theta_B)/(pi C |chi_h|) (m), symmetric Bragg case: 1/e depth of the amplitude at the centre."""
         return self._over(self.wavelength * math.sin(self.bragg_angle), math.pi * self._coupling(polarization))
 
-    def crystal(self):
+    def crystal(self) -> Crystal:
         """`pendel.Crystal` with these susceptibilities, for `pendel.Model`."""
         return Crystal(self.chi_0, self.chi_h, self.chi_hbar, name=self.name, hkl=self.hkl)
 
@@ -121,7 +123,16 @@ class Susceptibility:
         return length / divisor if divisor else math.inf
 
 
-def susceptibility(material, *, hkl, lattice=None, energy=None, wavelength=None, debye_waller=None, dispersion=None):
+def susceptibility(
+    material,
+    *,
+    hkl: tuple[int, int, int],
+    lattice: float | ArrayLike | None = None,
+    energy: float | None = None,
+    wavelength: float | None = None,
+    debye_waller: float | Mapping[str, float] | None = None,
+    dispersion: Mapping[str, complex] | None = None,
+) -> Susceptibility:
     """`Susceptibility` of reflection ``hkl`` of a crystal, equations (2) and (3).
 
     Parameters
@@ -151,18 +162,9 @@ def susceptibility(material, *, hkl, lattice=None, energy=None, wavelength=None,
     """
     gemmi = materials.load_gemmi()
     hkl = _hkl(hkl)
-    if (energy is None) == (wavelength is None):
-        raise ValueError(f"wavelength, energy: expected exactly one, got {'none' if energy is None else 'both'}")
-    if wavelength is None:
-        wavelength = PLANCK * LIGHT_SPEED / checks.number("energy", energy, above=0)
-    wavelength = checks.number("wavelength", wavelength, above=0)
-    electronvolt = PLANCK * LIGHT_SPEED / wavelength / ELEMENTARY_CHARGE
-    low, high = ENERGY_RANGE
-    if not low <= electronvolt <= high:
-        raise ValueError(
-            f"energy: expected {low / 1e3:g} to {high / 1e3:g} keV ({low * ELEMENTARY_CHARGE:.4g} to "
-            f"{high * ELEMENTARY_CHARGE:.4g} J), the range of the tables, got {electronvolt / 1e3:.6g} keV"
-        )
+    wavelength = wavelength_of(wavelength, energy)
+    electronvolt = _electronvolt(wavelength)
+    _check_energy(electronvolt)
     cell = materials.structure(material, lattice)
     elements = sorted({atom.element for atom in cell.atoms})
     B = _debye_waller(gemmi, debye_waller, cell.atoms, elements)
@@ -170,31 +172,60 @@ def susceptibility(material, *, hkl, lattice=None, energy=None, wavelength=None,
 
     G = materials.metric(cell.lattice)
     d = 1 / math.sqrt(np.array(hkl) @ np.linalg.solve(G, np.array(hkl, float)))
-    s = 1 / (2 * d)
-    name = cell.name or "crystal"
-    # Reach first: the form factor table ends far beyond it.
     result = functools.partial(Susceptibility, wavelength=wavelength, d_spacing=d, hkl=hkl, name=cell.name)
-    result(0, 0, 0)
+    result(0, 0, 0)  # reach first: the form factor table ends far beyond it
+    f0 = _form_factors(gemmi, elements, hkl, d)
+
+    F_0, F_h, F_hbar = _structure_factors(gemmi, cell, hkl, d, f0, f1_f2, B)
+    factor = -ELECTRON_RADIUS * wavelength**2 / (math.pi * math.sqrt(np.linalg.det(G)))
+    source = _source(gemmi, cell, f1_f2, dispersion, B)
+    return result(factor * F_0, factor * F_h, factor * F_hbar, source=source)
+
+
+def _electronvolt(wavelength):
+    """Photon energy in eV, the unit of the tables."""
+    return energy_of(wavelength) / ELEMENTARY_CHARGE
+
+
+def _check_energy(electronvolt):
+    low, high = ENERGY_RANGE
+    if not low <= electronvolt <= high:
+        raise ValueError(
+            f"energy: expected {low / 1e3:g} to {high / 1e3:g} keV ({low * ELEMENTARY_CHARGE:.4g} to "
+            f"{high * ELEMENTARY_CHARGE:.4g} J), the range of the tables, got {electronvolt / 1e3:.6g} keV"
+        )
+
+
+def _form_factors(gemmi, elements, hkl, d):
+    """{element: f0} of a reflection of spacing d."""
+    s = 1 / (2 * d)
     if s * materials.ANGSTROM > HIGHEST_S:
         raise ValueError(f"hkl: expected d of at least 0.25e-10 m, the range of the tables, got {hkl} with d = {d:.4g}")
-    f0 = {e: gemmi.Element(e).it92.calculate_sf((s * materials.ANGSTROM) ** 2) for e in elements}
+    return {e: gemmi.Element(e).it92.calculate_sf((s * materials.ANGSTROM) ** 2) for e in elements}
 
-    factor = -ELECTRON_RADIUS * wavelength**2 / (math.pi * math.sqrt(np.linalg.det(G)))
+
+def _structure_factors(gemmi, cell, hkl, d, f0, f1_f2, B):
+    """(F_0, F_h, F_hbar), the sums of (3), of (2) and of (2) at -h; electrons per unit cell."""
+    s = 1 / (2 * d)
+    Z = np.array([gemmi.Element(atom.element).atomic_number for atom in cell.atoms])
     occupancy = np.array([atom.occupancy for atom in cell.atoms])
+    position = np.array([atom.position for atom in cell.atoms])
     # f' - i f'': the complex conjugate of the usual f' + i f'', because Im chi > 0 absorbs.
     anomalous = np.array([np.conj(f1_f2[atom.element]) for atom in cell.atoms])
-    forward = occupancy * (np.array([gemmi.Element(atom.element).atomic_number for atom in cell.atoms]) + anomalous)
-    atoms = occupancy * (np.array([f0[atom.element] for atom in cell.atoms]) + anomalous) * np.exp(-B * s**2)
-    turn = np.exp(-2j * math.pi * (np.array([atom.position for atom in cell.atoms]) @ np.array(hkl)))
-    F_h, F_hbar = np.sum(atoms * turn), np.sum(atoms * turn.conj())
-    if max(abs(F_h), abs(F_hbar)) < EXTINCT * np.abs(atoms).sum():
+
+    forward = occupancy * (Z + anomalous)
+    scattered = occupancy * (np.array([f0[atom.element] for atom in cell.atoms]) + anomalous) * np.exp(-B * s**2)
+    phase = np.exp(-2j * math.pi * (position @ np.array(hkl)))
+    F_h = np.sum(scattered * phase)
+    F_hbar = np.sum(scattered * phase.conj())
+
+    most = np.abs(scattered).sum()
+    if max(abs(F_h), abs(F_hbar)) < EXTINCT * most:
         raise ValueError(
-            f"hkl: expected an allowed reflection, got {hkl}, which is forbidden in {name}: its atoms cancel to "
-            f"{abs(F_h):.1e} of {np.abs(atoms).sum():.4g} electrons"
+            f"hkl: expected an allowed reflection, got {hkl}, which is forbidden in {cell.name or 'crystal'}: its "
+            f"atoms cancel to {abs(F_h):.1e} of {most:.4g} electrons"
         )
-    return result(
-        factor * forward.sum(), factor * F_h, factor * F_hbar, source=_source(gemmi, cell, f1_f2, dispersion, B)
-    )
+    return forward.sum(), F_h, F_hbar
 
 
 def _hkl(value):
@@ -235,32 +266,41 @@ def _dispersion(gemmi, given, elements, electronvolt):
     result = {}
     for e in elements:
         if e in given:
-            result[e] = checks.complex_number(f"dispersion[{e!r}]", given[e])
-            if result[e].imag < 0:
-                raise ValueError(f"dispersion[{e!r}]: expected f' + 1j f'' with f'' >= 0, got {result[e]}")
-            continue
-        number = gemmi.Element(e).atomic_number
-        advice = f"give measured ones, dispersion={{{e!r}: f' + 1j*f''}}"
-        if number > HIGHEST_NUMBER:
-            raise ValueError(f"material: expected elements up to uranium, got {e}; there are no tables: {advice}")
-        value, transform, at_edge = _tabulated(number, electronvolt)
-        # 2 % of Z: away from edges and spurious poles the two agree to 0.01 % (median over all elements, 4 to 100 keV),
-        # and all f' that are 2 % off Chantler's tables fail. f' is infinite at an edge, hence 25 % near it: exceeded
-        # closer than 1e-4 to some edges, where no table can be used.
-        if abs(value.real - transform) > (0.25 if at_edge else 0.02) * number:
-            raise ValueError(
-                f"energy: expected one where the tables of {e} can be used, got {electronvolt / 1e3:.6g} keV: f' = "
-                f"{value.real:.4g} there, against {transform:.4g} by Kramers-Kronig transform of f'' = "
-                f"{value.imag:.4g}; {advice}"
-            )
-        if at_edge:
-            warnings.warn(
-                f"energy: {electronvolt / 1e3:.6g} keV is within 1 % of an absorption edge of {e}, where tables of f' "
-                f"and f'' are unreliable; {advice}",
-                stacklevel=3,
-            )
-        result[e] = value
+            result[e] = _given_dispersion(e, given[e])
+        else:
+            result[e] = _usable_table(e, gemmi.Element(e).atomic_number, electronvolt)
     return result
+
+
+def _given_dispersion(element, value):
+    value = checks.complex_number(f"dispersion[{element!r}]", value)
+    if value.imag < 0:
+        raise ValueError(f"dispersion[{element!r}]: expected f' + 1j f'' with f'' >= 0, got {value}")
+    return value
+
+
+def _usable_table(element, number, electronvolt):
+    """f' + i f'' of the tables, or ValueError where they cannot be used; warns near an edge."""
+    advice = f"give measured ones, dispersion={{{element!r}: f' + 1j*f''}}"
+    if number > HIGHEST_NUMBER:
+        raise ValueError(f"material: expected elements up to uranium, got {element}; there are no tables: {advice}")
+    value, transform, at_edge = _tabulated(number, electronvolt)
+    # 2 % of Z: away from edges and spurious poles the two agree to 0.01 % (median over all elements, 4 to 100 keV),
+    # and all f' that are 2 % off Chantler's tables fail. f' is infinite at an edge, hence 25 % near it: exceeded
+    # closer than 1e-4 to some edges, where no table can be used.
+    if abs(value.real - transform) > (0.25 if at_edge else 0.02) * number:
+        raise ValueError(
+            f"energy: expected one where the tables of {element} can be used, got {electronvolt / 1e3:.6g} keV: f' = "
+            f"{value.real:.4g} there, against {transform:.4g} by Kramers-Kronig transform of f'' = "
+            f"{value.imag:.4g}; {advice}"
+        )
+    if at_edge:
+        warnings.warn(
+            f"energy: {electronvolt / 1e3:.6g} keV is within 1 % of an absorption edge of {element}, where tables of "
+            f"f' and f'' are unreliable; {advice}",
+            stacklevel=4,  # the line that calls `susceptibility`
+        )
+    return value
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,9 +9,10 @@ import numpy as np
 from ..base.arrays import host
 from ..io import hdf5
 from .adam import Adam
+from .result import FREE_HISTORY
 
 HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
-FREE_HISTORY = ("free_misfit", "free_loss")
+ARRAYS = ("S", "support", "s_0", "angle_offsets", "flux")
 # What a run is that a checkpoint goes on with; the values of runs that did not store them.
 SETTINGS = {
     "s_0": "tied",
@@ -48,7 +49,7 @@ def save(path, run, seed, settings):
     with hdf5.replacing(path) as file:
         file.attrs["pendel_checkpoint"] = 1
         file.attrs.update(settings)
-        for name in ("S", "support", "s_0", "angle_offsets", "flux"):
+        for name in ARRAYS:
             if getattr(run, name) is not None:
                 file.create_dataset(name, data=host(getattr(run, name)))
         for name, adam in run.adams.items():
@@ -83,38 +84,55 @@ def _checkpoint(path):
 
 
 def load(path, model, seed, settings):
-    """The `Run` of a checkpoint of the same model, seed and settings, where that model works. Raises ValueError naming
-    what differs.
+    """The `Run` of a checkpoint of the same model, seed and settings, where that model works.
+
+    Raises ValueError naming what differs.
     """
     with _checkpoint(path) as file:
-        S, support = file["S"][()], file["support"][()]
-        s_0, angle_offsets, flux = (file[n][()] if n in file else None for n in ("s_0", "angle_offsets", "flux"))
+        arrays = {name: file[name][()] for name in ARRAYS if name in file}
         groups = {"S": file} | {name[5:]: group for name, group in file.items() if name.startswith("adam_")}
         adams = {name: Adam(g["m"][()], g["v"][()], int(g.attrs["steps"])) for name, g in groups.items()}
         names = HISTORY + tuple(name for name in FREE_HISTORY if name in file["history"])
         history = {name: list(file[f"history/{name}"][()]) for name in names}
         attributes = dict(file.attrs)
+    _refuse_another(path, model, arrays["S"], attributes, {"seed": seed} | settings)
+
+    upload = model.engine.upload
+    for adam in adams.values():
+        adam.m, adam.v = upload(adam.m), upload(adam.v)
+    return Run(
+        adams=adams,
+        rng=_generator(attributes["rng"]),
+        rate=float(attributes["rate"]),
+        epoch=int(attributes["epoch"]),
+        waited=int(attributes["waited"]),
+        best=float(attributes["best"]),
+        history=history,
+        **{name: upload(array) for name, array in arrays.items()},
+    )
+
+
+def _refuse_another(path, model, S, attributes, wanted):
+    """Raise ValueError where a checkpoint is of another model, seed or settings."""
     if S.shape != model.shape or S.dtype != model.dtype:
         raise ValueError(
             f"checkpoint: expected shape {model.shape} and dtype {model.dtype}, got {S.shape} and {S.dtype} in {path}"
         )
     stored = {"seed": int(attributes["seed"])}
     stored |= {name: type(value)(attributes.get(name, value)) for name, value in SETTINGS.items()}
-    for name, value in ({"seed": seed} | settings).items():
+    for name, value in wanted.items():
         if stored[name] != value:
             raise ValueError(f"{name}: expected {stored[name]!r}, that of the checkpoint {path}, got {value!r}")
+
+
+def _generator(words):
+    """The random generator in the state that `save` wrote."""
+    state, inc, has_uint32, uinteger = (int(word) for word in words)
     rng = np.random.default_rng()
-    state, inc, has_uint32, uinteger = (int(word) for word in attributes["rng"])
     rng.bit_generator.state = {
         "bit_generator": "PCG64",
         "state": {"state": state, "inc": inc},
         "has_uint32": has_uint32,
         "uinteger": uinteger,
     }
-    rate, waited, best = (float(attributes[name]) for name in ("rate", "waited", "best"))
-    epoch = int(attributes["epoch"])
-    upload = model._engine.upload
-    for adam in adams.values():
-        adam.m, adam.v = upload(adam.m), upload(adam.v)
-    S, support, *further = (upload(a) for a in (S, support, s_0, angle_offsets, flux))
-    return Run(S, support, adams, rng, rate, epoch, int(waited), best, history, *further)
+    return rng

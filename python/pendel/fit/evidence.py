@@ -27,6 +27,9 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from ..kinematic.support import reference_amplitude
+
+SOLID, FILLED = 0.25, 0.5  # of a full voxel's amplitude
 FLOOR = 0.01
 NEIGHBOURHOOD = 1.5  # voxels, standard deviation: wide enough for a mean, narrow enough for the foot of a weld
 
@@ -40,9 +43,9 @@ class Perfection:
     def __init__(self, S, support, voxel=(1.0, 1.0, 1.0), bulk=1.0):
         size = np.abs(S)
         self.bulk = bulk
-        full = np.median(size[support & (size > 0.3 * size.max())])
-        self.solid = support & (size > 0.25 * full)
-        self.filled = ndimage.binary_erosion(support & (size > 0.5 * full))
+        full = reference_amplitude(size, support=support, above=0.3)
+        self.solid = support & (size > SOLID * full)
+        self.filled = ndimage.binary_erosion(support & (size > FILLED * full))
         voxel = np.array(voxel)
         self.g = (np.prod(voxel) ** (1 / 3) / voxel) ** 4
         self.triples = [m[:-2] & m[1:-1] & m[2:] for m in (np.moveaxis(self.solid, axis, 0) for axis in range(S.ndim))]

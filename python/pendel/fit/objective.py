@@ -6,11 +6,15 @@ I_mean, over all frames, is the amplitude loss of an empty model, so that a weig
 long exposure.
 """
 
+import copy
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..base import checks
 from ..base.arrays import host, module
-from ..model.loss import Likelihood, bad_count, bad_data, check_data, check_mask, frame_sums, frame_weights
+from ..base.recipe import Recipe, choice, integer, number, option
+from ..model.loss import LIKELIHOODS, check_data, check_mask, refuse_bad_data
 from ..model.passes import Evaluation
 from ..model.pixels import free_pixels
 from ..operator.engines import on_device
@@ -20,131 +24,195 @@ from .total_variation import atv
 DENSITIES = ("tied", "support", "free")
 
 
-class Objective:
-    """(1) of one scan with its gradient. Arguments as in `pendel.reconstruct`; errors name them.
+@dataclass(frozen=True)
+class DataRecipe(Recipe):
+    """How measured frames are compared with computed ones."""
 
-    For a model on a device ``data``, ``mask`` and all else that is given once are uploaded here, where they do not lie
-    there already, and data are checked; `evaluate` takes and gives CuPy arrays and copies nothing. `on_host` is it for
-    NumPy arrays, one copy each way.
+    likelihood: str = option(
+        "amplitude",
+        choice(*LIKELIHOODS),
+        '"amplitude", least squares of amplitudes, or "poisson", data in counts; see `pendel.model.loss`.',
+    )
+    background: float = option(
+        0.0,
+        number(at_least=0),
+        '"poisson" only: expected counts per pixel beside the crystal\'s. With 0 a count where the model is dark is'
+        " infinitely unlikely, and nearly so next to it; some 0.01 to 1 tempers that.",
+    )
+    free_fraction: float = option(
+        0.0,
+        number(at_least=0, below=1),
+        "part of the good pixels to hold out of the fit, some 0.05 (`pendel.model.pixels.free_pixels`). How well they"
+        " are met tells a better crystal from a better fit to noise: rank runs of one seed by free_misfit.",
+    )
+    seed: int = option(0, integer(at_least=0), "of the held-out pixels, and of all else that is random.")
 
+
+@dataclass(frozen=True)
+class ObjectiveRecipe(DataRecipe):
+    """Equation (1)."""
+
+    s_0: str = option(
+        "tied",
+        choice(*DENSITIES),
+        'density on the diagonal. "tied": |S|. "support": 1 in the support, 0 outside, without a gradient. "free": an'
+        " array of its own in [0, amplitude_bound], from |S| at the start.",
+    )
+    atv_weight: float = option(
+        0.0,
+        number(at_least=0),
+        "atv_weight times the mean measured intensity times ATV (`pendel.atv`, differences within the support) is added"
+        " to the loss. The loss of an empty model is that intensity, so the weight has no unit: 0.01 makes a mean step"
+        " |grad S| of 0.1 per voxel cost a thousandth of it (q = 1).",
+    )
+    atv_p: float = option(2.0, number(at_least=1), "exponent p of ATV.")
+    atv_q: float = option(1.0, number(above=0), "exponent q of ATV.")
+
+
+@dataclass(frozen=True)
+class Variation:
+    """The second term of (1).
+
+    weight : number >= 0, relative to I_mean.  p, q : exponents.
     surface : count differences across the edge of the support too, where S falls to 0.
     """
 
-    def __init__(
-        self,
-        model,
-        data,
-        mask=None,
-        *,
-        likelihood="amplitude",
-        background=0.0,
-        atv_weight=0.0,
-        atv_p=2.0,
-        atv_q=1.0,
-        free_fraction=0.0,
-        s_0="tied",
-        seed=0,
-        surface=False,
-    ):
-        self.model, self.surface, self._engine = model, surface, model._engine
-        self.likelihood = Likelihood(likelihood, background)
-        weight = checks.number("atv_weight", atv_weight, at_least=0)
-        self._atv = {"p": checks.number("atv_p", atv_p, at_least=1), "q": checks.number("atv_q", atv_q, above=0)}
-        self.density = checks.choice("s_0", s_0, DENSITIES)
-        self.free_fraction = checks.number("free_fraction", free_fraction, at_least=0, below=1)
-        self._prepare(data, mask, free_fraction, weight, seed)
+    weight: float = 0.0
+    p: float = 2.0
+    q: float = 1.0
+    surface: bool = False
 
-    @on_device
-    def _prepare(self, data, mask, free_fraction, weight, seed):
-        model = self.model
-        shape = (model.n_frames, *model.experiment.detector_shape)
-        there = not self._engine.looks
-        if there:
-            data, mask = check_data("data", data, shape, self._once), check_mask("mask", mask, shape, self._once)
-        self.free = free_pixels(shape, free_fraction, host(mask), seed) if self.free_fraction else None
-        self.data, self.mask, free = data, mask, self.free
-        if there:
-            # no wider than the model's numbers, which they become anyway: they have to stay on the device
-            data = data.astype(model._real) if data.dtype.itemsize > model._real.itemsize else data
-            self.data, self.mask, free = (self._engine.upload(a) for a in (data, mask, free))
-            if bad_count(self.data, self.mask):
-                raise ValueError(f"data: {bad_data(self.data, self.mask)}")
-        self._kwargs = {"likelihood": self.likelihood.name, "background": self.likelihood.background, "free": free}
-        self.turns = Turns(model.experiment, self._engine.upload)
-        self._weight = weight * self.mean_intensity() if weight else 0.0
 
-    def _once(self, name, value):
-        """An array of the host or of the device, for what is given once."""
+def measured(model, data, mask, recipe):
+    """The `Fit` of data for a `DataRecipe`.
+
+    For a model on a device ``data`` and ``mask``, which may be NumPy's or CuPy's, are uploaded here where they do not
+    lie there already, and data are checked.
+    """
+    engine, shape = model.engine, (model.n_frames, *model.experiment.detector_shape)
+
+    def take(name, value):
         there = hasattr(value, "__cuda_array_interface__")
-        return self._engine.take(name, value) if there else checks.numpy_array(name, value)
+        return engine.take(name, value) if there else checks.numpy_array(name, value)
 
-    def pixels(self):
-        """The `Pixels` of the fit."""
-        return self.model._fit(self.data, self.mask, **self._kwargs).pixels
+    data, mask = check_data("data", data, shape, take), check_mask("mask", mask, shape, take)
+    free = free_pixels(shape, recipe.free_fraction, host(mask), recipe.seed) if recipe.free_fraction else None
+    with engine.here():
+        given = [engine.upload(a) for a in (_narrow(data, model), mask, free)]
+        options = {"likelihood": recipe.likelihood, "background": recipe.background, "free": given[2]}
+        fit = model.fit(*given[:2], **options)
+        if not engine.reads_values:
+            refuse_bad_data("data", fit.pixels.root)
+    fit.data = data
+    return fit
 
+
+def _narrow(data, model):
+    """Data for a device no wider than the model's numbers, which they become anyway."""
+    wide = not model.engine.reads_values and data.dtype.itemsize > model.real_dtype.itemsize
+    return data.astype(model.real_dtype) if wide else data
+
+
+class Objective:
+    """(1) of a `Fit` with its gradient.
+
+    `evaluate` takes and gives arrays where the model works and copies nothing; `on_host` is it for NumPy arrays, one
+    copy each way.
+
+    Parameters
+    ----------
+    fit : Fit
+    density : "tied", "support" or "free", see `ObjectiveRecipe.s_0`
+    variation : Variation
+
+    Attributes
+    ----------
+    fit, density, variation : as given, ``fit`` narrowed by `only`
+    whole : the `Fit` as given
+    """
+
+    def __init__(self, fit, density="tied", variation=None):
+        self.fit, self.model, self.engine = fit, fit.model, fit.model.engine
+        self.density, self.variation = density, variation or Variation()
+        self.whole = fit
+        with self.engine.here():
+            self._turns = Turns(self.model.experiment, self.engine.upload)
+            self._weight = self.variation.weight * fit.mean_intensity if self.variation.weight else 0.0
+
+    @classmethod
+    def of(cls, fit, recipe):
+        """That of an `ObjectiveRecipe`."""
+        return cls(fit, recipe.s_0, Variation(recipe.atv_weight, recipe.atv_p, recipe.atv_q))
+
+    def only(self, kept):
+        """The same objective of the pixels ``kept`` alone; total variation and `unit` stay those of all."""
+        other = copy.copy(self)
+        other.fit = self.fit.only(kept)
+        return other
+
+    @property
     @on_device
-    def mean_intensity(self):
-        """I_mean of (1), over the pixels that are fitted."""
-        pixels, total = self.pixels(), 0.0
-        for frame in range(self.model.n_frames):
-            root, good = pixels.load(self._engine.upload(np.array([frame])))
-            total += float(frame_weights(good, root) @ frame_sums(root * root))
-        return total / self.model.n_frames
-
-    @on_device
-    def counts(self):
-        """Sum of the data over the pixels that are fitted."""
-        pixels, total = self.pixels(), 0.0
-        for frame in range(self.model.n_frames):
-            root, _ = pixels.load(self._engine.upload(np.array([frame])))
-            total += float(frame_sums(root * root)[0])
-        return total
+    def unit(self):
+        """I_mean of (1), float, > 0: what an optimiser takes for 1.  Raises ValueError for data without any light."""
+        unit = self.whole.mean_intensity
+        if not unit > 0:
+            raise ValueError("data: expected some intensity on good pixels, got none")
+        return unit
 
     @on_device
     def evaluate(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
-        """`Evaluation` of ``frames`` at their best scale; its loss and adj_S are those of (1).
+        """`Evaluation` of ``frames``, indices on the host, at their best scale; its loss and adj_S are those of (1).
 
         s_0 : the density, real (nz, ny, nx), where it is "free".  angle_offsets, flux : (n_frames,) or None.
         """
-        if self.density == "support":
-            s_0 = support.astype(S.real.dtype)
-        options = self._kwargs if angle_offsets is None and flux is None else self._kwargs | {"flux": flux}
-        if angle_offsets is not None:
-            options = options | {"dq": self.turns.dq(angle_offsets)[0]}
-        now = self.model.evaluate(S, self.data, self.mask, frames, None, s_0, support, **options)
-        if self._weight:
-            if self.surface:
-                value, adj_S = atv(S, self._weight * S.size / int(module(support).count_nonzero(support)), **self._atv)
-            else:
-                value, adj_S = atv(S, self._weight, support=support, **self._atv)
-            now = now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
-        return now
+        model = self.model
+        frames = np.arange(model.n_frames) if frames is None else frames
+        dq = model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0]
+        s_0 = self._density(S, support, s_0)
+        flux = None if flux is None else flux.astype(model.real_dtype)
+        now = model.passes.evaluate(S, self.fit, frames, None, dq=dq, s_0=s_0, support=support, flux=flux)
+        if not self._weight:
+            return now
+        value, adj_S = self._total_variation(S, support)
+        return now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
+
+    def _density(self, S, support, s_0):
+        return support.astype(S.real.dtype) if self.density == "support" else s_0
+
+    def _total_variation(self, S, support):
+        exponents = {"p": self.variation.p, "q": self.variation.q}
+        if self.variation.surface:
+            return atv(S, self._weight * S.size / int(module(support).count_nonzero(support)), **exponents)
+        return atv(S, self._weight, support=support, **exponents)
 
     @on_device
-    def on_host(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
-        """`evaluate` with NumPy arrays and floats in and out, wherever the model works."""
-        given = S, support, s_0, angle_offsets, flux
-        if self._engine.looks:
-            return self.evaluate(*given[:2], frames, *given[2:])
-        S, support, s_0, angle_offsets, flux = (self._engine.upload(a) for a in given)
-        values = (host(value) for value in self.evaluate(S, support, frames, s_0, angle_offsets, flux))
+    def on_host(self, S, support, s_0=None, angle_offsets=None, flux=None):
+        """`evaluate` of all frames with NumPy arrays and floats in and out, wherever the model works."""
+        if self.engine.reads_values:
+            return self.evaluate(S, support, None, s_0, angle_offsets, flux)
+        given = (self.engine.upload(a) for a in (S, support, s_0, angle_offsets, flux))
+        S, support, *others = given
+        values = (host(value) for value in self.evaluate(S, support, None, *others))
         return Evaluation(*(float(v) if v is not None and v.ndim == 0 else v for v in values))
 
     @on_device
     def trusted(self, S, support, trim, angle_offsets=None, flux=None):
-        """The mask without the pixels that S misses by more than ``trim`` times the rms of sqrt(model) - sqrt(data).
+        """The good pixels that S misses by at most ``trim`` times the rms of sqrt(model) - sqrt(data).
 
-        Arguments on the host; the mask lies where the data do.
+        Arguments on the host; the result, bool (n_frames, rows, cols), is where the model works.
         """
-        upload = self._engine.upload
+        upload, model, pixels = self.engine.upload, self.model, self.fit.pixels
         S, support, angle_offsets, flux = (upload(a) for a in (S, support, angle_offsets, flux))
-        model, s_0 = self.model, support.astype(S.real.dtype) if self.density == "support" else None
-        dq = None if angle_offsets is None else self.turns.dq(angle_offsets)[0]
+        s_0 = self._density(S, support, None)
+        dq = model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0]
         scale = self.evaluate(S, support, None, None, angle_offsets, flux).scale
-        D = model.intensities(S, None, s_0, dq=dq, flux=flux)
-        xp = module(D)
-        residual = xp.sqrt(scale * D + self.likelihood.background) - xp.sqrt(xp.maximum(self.data, 0))
-        good = xp.ones(residual.shape, bool) if self.mask is None else xp.broadcast_to(self.mask, residual.shape)
+        flux = None if flux is None else flux.astype(model.real_dtype)
+        D = model.passes.intensities(S, np.arange(model.n_frames), s_0, dq, flux)
+
+        xp, data = module(D), upload(_narrow(self.fit.data, model))
+        residual = xp.sqrt(scale * D + self.fit.likelihood.background) - xp.sqrt(xp.maximum(data, 0))
+        known = pixels.known
+        good = xp.ones(residual.shape, bool) if known is None else xp.broadcast_to(known, residual.shape)
         square = xp.where(good, xp.square(residual), 0)
         return good & (square <= trim**2 * square.sum(dtype=np.float64) / xp.count_nonzero(good))
 
@@ -161,11 +229,16 @@ def initial(model, start, support, amplitude_bound):
     elif support is None:
         axes = [(np.arange(n) - (n - 1) / 2) / (0.4 * n) for n in shape]
         support = axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2 <= 1
-    if not support.any():
-        raise ValueError("support: expected at least one voxel inside, got none")
     if start is None:
         start = np.full(shape, 0.5 * (amplitude_bound or 1.0), dtype)
-    return bounded(np.where(support, start, 0).astype(dtype), amplitude_bound), support
+    return begun(start, support, amplitude_bound), support
+
+
+def begun(S, support, amplitude_bound):
+    """S to begin with, a new array: 0 outside the support, |S| at most the bound.  S : as the model has it, checked."""
+    if not support.any():
+        raise ValueError("support: expected at least one voxel inside, got none")
+    return bounded(np.where(support, S, 0).astype(S.dtype), amplitude_bound)
 
 
 def bounded(S, bound):

@@ -2,10 +2,7 @@
 
 Minibatch Adam finds the valley; what it leaves are slow modes and zeros of the far field on the wrong side.
 
-(1) objective = loss/I_mean + atv_weight ATV(S) + bound_weight (1/n) sum max(|S| - bound, 0)^2
-                + bulk_weight (<|S|>_bulk - bulk)^2                     n voxels of the support
-                + (R(S) + U(S))/(2 counts)                              `pendel.fit.evidence`
-(2) adj_S += 2 bound_weight/n max(|S| - bound, 0) S/|S|  +  2 bulk_weight (<|S|>_bulk - bulk)/n_bulk S/|S| in the bulk
+(1) objective = loss/I_mean + atv_weight ATV(S) + priors                                  `pendel.fit.priors`
 
 The bound as a penalty keeps the objective smooth, where a projection would break the line search; the unknowns are
 Re S and Im S, so that voxels near 0 move freely. The bulk: a dynamical amplitude is absolute, and the inside of a
@@ -22,21 +19,84 @@ amplitude would first get worse. Each round therefore runs without the pixels mi
 rms residual, then with all of them.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from ..base import checks
 from ..base.arrays import host
 from ..base.progress import Progress
-from .checkpoint import FREE_HISTORY
-from .evidence import Perfection
-from .minibatch import finish, free_numbers
-from .objective import Objective, initial
-from .total_variation import atv
+from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
+from .objective import DataRecipe, Objective, Variation, initial, measured
+from .priors import Priors
+from .quasi_newton import NO_CORRECTIONS, Cartesian, Corrections, Limits, Log, minimise
+from .result import finish
 
-HISTORY = ("loss", "misfit", "scale", "support")
+EVALUATIONS = 3  # at most, for an iteration
 
 
+def check_pair(name, value):
+    """Check of (iterations without the missed pixels, iterations with all)."""
+    try:
+        trimmed, full = value
+    except TypeError:
+        raise TypeError(f"{name}: expected a pair (without missed pixels, with all), got {value!r}") from None
+    return checks.integer(f"{name}[0]", trimmed, at_least=0), checks.integer(f"{name}[1]", full, at_least=1)
+
+
+def check_precision(name, value):
+    """Check of an inverse variance, or "evidence"."""
+    return value if isinstance(value, str) and value == "evidence" else checks.number(name, value, at_least=0)
+
+
+@dataclass(frozen=True)
+class PolishRecipe(DataRecipe):
+    """`polish`."""
+
+    rounds: int = option(3, integer(at_least=1), "of two runs each.")
+    iterations: tuple = option((50, 100), check_pair, "of the two runs: without the missed pixels, with all.")
+    trim: float | None = option(
+        1.5,
+        maybe(number(above=0)),
+        "pixels missed by more than this many times the rms residual are left out of the first run of a round; None: no"
+        " pixel is left out, and that run is skipped.",
+    )
+    widen: int = option(
+        1,
+        integer(at_least=0),
+        "voxels by which the support is dilated first: shrink-wrap cuts corners off, and a missing voxel costs more"
+        " than one too many.",
+    )
+    amplitude_bound: float | None = option(1.0, maybe(number(above=0)), "|S| inside is at most this; None: no bound.")
+    bound_weight: float = option(
+        1.0, number(at_least=0), "of the bound. Photon-limited data bear a weight of 10 and more."
+    )
+    bulk_amplitude: float | None = option(
+        1.0, maybe(number(above=0)), "mean |S| of the voxels well inside; None: no such term."
+    )
+    bulk_weight: float = option(1.0, number(at_least=0), "of that term.")
+    atv_weight: float = option(
+        1e-5,
+        number(at_least=0),
+        "in units of the mean intensity, as in `reconstruct`; `photon_weight` suggests one for counted data.",
+    )
+    smoothness: float | str = option(
+        0.0,
+        check_precision,
+        'for counts: inverse variance of the second differences of the phase, rad^-2; or "evidence": the most probable'
+        " one for what each round begins with.",
+    )
+    uniformity: float | str = option(0.0, check_precision, "the same of |S| inside.")
+    memory: int = option(10, integer(at_least=1), "pairs of vectors kept.")
+
+    @property
+    def expects_perfection(self):
+        """Whether smoothness or uniformity hold the crystal; the total variation is then that of |S|."""
+        return bool(self.smoothness) or bool(self.uniformity)
+
+
+@with_keywords_of(PolishRecipe)
 def polish(
     model,
     data,
@@ -44,223 +104,100 @@ def polish(
     start=None,
     support=None,
     *,
-    rounds=3,
-    iterations=(50, 100),
-    trim=1.5,
-    widen=1,
-    amplitude_bound=1.0,
-    bound_weight=1.0,
-    bulk_amplitude=1.0,
-    bulk_weight=1.0,
-    atv_weight=1e-5,
-    smoothness=0.0,
-    uniformity=0.0,
-    likelihood="amplitude",
-    background=0.0,
-    memory=10,
+    recipe=None,
     angle_offsets=None,
     flux=None,
-    free_fraction=0.0,
-    seed=0,
     progress=True,
     callback=None,
+    **keywords,
 ):
     """Fit S to all frames, equation (1), from a start in the right valley.
 
+    SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient. Data
+    and mask may be NumPy's or CuPy's, as in `reconstruct`. The same bits for any number of ``model.threads``; the inner
+    products of SciPy's L-BFGS-B may round differently for another number of BLAS threads (OMP_NUM_THREADS).
+
     Parameters
     ----------
-    model, data, mask : as in `reconstruct`.
-    start : complex (nz, ny, nx), or a `Result`, whose support is taken too.  support : bool, or None: start != 0.
-    rounds : of two runs each, ``iterations`` = (without the missed pixels, with all).
-    trim : number > 0, see above; None: no pixel is left out, and the first of the two runs is skipped.
-    widen : voxels by which the support is dilated first: shrink-wrap cuts corners off, and a missing voxel costs
-        more than one too many.
-    amplitude_bound, bound_weight : of (1); None: no bound. Photon-limited data bear a weight of 10 and more.
-    bulk_amplitude, bulk_weight : of (1), over the voxels well inside; None: no such term.
-    atv_weight : in units of the mean intensity, as in `reconstruct`; `photon_weight` suggests one for counted data.
-    smoothness, uniformity : of (1), for counts: inverse variances of the second differences of the phase, rad^-2, and
-        of |S| inside; or "evidence": the most probable ones for what each round begins with.
-    likelihood, background, angle_offsets, flux, free_fraction, seed : as in `lbfgs`.  memory : pairs of vectors kept.
+    model, data, mask, progress, callback : as in `reconstruct`
+    start : complex (nz, ny, nx), or a `Result`, whose support is taken too
+    support : bool (nz, ny, nx), or None: start != 0
+    recipe : `PolishRecipe`, or None; keywords replace its fields
+    angle_offsets, flux : (n_frames,) as in a `Result`, held fixed; None: 0, 1
 
-    SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient. Data
-    and mask may be NumPy's or CuPy's, as in `reconstruct`.
+    Returns
+    -------
+    Result
+        With a history per iteration, its loss (1) times I_mean.
 
-    Returns `Result` with a history per iteration, its loss (1) times I_mean. The same bits for any number of
-    ``model.threads``; the inner products of SciPy's L-BFGS-B may round differently for another number of BLAS threads
-    (OMP_NUM_THREADS).
-    Raises TypeError or ValueError naming the argument, RuntimeError where the objective is not finite at the start.
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+    RuntimeError
+        Where the objective is not finite at the start.
     """
-    rounds = checks.integer("rounds", rounds, at_least=1)
-    try:
-        trimmed, full = iterations
-    except TypeError:
-        raise TypeError(f"iterations: expected a pair (without missed pixels, with all), got {iterations!r}") from None
-    trimmed = checks.integer("iterations[0]", trimmed, at_least=0)
-    full = checks.integer("iterations[1]", full, at_least=1)
-    trim = None if trim is None else checks.number("trim", trim, above=0)
-    widen = checks.integer("widen", widen, at_least=0)
-    memory = checks.integer("memory", memory, at_least=1)
-    precisions = [
-        value if value == "evidence" else checks.number(name, value, at_least=0)
-        for name, value in (("smoothness", smoothness), ("uniformity", uniformity))
-    ]
-    seed = checks.integer("seed", seed, at_least=0)
+    recipe = from_keywords(PolishRecipe, recipe, keywords, "polish")
     if hasattr(start, "support") and support is None:
         start, support = start.S, start.support
-    objective = Objective(
-        model,
-        data,
-        mask,
-        likelihood=likelihood,
-        background=background,
-        atv_weight=0.0 if any(precisions) else atv_weight,
-        free_fraction=free_fraction,
-        seed=seed,
-        surface=True,  # or noise in the widened rim costs nothing
-    )
-    angle_offsets, flux = (
-        None if value is None else checks.array(name, value, (model.n_frames,), np.float64, axes="(n_frames,)")
-        for name, value in (("angle_offsets", angle_offsets), ("flux", flux))
-    )
-    S, support = initial(model, start, support, amplitude_bound)
-    if widen:
-        support = ndimage.binary_dilation(support, iterations=widen)
-    priors = Priors(amplitude_bound, bound_weight, bulk_amplitude, bulk_weight)
-    if any(precisions):
-        atv_weight = checks.number("atv_weight", atv_weight, at_least=0)
-        priors.expect_perfection(*precisions, atv_weight, objective.counts(), objective.likelihood.nats, model.voxel)
-    names = HISTORY + (FREE_HISTORY if objective.free is not None else ())
-    run = _Run(objective, support, priors, {name: [] for name in names}, memory, angle_offsets, flux, callback)
-    per_round = full + (trimmed if trim else 0)
+    fit = measured(model, data, mask, recipe)
+    corrections = Corrections.checked(model, angle_offsets, flux)
+    S, support = initial(model, start, support, recipe.amplitude_bound)
+    return polish_fit(fit, S, support, recipe, progress, callback, corrections)
+
+
+def polish_fit(fit, S, support, recipe, progress=True, callback=None, corrections=NO_CORRECTIONS):
+    """`polish` of a `Fit` from S and support, NumPy arrays of the model's dtype, S within support and bound."""
+    # surface: or noise in the widened rim costs nothing
+    variation = Variation(0.0 if recipe.expects_perfection else recipe.atv_weight, surface=True)
+    objective = Objective(fit, variation=variation)
+    if recipe.widen:
+        support = ndimage.binary_dilation(support, iterations=recipe.widen)
+
+    trimmed, full = recipe.iterations
+    per_round = full + (trimmed if recipe.trim else 0)
     title = progress if isinstance(progress, str) else "polish"
-    with Progress(title, rounds * per_round, "iteration", show=bool(progress)) as run.shown:
-        for done in range(rounds):
-            if trim and trimmed and not run.ended:
-                given = objective.mask
-                objective.mask = objective.trusted(S, support, trim, angle_offsets, flux)
-                S = run.minimise(S, trimmed)
-                objective.mask = given
-            if not run.ended:
-                S = run.minimise(S, full)
-            run.done = (done + 1) * per_round
-    return finish(objective, S, support, run.history, len(run.history["loss"]), seed, None, angle_offsets, flux)
+    with Progress(title, recipe.rounds * per_round, "iteration", show=bool(progress)) as shown:
+        log, ended = Log(fit, shown, callback), False
+        for done in range(recipe.rounds):
+            if recipe.trim and trimmed and not ended:
+                trusted = objective.only(objective.trusted(S, support, recipe.trim, *corrections))
+                S, ended = _run(trusted, S, support, recipe, trimmed, log, corrections)
+            if not ended:
+                S, ended = _run(objective, S, support, recipe, full, log, corrections)
+            log.done = (done + 1) * per_round
+    return finish(objective, S, support, log.history, log.iterations, recipe.seed, None, *corrections)
+
+
+def _run(objective, S, support, recipe, iterations, log, corrections):
+    """(S, whether the callback ended it) of one run of L-BFGS-B, whose priors are judged by where it begins."""
+    variables = Cartesian(S, support)
+    priors = Priors(recipe, S, support, objective.whole)
+    limits = Limits(iterations, EVALUATIONS * iterations, recipe.memory, 0.0)
+    found = minimise(objective, variables, priors, limits, log, corrections, "polish")
+    return variables.S(found.x), found.ended
 
 
 def photon_weight(model, data, mask=None, support=None):
     """An ``atv_weight`` for counted data: the noise of one voxel, sqrt(voxels/(4 counts)).
 
-    data, mask : as in `polish`, counts.  support : bool (nz, ny, nx); None: half of the box.
+    Parameters
+    ----------
+    data, mask : as in `polish`, counts
+    support : bool (nz, ny, nx), or None: half of the box
     """
-    data, mask, support = host(data), host(mask), host(support)
+    voxels = np.prod(model.shape) / 2 if support is None else np.count_nonzero(host(support))
+    return voxel_noise(counts_of(host(data), host(mask)), voxels)
+
+
+def counts_of(data, mask):
+    """Sum of the good pixels of NumPy arrays, float."""
     counts = float(np.sum(data if mask is None else np.where(mask, data, 0), dtype=np.float64))
-    voxels = np.prod(model.shape) / 2 if support is None else np.count_nonzero(support)
     if not counts > 0:
         raise ValueError("data: expected some counts on good pixels, got none")
+    return counts
+
+
+def voxel_noise(counts, voxels):
+    """`photon_weight` of a number of counts and of voxels."""
     return float(np.sqrt(voxels / (4 * counts)))
-
-
-class Priors:
-    """The terms of (1) beside loss and ATV(S) for the voxels of a support, as a vector c of S there."""
-
-    def __init__(self, bound, bound_weight, bulk, bulk_weight):
-        self.bound = None if bound is None else checks.number("amplitude_bound", bound, above=0)
-        self.bound_weight = checks.number("bound_weight", bound_weight, at_least=0)
-        self.bulk = None if bulk is None else checks.number("bulk_amplitude", bulk, above=0)
-        self.bulk_weight = checks.number("bulk_weight", bulk_weight, at_least=0)
-        self.inner, self.precisions = None, None
-
-    def expect_perfection(self, smoothness, uniformity, atv_weight, counts, nats, voxel):
-        """Add the terms in R, U and ATV(|S|).  nats : of log-likelihood in a unit of the loss."""
-        self.precisions, self.atv_weight = (smoothness, uniformity), atv_weight
-        self.counts, self.nats, self.voxel = counts, nats, voxel
-
-    def choose_bulk(self, S, support):
-        """Fix the bulk: voxels three away, or as far as leaves any, from where |S| falls below half its median."""
-        amplitude = ndimage.gaussian_filter(np.abs(S).astype(np.float64), 0.7)
-        inside = support & (amplitude > 0.5 * np.median(amplitude[support]))
-        for _ in range(3):
-            smaller = ndimage.binary_erosion(inside)
-            if not smaller.any():
-                break
-            inside = smaller
-        self.inner = inside[support]
-        if self.precisions:
-            self.support, self.perfection = support, Perfection(S, support, self.voxel, self.bulk or 1.0)
-            found = self.perfection.most_probable(S, self.counts)
-            self.precision = [f if p == "evidence" else p for p, f in zip(self.precisions, found, strict=True)]
-
-    def value(self, c):
-        """Their sum, float, and its gradient, complex128."""
-        total, adj = 0.0, np.zeros_like(c)
-        size = np.abs(c)
-        turn = c / np.maximum(size, np.finfo(size.dtype).tiny)
-        if self.bound is not None:
-            over = np.maximum(size - self.bound, 0)
-            total += self.bound_weight * float(np.sum(over * over)) / len(c)
-            adj += (2 * self.bound_weight / len(c)) * over * turn
-        if self.bulk is not None and self.inner.any():
-            lack = float(size[self.inner].mean()) - self.bulk
-            total += self.bulk_weight * lack**2
-            adj[self.inner] += (2 * self.bulk_weight * lack / np.count_nonzero(self.inner)) * turn[self.inner]
-        if self.precisions:
-            S = np.zeros(self.support.shape, np.complex128)
-            S[self.support] = c
-            for term, precision in zip(("roughness", "unevenness"), self.precision, strict=True):
-                value, adj_S = getattr(self.perfection, term)(S, precision)
-                total += value / (2 * self.nats * self.counts)
-                adj += adj_S[self.support] / (2 * self.nats * self.counts)
-            value, adj_size = atv(np.abs(S), self.atv_weight * S.size / len(c))
-            total += value
-            adj += adj_size[self.support] * turn
-        return total, adj
-
-
-class _End(Exception):
-    """The callback asked for it."""
-
-
-class _Run:
-    def __init__(self, objective, support, priors, history, memory, angle_offsets, flux, callback):
-        self.objective, self.support, self.priors, self.history = objective, support, priors, history
-        self.memory, self.angle_offsets, self.flux, self.callback = memory, angle_offsets, flux, callback
-        self.unit, self.ended, self.done = objective.mean_intensity(), False, 0
-        if not self.unit > 0:
-            raise ValueError("data: expected some intensity on good pixels, got none")
-
-    def minimise(self, S, iterations):
-        latest, shape, dtype = {}, S.shape, S.dtype
-        self.priors.choose_bulk(S, self.support)
-
-        def whole(x):
-            out = np.zeros(shape, dtype)
-            out[self.support] = x.view(np.complex128)
-            return out
-
-        def function(x):
-            now = self.objective.on_host(whole(x), self.support, None, None, self.angle_offsets, self.flux)
-            value, adj = self.priors.value(x.view(np.complex128))
-            latest.update(x=x.copy(), now=now, loss=now.loss + self.unit * value)
-            return now.loss / self.unit + value, (now.adj_S[self.support] / self.unit + adj).view(np.float64)
-
-        def record(x):
-            if not np.array_equal(x, latest["x"]):
-                function(x)
-            now = latest["now"]
-            values = latest["loss"], now.misfit_numerator / now.misfit_denominator, now.scale, len(x) // 2
-            values += () if now.free is None else free_numbers(now.free)
-            for name, value in zip(self.history, values, strict=True):
-                self.history[name].append(float(value))
-            self.done += 1
-            self.shown(self.done, loss=values[0], misfit=values[1])
-            if self.callback and self.callback(len(self.history["loss"]), whole(x), self.history):
-                raise _End
-
-        x = S[self.support].astype(np.complex128).view(np.float64)
-        if not np.isfinite(function(x)[0]):
-            raise RuntimeError(f"polish: expected a finite loss at the start, got {latest['now'].loss}")
-        options = {"maxiter": iterations, "maxfun": 3 * iterations, "maxcor": self.memory, "ftol": 0.0, "gtol": 0.0}
-        try:
-            x = optimize.minimize(function, x, jac=True, method="L-BFGS-B", callback=record, options=options).x
-        except _End:
-            x, self.ended = latest["x"], True
-        return whole(x)

@@ -1,32 +1,170 @@
-"""Reconstruction by L-BFGS on all frames at once: few, exact steps near the solution, where minibatches only shake.
+"""L-BFGS on all frames at once: few, exact steps near the solution, where minibatches only shake.
+
+`minimise` is the one driver: an `Objective`, the variables that describe S to SciPy's L-BFGS-B (Byrd, Lu, Nocedal &
+Zhu, SIAM J. Sci. Comput. 16, 1190, 1995), and priors. `polish` (`pendel.fit.polishing`) moves Re S and Im S. `lbfgs`
+moves
 
 (1) S = a exp(i u),   -bound <= a <= bound,   u free
 (2) adj_a = Re(conj(adj_S) exp(i u)),   adj_u = Im(adj_S conj(S))
 
 |S| <= bound is no box in Re S and Im S, and projecting S inside the function would break the line search. In (1) it is
-one, for L-BFGS-B to keep exactly (Byrd, Lu, Nocedal & Zhu, SIAM J. Sci. Comput. 16, 1190, 1995), and the map is smooth:
-a passes through 0 with a change of sign, that is, of the phase by pi. What (1) pays is the phase of voxels with a near
-0, which hardly moves. With s_0 = |S| the objective itself has a corner at a = 0.
+one, for L-BFGS-B to keep exactly, and the map is smooth: a passes through 0 with a change of sign, that is, of the
+phase by pi. What (1) pays is the phase of voxels with a near 0, which hardly moves. With s_0 = |S| the objective itself
+has a corner at a = 0.
 """
 
 import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
 
 from ..base import checks
 from ..base.progress import Progress
-from .checkpoint import FREE_HISTORY
-from .minibatch import OPTIMISED, finish, free_numbers
-from .objective import Objective, initial
+from ..base.recipe import choice, from_keywords, integer, maybe, number, option, with_keywords_of
+from .minibatch import OPTIMISED
+from .objective import Objective, ObjectiveRecipe, initial, measured
+from .result import FREE_HISTORY, finish, free_numbers
 
 HISTORY = ("loss", "misfit", "scale", "support")
+LINE_SEARCH_FAILED = 2  # SciPy's status
 
 
-class _End(Exception):
+@dataclass(frozen=True)
+class LbfgsRecipe(ObjectiveRecipe):
+    """`lbfgs`."""
+
+    iterations: int = option(
+        100, integer(at_least=1), "at most; one costs an evaluation of all frames, now and then two."
+    )
+    memory: int = option(10, integer(at_least=1), "pairs of vectors kept.")
+    amplitude_bound: float | None = option(1.0, maybe(number(above=0)), "|S| is at most this; None: no bound.")
+    optimise: str = option("S", choice(*OPTIMISED), '"S", or "phase": |S| and a free s_0 stay as they are.')
+
+
+class Corrections(NamedTuple):
+    """What the beamline knew badly, float64 (n_frames,) each, or None: 0, and 1."""
+
+    angle_offsets: np.ndarray | None = None
+    flux: np.ndarray | None = None
+
+    @classmethod
+    def checked(cls, model, angle_offsets, flux):
+        """Of a public function's arguments."""
+        given = {"angle_offsets": angle_offsets, "flux": flux}
+        for name, value in given.items():
+            if value is not None:
+                given[name] = checks.array(name, value, (model.n_frames,), np.float64, axes="(n_frames,)")
+        if flux is not None and not given["flux"].min() > 0:
+            raise ValueError(f"flux: expected relative intensities > 0, got {given['flux'].min():g}")
+        return cls(**given)
+
+
+NO_CORRECTIONS = Corrections()
+
+
+class Limits(NamedTuple):
+    """When L-BFGS-B ends; ``tolerance``: the relative decrease of the objective, SciPy's ftol.  memory : pairs kept."""
+
+    iterations: int
+    evaluations: int
+    memory: int
+    tolerance: float
+
+
+class Minimum(NamedTuple):
+    """Where `minimise` came to.  x : float64.  ended : by the callback.  failure : of the line search, or ""."""
+
+    x: np.ndarray
+    ended: bool
+    failure: str
+
+
+class _Ended(Exception):
     """The callback asked for it."""
 
 
+class Log:
+    """What is kept, shown and called after every iteration.
+
+    history : {name: list}, filled.  shown : `Progress`.  callback : as of `reconstruct`, or None.
+    """
+
+    def __init__(self, fit, shown, callback=None):
+        names = HISTORY + (FREE_HISTORY if fit.pixels.free is not None else ())
+        self.history = {name: [] for name in names}
+        self.shown, self.callback, self.done = shown, callback, 0
+
+    def __call__(self, S, loss, now, voxels):
+        """After an iteration to S, whose `Evaluation` is ``now``."""
+        values = loss, now.misfit_numerator / now.misfit_denominator, now.scale, voxels
+        values += () if now.free is None else free_numbers(now.free)
+        for name, value in zip(self.history, values, strict=True):
+            self.history[name].append(float(value))
+        self.done += 1
+        self.shown(self.done, loss=values[0], misfit=values[1])
+        if self.callback and self.callback(self.iterations, S, self.history):
+            raise _Ended
+
+    @property
+    def iterations(self):
+        """How many there were."""
+        return len(self.history["loss"])
+
+
+def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIONS, name="lbfgs"):
+    """Minimise an `Objective` and priors over variables by L-BFGS-B, from `variables.start()`.
+
+    SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient.
+
+    Parameters
+    ----------
+    objective : Objective
+    variables : `Polar` or alike: start, bounds, S, s_0, adjoint, and the support
+    priors : None, or `Priors`, in units of the mean intensity
+    limits : Limits
+    log : Log
+    corrections : Corrections
+    name : of the public function, for errors
+
+    Returns `Minimum`. Raises RuntimeError where the objective is not finite at the start.
+    """
+    unit, latest = objective.unit, {}
+
+    def function(x):
+        S, s_0 = variables.S(x), variables.s_0(x)
+        now = objective.on_host(S, variables.support, s_0, *corrections)
+        gradient = variables.adjoint(x, now.adj_S, now.adj_s_0) / unit
+        value = 0.0
+        if priors is not None:
+            value, adj = priors.value(x.view(np.complex128))
+            gradient = gradient + adj
+        latest.update(x=x.copy(), now=now, loss=now.loss + unit * value)
+        return now.loss / unit + value, gradient.view(np.float64)
+
+    def record(x):
+        if not np.array_equal(x, latest["x"]):
+            function(x)
+        log(variables.S(x), latest["loss"], latest["now"], variables.size)
+
+    x = variables.start()
+    if not np.isfinite(function(x)[0]):
+        cure = "; try a background > 0" if objective.fit.likelihood.name == "poisson" else ""
+        raise RuntimeError(f"{name}: expected a finite loss at the start, got {latest['now'].loss}{cure}")
+    options = {"maxiter": limits.iterations, "maxfun": limits.evaluations, "maxcor": limits.memory}
+    options |= {"ftol": limits.tolerance, "gtol": 0.0}
+    try:
+        found = optimize.minimize(
+            function, x, jac=True, method="L-BFGS-B", bounds=variables.bounds, callback=record, options=options
+        )
+    except _Ended:
+        return Minimum(latest["x"], True, "")
+    failure = f"ended after {found.nit} iterations: {found.message}" if found.status == LINE_SEARCH_FAILED else ""
+    return Minimum(found.x, False, failure)
+
+
+@with_keywords_of(LbfgsRecipe)
 def lbfgs(
     model,
     data,
@@ -34,122 +172,72 @@ def lbfgs(
     start=None,
     support=None,
     *,
-    iterations=100,
-    memory=10,
-    likelihood="amplitude",
-    background=0.0,
-    s_0="tied",
-    amplitude_bound=1.0,
-    optimise="S",
-    atv_weight=0.0,
-    atv_p=2.0,
-    atv_q=1.0,
+    recipe=None,
     angle_offsets=None,
     flux=None,
-    free_fraction=0.0,
-    seed=0,
     progress=True,
     callback=None,
+    **keywords,
 ):
     """Fit the crystal function to all measured frames by L-BFGS-B (`scipy.optimize.minimize`), in a fixed support.
 
-    iterations : at most; one costs an evaluation of all frames, now and then two.  memory : pairs of vectors kept.
-    angle_offsets, flux : (n_frames,) as in a `Result`, held fixed; None: 0, 1.
-    seed : of the held-out pixels; nothing else is random.
-    Other arguments as in `reconstruct`. ``start`` may be the S of one, to be polished. SciPy's vectors are on the host:
-    with a model on a device each evaluation uploads S and downloads its gradient.
+    Ends early where the objective no longer falls; a UserWarning tells where the line search failed, as it does at the
+    rounding of complex64.
 
-    Returns `Result` with a history per iteration. Ends early where the objective no longer falls; a UserWarning tells
-    where the line search failed, as it does at the rounding of complex64. Raises TypeError or ValueError naming the
-    argument, RuntimeError where the objective is not finite at the start.
+    Parameters
+    ----------
+    model, data, mask, start, support, progress, callback : as in `reconstruct`
+        ``start`` may be the S of one, to be polished; ``callback`` is called after every iteration.
+    recipe : `LbfgsRecipe`, or None; keywords replace its fields
+    angle_offsets, flux : (n_frames,) as in a `Result`, held fixed; None: 0, 1
+
+    Returns
+    -------
+    Result
+        With a history per iteration.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+    RuntimeError
+        Where the objective is not finite at the start.
     """
-    iterations = checks.integer("iterations", iterations, at_least=1)
-    memory = checks.integer("memory", memory, at_least=1)
-    if amplitude_bound is not None:
-        amplitude_bound = checks.number("amplitude_bound", amplitude_bound, above=0)
-    phase_only = checks.choice("optimise", optimise, OPTIMISED) == "phase"
-    seed = checks.integer("seed", seed, at_least=0)
-    angle_offsets, flux = (
-        None if value is None else checks.array(name, value, (model.n_frames,), np.float64, axes="(n_frames,)")
-        for name, value in (("angle_offsets", angle_offsets), ("flux", flux))
-    )
-    objective = Objective(
-        model,
-        data,
-        mask,
-        likelihood=likelihood,
-        background=background,
-        atv_weight=atv_weight,
-        atv_p=atv_p,
-        atv_q=atv_q,
-        free_fraction=free_fraction,
-        s_0=s_0,
-        seed=seed,
-    )
-    S, support = initial(model, start, support, amplitude_bound)
-    variables = _Variables(S, support, phase_only, s_0 == "free")
-    unit = objective.mean_intensity()
-    if not unit > 0:
-        raise ValueError("data: expected some intensity on good pixels, got none")
-    latest = {}
+    recipe = from_keywords(LbfgsRecipe, recipe, keywords, "lbfgs")
+    corrections = Corrections.checked(model, angle_offsets, flux)
+    objective = Objective.of(measured(model, data, mask, recipe), recipe)
+    S, support = initial(model, start, support, recipe.amplitude_bound)
+    variables = Polar(S, support, recipe, objective.density == "free")
+    limits = Limits(recipe.iterations, 20 * recipe.iterations, recipe.memory, 1e-12)
 
-    def function(x):
-        now = objective.on_host(variables.S(x), support, None, variables.s_0(x), angle_offsets, flux)
-        latest.update(x=x.copy(), now=now)
-        return now.loss / unit, variables.adjoint(x, now.adj_S, now.adj_s_0) / unit
-
-    names = HISTORY + (FREE_HISTORY if objective.free is not None else ())
-    history = {name: [] for name in names}
     title = progress if isinstance(progress, str) else "lbfgs"
-    with Progress(title, iterations, "iteration", show=bool(progress)) as shown:
-
-        def record(x):
-            if not np.array_equal(x, latest["x"]):
-                function(x)
-            now = latest["now"]
-            values = now.loss, now.misfit_numerator / now.misfit_denominator, now.scale, variables.size
-            values += () if now.free is None else free_numbers(now.free)
-            for name, value in zip(names, values, strict=True):
-                history[name].append(float(value))
-            done = len(history["loss"])
-            shown(done, loss=values[0], misfit=values[1])
-            if callback and callback(done, variables.S(x), history):
-                raise _End
-
-        x = variables.start()
-        if not np.isfinite(function(x)[0]):
-            cure = "; try a background > 0" if likelihood == "poisson" else ""
-            raise RuntimeError(f"lbfgs: expected a finite loss at the start, got {latest['now'].loss}{cure}")
-        options = {"maxiter": iterations, "maxfun": 20 * iterations, "maxcor": memory, "ftol": 1e-12, "gtol": 0.0}
-        bounds = optimize.Bounds(*variables.bounds(amplitude_bound))
-        try:
-            ended = optimize.minimize(
-                function, x, jac=True, method="L-BFGS-B", bounds=bounds, callback=record, options=options
-            )
-            x = ended.x
-            if ended.status == 2:
-                warnings.warn(f"lbfgs: ended after {ended.nit} iterations: {ended.message}", stacklevel=2)
-        except _End:
-            x = latest["x"]
-    S, s_0 = variables.S(x), variables.s_0(x)
-    return finish(objective, S, support, history, len(history["loss"]), seed, s_0, angle_offsets, flux)
+    with Progress(title, recipe.iterations, "iteration", show=bool(progress)) as shown:
+        log = Log(objective.fit, shown, callback)
+        found = minimise(objective, variables, None, limits, log, corrections)
+    if found.failure:
+        warnings.warn(f"lbfgs: {found.failure}", stacklevel=2)
+    S, s_0 = variables.S(found.x), variables.s_0(found.x)
+    return finish(objective, S, support, log.history, log.iterations, recipe.seed, s_0, *corrections)
 
 
-class _Variables:
-    """What L-BFGS-B moves, float64: u of (1), then a unless ``phase_only``, then s_0 where it is free; support only.
+class Polar:
+    """What L-BFGS-B moves, float64: u of (1), then a unless the phase alone is free, then s_0 where it is free.
 
-    With ``phase_only`` a free s_0 stays as it was.
+    Of the support's voxels only. With a free phase alone a free s_0 stays as it was.
     """
 
-    def __init__(self, S, support, phase_only, free_density):
+    def __init__(self, S, support, recipe, free_density):
         self.begin, self.support, self.size = S, support, int(np.count_nonzero(support))
-        self.u, self.a = np.angle(S[support]).astype(np.float64), np.abs(S[support]).astype(np.float64)
-        self.phase_only, self.free_density = phase_only, free_density
+        self.u = np.angle(S[support]).astype(np.float64)
+        self.a = np.abs(S[support]).astype(np.float64)
+        self.phase_only, self.free_density = recipe.optimise == "phase", free_density
+        self.bounds = optimize.Bounds(*self._bounds(recipe.amplitude_bound))
 
     def start(self):
+        """x at S."""
         return np.concatenate([self.u, *[self.a] * (self._count() - 1)])
 
-    def bounds(self, bound):
+    def _bounds(self, bound):
         """(lowest, highest) values, a in [-bound, bound], s_0 in [0, bound]; None: as far as they like."""
         bound, count = np.inf if bound is None else bound, self._count()
         low, high = (-np.inf, -bound, 0), (np.inf, bound, bound)
@@ -185,3 +273,30 @@ class _Variables:
 
     def _count(self):
         return 1 if self.phase_only else 2 + self.free_density
+
+
+class Cartesian:
+    """What L-BFGS-B moves: Re S and Im S of the support's voxels in turn, float64."""
+
+    bounds = None
+
+    def __init__(self, S, support):
+        self.begin, self.support, self.size = S, support, int(np.count_nonzero(support))
+
+    def start(self):
+        """x at S."""
+        return self.begin[self.support].astype(np.complex128).view(np.float64)
+
+    def S(self, x):
+        """S, complex (nz, ny, nx)."""
+        S = np.zeros_like(self.begin)
+        S[self.support] = x.view(np.complex128)
+        return S
+
+    def s_0(self, x):
+        """The density is not free."""
+        return None
+
+    def adjoint(self, x, adj_S, adj_s_0):
+        """The gradient with respect to `S`, complex."""
+        return adj_S[self.support]

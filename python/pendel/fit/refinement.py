@@ -22,7 +22,6 @@ have in (3) and (4).
 
 import numpy as np
 
-from ..base import checks
 from ..base.arrays import module
 from ..model.loss import frame_sums, frame_weights
 
@@ -34,8 +33,8 @@ class Turns:
     """(1) and (2) of an experiment; ``upload`` brings its angles and axes to where the offsets are."""
 
     def __init__(self, experiment, upload=np.asarray):
-        first = np.cross(experiment._rocking_axis, experiment.h)
-        second = np.cross(experiment._rocking_axis, first)
+        first = np.cross(experiment.rocking_axis, experiment.h)
+        second = np.cross(experiment.rocking_axis, first)
         self.angles, self.centre = upload(experiment.rocking_angles), experiment.centre_angle
         self.axes = [upload(a) for a in (first, second, experiment.frame.T)]
 
@@ -73,8 +72,7 @@ class Angles:
         sides = np.full(n, 2.0)
         sides[[0, -1]] = 1
         before = None
-        for j in range(n):
-            root, good = pixels.load(upload(np.array([j])))
+        for j, (root, good) in enumerate(pixels.each_frame()):
             self.weight[j] = float(frame_weights(good, root)[0])
             if before is not None:
                 change = root - before[0]
@@ -114,11 +112,8 @@ class Flux:
         if experiment.n_frames < 2 * SLOW:
             raise ValueError(f"refine_intensities: expected at least {2 * SLOW} frames, got {experiment.n_frames}")
         self.likelihood, self.pixels, self.inverse = likelihood, pixels, spread**-2
-        n, counts = experiment.n_frames, []
-        for j in range(n):
-            root = pixels.load(upload(np.array([j])))[0]
-            counts.append(float(frame_sums(root * root)[0]))
-        share = np.array(counts) / (np.array(counts) + self.inverse)
+        counts = np.array([float(frame_sums(root * root)[0]) for root, _ in pixels.each_frame()])
+        share = counts / (counts + self.inverse)
         self.smooth = _smoother(experiment.rocking_angles, SLOW, share, upload)
 
     def update(self, flux, frames, sums, scale):
@@ -155,7 +150,3 @@ def _smooth(angles, values, degree, share):
     if np.count_nonzero(share) <= degree:
         return np.zeros_like(values)
     return np.polynomial.Polynomial.fit(angles, values, degree, w=np.sqrt(share))(angles)
-
-
-def check_spread(name, value):
-    return checks.number(name, value, above=0)

@@ -6,6 +6,8 @@ import numpy as np
 
 from ..base.symmetry import strain as strain_along_h
 
+FREE_HISTORY = ("free_misfit", "free_loss")
+
 
 @dataclass
 class Result:
@@ -40,6 +42,11 @@ class Result:
     free_loss: float | None = None
 
     @property
+    def crystal(self):
+        """(S, support)."""
+        return self.S, self.support
+
+    @property
     def loss(self):
         """Loss of every epoch, float (epochs,)."""
         return self.history["loss"]
@@ -65,3 +72,31 @@ class Result:
     def strain(self):
         """d(u.h^)/d(h^), float (nz, ny, nx), by central differences inside the support, 0 elsewhere."""
         return strain_along_h(np.where(self.support, self.S, 0), self.voxel, self.h)[0]
+
+
+def finish(objective, S, support, history, epochs, seed, s_0=None, angle_offsets=None, flux=None):
+    """The `Result` at S, from one more evaluation of all frames by an `Objective`; arrays are NumPy's."""
+    model = objective.model
+    final = objective.on_host(S, support, s_0, angle_offsets, flux)
+    free = dict(zip(FREE_HISTORY, free_numbers(final.free), strict=True)) if final.free is not None else {}
+    return Result(
+        S=S,
+        support=support,
+        scale=final.scale,
+        misfit=final.misfit_numerator / final.misfit_denominator,
+        history={name: np.array(values) for name, values in history.items()},
+        voxel=model.voxel,
+        h=model.experiment.frame @ model.experiment.h,
+        epochs=epochs,
+        seed=seed,
+        s_0=support.astype(S.real.dtype) if objective.density == "support" else s_0,
+        angle_offsets=angle_offsets,
+        flux=flux,
+        background=objective.fit.likelihood.background,
+        **free,
+    )
+
+
+def free_numbers(sums):
+    """(free_misfit, free_loss) of `Evaluation.free` sums."""
+    return float(sums[0] / sums[1]) if sums[1] > 0 else np.nan, float(sums[2] / sums[3])

@@ -1,7 +1,9 @@
 """Files: scans and results as CXI, beamlines."""
 
-from .aps_34idc import crop_scan, hot_pixel_mask, pattern_centre, read_34idc
-from .cxi import Scan, StoredResult, read_result, read_scan, write_result, write_scan
+from .aps_34idc import read_34idc
+from .cxi_results import StoredResult, read_result, write_result
+from .cxi_scans import read_scan, write_scan
+from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
 
 __all__ = [
     "Scan",

@@ -1,4 +1,4 @@
-"""Rocking scans of beamline 34-ID-C (APS), and what every scan needs before a reconstruction: centre, crop, hot pixels.
+"""Rocking scans of beamline 34-ID-C (APS).
 
 Lab frame: z along the beam, y up, x = y x z. At 34-ID-C delta turns the detector arm about +y, gamma about -x inside
 it, theta turns the sample about +y, and phi about the axis that theta and chi carry. Columns grow along the arm's +x,
@@ -8,14 +8,13 @@ rows along its -y.
 import json
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..base import checks
-from .cxi import Scan
-from .hdf5 import KEV
+from ..base.constants import KEV
+from .scans import Scan, pattern_centre
 from .spec import parse_spec
 
 _PIXEL = {"34idcTIM1": 55e-6, "34idcTIM2": 55e-6}  # Timepix, m
@@ -29,20 +28,39 @@ _FIELDS = {
 }
 
 
-def read_34idc(folder, *, scan=None, spec=None, dark=True, whitefield=True, dark_threshold=1, whitefield_minimum=0.1,
-               pixel_size=None):  # fmt: skip
+def read_34idc(
+    folder: Path | str,
+    *,
+    scan: int | None = None,
+    spec: Path | str | None = None,
+    dark: bool = True,
+    whitefield: bool = True,
+    dark_threshold: float = 1,
+    whitefield_minimum: float = 0.1,
+    pixel_size: float | None = None,
+) -> Scan:
     """Read one 34-ID-C scan as a `pendel.io.Scan`.
 
-    ``folder`` holds either ``*_raw_counts.npz`` (``data`` (frame, row, col)), ``detector_corrections*.npz``
+    The folder holds either ``*_raw_counts.npz`` (``data`` (frame, row, col)), ``detector_corrections*.npz``
     (``dark``, ``whitefield``), ``meta.json`` and SPEC text ``spec_*.txt``; or one .tif file per frame, with
-    ``dark.tif``, ``whitefield.tif`` (whole detector) and the SPEC file there or one folder above. ``scan``: number in
-    the SPEC file, by default the one in the folder's name ("..._S0054") or the only one in the file. ``spec``: path
-    of the SPEC file. ``meta.json`` wins over SPEC; where the two disagree it is an error. Pixels with dark >=
-    ``dark_threshold`` counts, and pixels whose white field is below ``whitefield_minimum`` of its median, are masked;
-    the others are divided by white field / median (data become float32). ``dark``, ``whitefield``: False leaves the
-    correction out. ``pixel_size``: m, for detectors not known by name. The scan's centre is meta.json's
-    ``pattern_centre_frame_row_col`` or `pattern_centre`; angles are in rad. Raises FileNotFoundError for missing
-    files, ValueError naming the file for damaged or contradicting ones.
+    ``dark.tif``, ``whitefield.tif`` (whole detector) and the SPEC file there or one folder above. ``meta.json`` wins
+    over SPEC; where the two disagree it is an error. The scan's centre is meta.json's ``pattern_centre_frame_row_col``
+    or `pattern_centre`; angles are in rad.
+
+    Parameters
+    ----------
+    folder : of one scan.
+    scan : number in the SPEC file; None: the one in the folder's name ("..._S0054") or the only one in the file.
+    spec : path of the SPEC file; None: the one in the folder or above it.
+    dark, whitefield : False leaves the correction out. Pixels with dark >= ``dark_threshold`` counts, and pixels whose
+        white field is below ``whitefield_minimum`` of its median, are masked; the others are divided by white field /
+        median (data become float32).
+    pixel_size : m, for detectors not known by name.
+
+    Raises
+    ------
+    FileNotFoundError : for missing files.
+    ValueError : naming the file, for damaged or contradicting ones.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -51,43 +69,27 @@ def read_34idc(folder, *, scan=None, spec=None, dark=True, whitefield=True, dark
         )
     meta = _read_meta(folder / "meta.json")
     record = _find_spec(folder, scan, spec)
-    packed = sorted(folder.glob("*_raw_counts.npz"))
-    if len(packed) > 1:
-        raise ValueError(f"{folder}: expected one *_raw_counts.npz, got {', '.join(p.name for p in packed)}")
-    if packed:
-        data = _read_npz(packed[0], "data")
-        fields = _read_fields_npz(folder, dark, whitefield)
-    else:
-        data = _read_frames(folder)
-        fields = _read_fields_tif(folder, dark, whitefield, record, data.shape[1:])
-    if data.ndim != 3 or data.dtype.kind not in "iuf" or data.size == 0 or data.min() < 0:
-        raise ValueError(f"{folder}: expected counts >= 0 (frame, row, col), got {checks.describe(data)}")
+    data, fields = _read_counts(folder, record, dark, whitefield)
     data, mask, notes = _correct(folder, data, fields, dark_threshold, whitefield_minimum)
+
     values = {k: _agree(folder, meta, record, k, *rule) for k, rule in _FIELDS.items()}
-    detector = (record.detector if record else None) or str(meta.get("detector", "")).split(" ")[0]
-    pixel = pixel_size or meta.get("pixel_m") or _PIXEL.get(detector)
-    if pixel is None:
-        raise ValueError(
-            f"{folder}: expected pixel_m in meta.json, pixel_size or a known detector, got detector {detector!r}"
-        )
+    detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
     axis, angles = _rocking(folder, meta, record, len(data))
-    centre = meta.get("pattern_centre_frame_row_col")
-    centre = (
-        pattern_centre(data, mask) if centre is None else tuple(map(float, checks.array("centre", centre, (3,), float)))
-    )
-    name = str(meta.get("sample", "")).split("(")[0].strip() or (f"scan {record.number}" if record else folder.name)
+    notes |= {"detector": detector, "source": "34-ID-C"}
+    if record:
+        notes["command"] = record.command
     return Scan(
         data=data,
         mask=mask,
         rocking_angles=angles,
         energy=values["energy_keV"] * KEV,
         distance=values["distance_m"],
-        pixel_size=(checks.number("pixel_size", pixel, above=0),) * 2,
-        centre=centre,
+        pixel_size=(pixel_size, pixel_size),
+        centre=_find_centre(meta, data, mask),
         arm=(("y+", math.radians(values["delta_deg"])), ("x-", math.radians(values["gamma_deg"]))),
         rocking_axis=axis,
-        name=name,
-        metadata=notes | {"detector": detector, "source": "34-ID-C"} | ({"command": record.command} if record else {}),
+        name=_sample_name(folder, meta, record),
+        metadata=notes,
     )
 
 
@@ -117,6 +119,22 @@ def _find_spec(folder, number, spec):
             or sorted(folder.resolve().parent.glob("*.spec"))
         )
     return parse_spec(paths, number) if paths else None
+
+
+def _read_counts(folder, record, dark, whitefield):
+    """Counts (frame, row, col) and {"dark", "whitefield": (row, col)} of either layout."""
+    packed = sorted(folder.glob("*_raw_counts.npz"))
+    if len(packed) > 1:
+        raise ValueError(f"{folder}: expected one *_raw_counts.npz, got {', '.join(p.name for p in packed)}")
+    if packed:
+        data = _read_npz(packed[0], "data")
+        fields = _read_fields_npz(folder, dark, whitefield)
+    else:
+        data = _read_frames(folder)
+        fields = _read_fields_tif(folder, dark, whitefield, record, data.shape[1:])
+    if data.ndim != 3 or data.dtype.kind not in "iuf" or data.size == 0 or data.min() < 0:
+        raise ValueError(f"{folder}: expected counts >= 0 (frame, row, col), got {checks.describe(data)}")
+    return data, fields
 
 
 def _read_npz(path, key):
@@ -183,23 +201,27 @@ def _read_fields_tif(folder, dark, whitefield, record, shape):
                 f"{folder}: expected {key}.tif here or one folder above, got none; {key}=False leaves it out"
             )
         field = _read_tif(path)
-        if field.shape != shape:
-            roi = record.roi if record else None
-            if roi is None:
-                raise ValueError(
-                    f"{path}: expected shape {shape} or a region #UIMR5 in SPEC to cut it, got {field.shape} and none"
-                )
-            first_column, columns, first_row, rows = roi
-            for first, count in ((first_column, columns), (first_row, rows)):
-                if record.detector in _PIXEL and first < _SEAM < first + count:
-                    raise ValueError(
-                        f"{folder}: expected a region within one detector chip, got {roi} across the seam at {_SEAM}"
-                    )
-            field = field[first_row : first_row + rows, first_column : first_column + columns]
-            if field.shape != shape:
-                raise ValueError(f"{path}: expected the shape {shape} of the frames in region {roi}, got {field.shape}")
-        fields[key] = field
+        fields[key] = field if field.shape == shape else _cut_to_region(field, folder, path, record, shape)
     return fields
+
+
+def _cut_to_region(field, folder, path, record, shape):
+    """The part of a field of the whole detector that was read out, of ``shape``."""
+    roi = record.roi if record else None
+    if roi is None:
+        raise ValueError(
+            f"{path}: expected shape {shape} or a region #UIMR5 in SPEC to cut it, got {field.shape} and none"
+        )
+    first_column, columns, first_row, rows = roi
+    for first, count in ((first_column, columns), (first_row, rows)):
+        if record.detector in _PIXEL and first < _SEAM < first + count:
+            raise ValueError(
+                f"{folder}: expected a region within one detector chip, got {roi} across the seam at {_SEAM}"
+            )
+    field = field[first_row : first_row + rows, first_column : first_column + columns]
+    if field.shape != shape:
+        raise ValueError(f"{path}: expected the shape {shape} of the frames in region {roi}, got {field.shape}")
+    return field
 
 
 def _correct(folder, data, fields, dark_threshold, whitefield_minimum):
@@ -241,8 +263,34 @@ def _agree(folder, meta, record, key, motor, factor, tolerance):
     return theirs if ours is None else ours
 
 
+def _find_detector(folder, meta, record, pixel_size):
+    """Name of the detector and its pixel size in m."""
+    detector = (record.detector if record else None) or str(meta.get("detector", "")).split(" ")[0]
+    pixel_size = pixel_size or meta.get("pixel_m") or _PIXEL.get(detector)
+    if pixel_size is None:
+        raise ValueError(
+            f"{folder}: expected pixel_m in meta.json, pixel_size or a known detector, got detector {detector!r}"
+        )
+    return detector, checks.number("pixel_size", pixel_size, above=0)
+
+
+def _find_centre(meta, data, mask):
+    """(frame, row, col) that k_h hits: as meta.json says, else the pattern's."""
+    centre = meta.get("pattern_centre_frame_row_col")
+    if centre is None:
+        return pattern_centre(data, mask)
+    return tuple(map(float, checks.array("centre", centre, (3,), float)))
+
+
+def _sample_name(folder, meta, record):
+    name = str(meta.get("sample", "")).split("(")[0].strip()
+    if name:
+        return name
+    return f"scan {record.number}" if record else folder.name
+
+
 def _rocking(folder, meta, record, count):
-    """Axis (lab) and angles (frame,) in rad. SPEC gives the start, meta.json the step if it has one."""
+    """Axis (lab) and angles (frame,) in rad of the scanned motor."""
     for label, frames in (("meta.json", meta.get("frames")), ("SPEC", len(record.table) if record else None)):
         if frames is not None and frames != count:
             raise ValueError(f"{folder}: expected {frames} frames as {label} says, got {count}")
@@ -252,105 +300,33 @@ def _rocking(folder, meta, record, count):
         raise ValueError(f"{folder}: expected one rocking motor, got {named} in meta.json and {motor} in SPEC")
     if motor not in ("Theta", "Phi"):
         raise ValueError(f"{folder}: expected a scan of Theta or Phi, got {motor or 'no motor'}")
-    axis = "y+"
-    if motor == "Phi":
-        pose = {"Theta": meta.get("theta_deg"), "Chi": meta.get("chi_deg")} | (record.motors if record else {})
-        if pose["Theta"] is None or pose["Chi"] is None:
-            raise ValueError(f"{folder}: expected theta and chi for a scan of Phi, got {pose}")
-        theta, chi = np.radians([pose["Theta"], pose["Chi"]])  # chi turns y about -z, then theta turns that about y
-        axis = (float(np.sin(chi) * np.cos(theta)), float(np.cos(chi)), float(-np.sin(chi) * np.sin(theta)))
+    axis = "y+" if motor == "Theta" else _phi_axis(folder, meta, record)
+    return axis, np.radians(_motor_positions(folder, meta, record, count))
+
+
+def _phi_axis(folder, meta, record):
+    """The axis of phi (lab): chi turns y about -z, then theta turns that about y."""
+    pose = {"Theta": meta.get("theta_deg"), "Chi": meta.get("chi_deg")} | (record.motors if record else {})
+    if pose["Theta"] is None or pose["Chi"] is None:
+        raise ValueError(f"{folder}: expected theta and chi for a scan of Phi, got {pose}")
+    theta, chi = np.radians([pose["Theta"], pose["Chi"]])
+    return float(np.sin(chi) * np.cos(theta)), float(np.cos(chi)), float(-np.sin(chi) * np.sin(theta))
+
+
+def _motor_positions(folder, meta, record, count):
+    """Positions (frame,) in deg. SPEC gives the start, meta.json the step if it has one."""
     step = meta.get("scan_step_deg")
+    if record is None and step is None:
+        raise ValueError(f"{folder}: expected scan_step_deg in meta.json or a SPEC file, got neither")
     if record is None:
-        if step is None:
-            raise ValueError(f"{folder}: expected scan_step_deg in meta.json or a SPEC file, got neither")
-        return axis, np.radians(float(step) * np.arange(count))
+        return float(step) * np.arange(count)
     positions = record.positions()
     if step is None:
-        return axis, np.radians(positions)
+        return positions
     uniform = positions[0] + float(step) * np.arange(count)
     worst = np.abs(uniform - positions).max()
     if worst > 0.5 * abs(step):  # half a step: one frame more would be mistaken for another
         raise ValueError(
             f"{folder}: expected scan_step_deg of meta.json as in SPEC, got {step:g} and a drift of {worst:g} deg"
         )
-    return axis, np.radians(uniform)
-
-
-def pattern_centre(data, mask=None):
-    """Fractional (frame, row, col) of the Bragg peak: centre of mass of what exceeds 20 % of the maximum, in a box
-    about it.
-
-    ``data``: (frame, row, col) >= 0; ``mask``: True = good, (row, col) or the shape of data. The maximum is taken
-    after a median over three frames, which drops single-frame spikes; the box (a quarter of each axis) follows the
-    centre five times.
-    """
-    data = checks.array("data", data, (None, None, None), np.float32)
-    if mask is not None:
-        data = np.where(mask, data, np.float32(0))
-    calm = data
-    if len(data) > 2:
-        calm = data.copy()
-        a, b, c = data[:-2], data[1:-1], data[2:]
-        calm[1:-1] = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    if not calm.max(initial=0) > 0:
-        raise ValueError("data: expected a Bragg peak, got no counts in good pixels")
-    centre = np.array(np.unravel_index(np.argmax(calm), data.shape), float)
-    level = 0.2 * calm.max()
-    for _ in range(5):
-        low = [max(0, int(round(c)) - max(2, n // 8)) for c, n in zip(centre, data.shape, strict=True)]
-        high = [min(n, int(round(c)) + max(2, n // 8) + 1) for c, n in zip(centre, data.shape, strict=True)]
-        box = calm[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        weight = np.where(box > level, box, 0).astype(np.float64)
-        total = weight.sum()
-        grids = np.indices(box.shape, sparse=True)
-        centre = np.array([a + float((weight * g).sum() / total) for a, g in zip(low, grids, strict=True)])
-    return tuple(map(float, centre))
-
-
-def crop_scan(scan, *, frames=None, shape=None, centre=None):
-    """A `Scan` cut so that the pattern's centre pixel (rounded) lands on index n//2 of the new rows and columns.
-
-    ``frames``: (first, last), both kept; ``shape``: (rows, cols). ``centre``: fractional (frame, row, col) in the
-    scan as given, by default its own or `pattern_centre`. The new scan's centre keeps the fraction. Raises ValueError
-    where the crop leaves the detector, naming the largest shape that fits.
-    """
-    centre = centre or scan.centre or pattern_centre(scan.data, scan.mask)
-    centre = checks.array("centre", centre, (3,), np.float64)
-    count, *detector = scan.data.shape
-    first, last = (
-        (0, count - 1) if frames is None else (checks.integer(f"frames[{i}]", v) for i, v in enumerate(frames))
-    )
-    if not 0 <= first <= last < count:
-        raise ValueError(f"frames: expected 0 <= first <= last <= {count - 1}, got {first} and {last}")
-    shape = tuple(detector) if shape is None else checks.sizes("shape", shape, 2)
-    pixel = np.floor(centre[1:] + 0.5).astype(int)
-    start = [0, 0] if shape == tuple(detector) else [int(p - n // 2) for p, n in zip(pixel, shape, strict=True)]
-    if any(s < 0 or s + n > d for s, n, d in zip(start, shape, detector, strict=True)):
-        largest = [int(min(2 * p + 1, 2 * (d - p))) for p, d in zip(pixel, detector, strict=True)]
-        raise ValueError(f"shape: expected at most {tuple(largest)} about pixel {tuple(pixel.tolist())}, got {shape}")
-    cut = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
-    return replace(
-        scan,
-        data=np.ascontiguousarray(scan.data[(slice(first, last + 1), *cut)]),
-        mask=np.ascontiguousarray(scan.mask[cut] if scan.mask.ndim == 2 else scan.mask[(slice(first, last + 1), *cut)]),
-        rocking_angles=None if scan.rocking_angles is None else scan.rocking_angles[first : last + 1].copy(),
-        centre=tuple(map(float, centre - [first, *start])),
-        metadata=scan.metadata | {"crop_start": [first, *start]},
-    )
-
-
-def hot_pixel_mask(data, threshold=10.0):
-    """bool (row, col), True = good; False where a pixel is lit in most frames and its neighbours are not.
-
-    A pixel is hot where its median over the frames exceeds 4 times the second brightest of its eight neighbours'
-    medians by ``threshold`` counting errors. The second brightest lets pairs of hot pixels be found; 4 spares
-    speckles, whose maximum is at most 2.5 times its direct neighbours when they are sampled at two pixels per fringe
-    (sinc^2 at half a fringe).
-    """
-    data = checks.array("data", data, (None, None, None), np.float32)
-    level = np.median(data, axis=0)
-    rows, columns = level.shape
-    padded = np.pad(level, 1)
-    around = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
-    second = np.sort(np.stack(around), axis=0)[-2]
-    return level <= 4 * second + checks.number("threshold", threshold, above=0) * np.sqrt(4 * second + 1)
+    return uniform

@@ -10,15 +10,17 @@ import h5py
 import numpy as np
 
 from ..base import checks
+from ..base.constants import ELECTRONVOLT, KEV, LIGHT_SPEED, PLANCK
 from ..base.version import __version__
 
-PLANCK, LIGHT, CHARGE = 6.62607015e-34, 299792458.0, 1.602176634e-19  # J s, m/s, C (exact, SI 2019)
-KEV = 1e3 * CHARGE
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 _BAD_BITS = 0x0FFF  # CXI pixel mask: every bit below 0x1000 ("has signal") marks a fault
 _DEGREE = np.pi / 180
-_UNITS = {"": 1.0, "m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "j": 1.0, "ev": CHARGE, "kev": KEV}
+_UNITS = {"": 1.0}  # lower case: in SI units
+_UNITS |= {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+_UNITS |= {"j": 1.0, "ev": ELECTRONVOLT, "kev": KEV}
 _UNITS |= {"rad": 1.0, "radian": 1.0, "radians": 1.0, "deg": _DEGREE, "degree": _DEGREE, "degrees": _DEGREE}
+_MOST_ENERGY = 1e-10  # 624 MeV in J: no X-ray energy is above it in J or below it in eV
 
 
 @contextlib.contextmanager
@@ -80,6 +82,11 @@ def now():
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def checked_pixel_size(pixel_size):
+    """(row, column) in m of one number or two."""
+    return checks.lengths("pixel_size", (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size, 2)
+
+
 def put_instrument(parent, energy, distance, pixel_size):
     """Write instrument_1 with source, beam and detector; returns the detector group."""
     instrument = new_group(parent, "instrument_1", "NXinstrument")
@@ -88,7 +95,7 @@ def put_instrument(parent, energy, distance, pixel_size):
         put(new_group(instrument, "source_1", "NXsource"), "energy", energy, "J")
         beam = new_group(instrument, "beam_1", "NXbeam")
         put(beam, "incident_energy", energy, "J")
-        put(beam, "incident_wavelength", PLANCK * LIGHT / energy, "m")
+        put(beam, "incident_wavelength", PLANCK * LIGHT_SPEED / energy, "m")
     put(detector, "distance", distance, "m")
     if pixel_size is not None:
         put(detector, "y_pixel_size", pixel_size[0], "m")
@@ -200,7 +207,9 @@ def quantity(file, *paths, unit=""):
     if isinstance(value, (str, list)):
         raise ValueError(f"{file.filename}: {item.name}: expected a number, got {value!r}")
     value = np.asarray(value, float) * _UNITS[units.lower()]
-    return value if value.size > 1 else float(value.ravel()[0]) if value.size else None
+    if value.size == 0:
+        return None
+    return value if value.size > 1 else float(value.ravel()[0])
 
 
 def energy(file, *places):
@@ -214,14 +223,12 @@ def energy(file, *places):
         "instrument_1/beam_1/incident_energy",
     )
     value = quantity(file, *(f"{place}/{name}" for place in places for name in names))
-    if value is None:
-        names = ("source_1/wavelength", "beam_1/incident_wavelength")
-        names += tuple(f"instrument_1/{name}" for name in names)
-        wavelength = quantity(file, *(f"{place}/{name}" for place in places for name in names))
-        return None if wavelength is None else PLANCK * LIGHT / wavelength
-    return (
-        value if value < 1e-10 else value * CHARGE
-    )  # 1e-10 J = 624 MeV: no X-ray energy is above it in J or below it in eV
+    if value is not None:
+        return value if value < _MOST_ENERGY else value * ELECTRONVOLT
+    names = ("source_1/wavelength", "beam_1/incident_wavelength")
+    names += tuple(f"instrument_1/{name}" for name in names)
+    wavelength = quantity(file, *(f"{place}/{name}" for place in places for name in names))
+    return None if wavelength is None else PLANCK * LIGHT_SPEED / wavelength
 
 
 def good_pixels(item, shape):

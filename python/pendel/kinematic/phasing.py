@@ -4,22 +4,32 @@ Without dynamical effects frame j is the cut F_j(q) = sum_r S(r) exp(i dq_j.r) e
 index offset m from the pattern's centre, samples |S~(Q)|^2 on the skewed lattice Q = B m, with the columns of B
 (`Experiment.basis`) the steps of Q per frame, row and column. `phase` solves data = |FFT(obj)|^2 on the array itself
 (hybrid input-output and error reduction with shrink-wrap; Fienup, Appl. Opt. 21, 2758, 1982; Marchesini et al., Phys.
-Rev. B 68, 140101, 2003). Then obj[n] = S(A n), A = 2 pi inv(B)^T diag(1/N), and `to_model_grid` puts S on the model
-grid. The data determine S up to a constant phase, a translation and the twin conj(S(-r)).
+Rev. B 68, 140101, 2003):
+
+(1) g'      = F^-1[sqrt(I) F g / |F g|], F g itself where I is not known          Fourier modulus constraint
+(2) g_{k+1} = g'_k in the support, 0 outside                                      error reduction (ER)
+(3) g_{k+1} = g'_k in the support, g_k - beta g'_k outside                        hybrid input-output (HIO)
+
+`pendel.kinematic.to_model_grid` puts the object on the model grid. The data determine it up to a constant phase, a
+translation and the twin conj(S(-r)).
 """
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import fft, ndimage
 
 from ..analysis.comparison import compare
 from ..base import checks
 from ..base.symmetry import translate
-from ..base.symmetry import twin as conjugate_twin
+from .grid import KinematicResult, centred
 from .support import shrink_wrap
+
+ProgressCallback = Callable[[int, int, float], object]
 
 # Methods of Wu et al., arXiv 2506.15939: HIO and ER in turn every 50 iterations, ER at the end, 1800 in all.
 PAPER_RECIPE = {
@@ -34,36 +44,156 @@ PAPER_RECIPE = {
 _SLAB = 8  # planes per chunk of an element-wise pass; fixed, so that sums do not depend on the number of workers
 
 
-@dataclasses.dataclass
-class KinematicResult:
-    """Result of `phase`, on the padded detector-frame grid (N0, N1, N2), zero frequency and origin at N//2."""
+@dataclasses.dataclass(frozen=True)
+class PhasingRecipe:
+    """What is done in which iteration; the keywords of `phase`, checked."""
 
-    object: np.ndarray  # complex64, centre of mass at N//2, zero outside support; data = |FFT(object)|^2, norm "ortho"
-    support: np.ndarray  # bool
-    chi: float  # sqrt(sum (|F| - sqrt I)^2 / sum I) over good pixels, of `object`
-    error: (
-        np.ndarray
-    )  # float64 (iterations,), the same of each iteration's input; HIO's also holds what is outside support
-    seed: int
+    iterations: int
+    beta: float
+    period: int
+    blocks: tuple[str, ...]
+    final_er: int
+    shrink_every: int
+    shrink_start: int
+    threshold: float
+    sigma: tuple[float, float]
+
+    def __post_init__(self):
+        iterations = checks.integer("iterations", self.iterations, at_least=1)
+        blocks = tuple(checks.choice(f"blocks[{i}]", b, ("hio", "er")) for i, b in enumerate(self.blocks))
+        if not blocks:
+            raise ValueError("blocks: expected at least one of 'hio', 'er', got none")
+        sigma = tuple(checks.number(f"sigma[{i}]", s, at_least=0) for i, s in enumerate(self.sigma))
+        if len(sigma) != 2:
+            raise ValueError(f"sigma: expected 2 numbers, the first and the last blur, got {len(sigma)}")
+        checked = {
+            "iterations": iterations,
+            "beta": checks.number("beta", self.beta, above=0, at_most=2),
+            "period": checks.integer("period", self.period, at_least=1),
+            "blocks": blocks,
+            "final_er": min(checks.integer("final_er", self.final_er, at_least=0), iterations),
+            "shrink_every": checks.integer("shrink_every", self.shrink_every, at_least=0),
+            "shrink_start": checks.integer("shrink_start", self.shrink_start, at_least=0),
+            "threshold": checks.number("threshold", self.threshold, above=0, at_most=1),
+            "sigma": sigma,
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def last_block(self) -> int:
+        """The iteration from which on all are error reduction."""
+        return self.iterations - self.final_er
+
+    def is_hybrid(self, iteration: int) -> bool:
+        """Whether an iteration is hybrid input-output; the others are error reduction."""
+        block = self.blocks[iteration // self.period % len(self.blocks)]
+        return iteration < self.last_block and block == "hio"
+
+    def shrinks(self, iteration: int) -> bool:
+        """Whether the support is updated in an iteration; not in the second half of the last error reduction."""
+        if not self.shrink_every or not iteration:
+            return False
+        due = iteration % self.shrink_every == 0
+        return due and self.shrink_start <= iteration < self.iterations - self.final_er // 2
+
+    def blur(self, iteration: int) -> float:
+        """Standard deviation of the support's blur, voxels: linear in the iteration until the last block."""
+        first, last = self.sigma
+        return first + (last - first) * min(1.0, iteration / max(self.last_block, 1))
+
+
+class _Phasing:
+    """The object g, its support, and the Fourier amplitudes it is to have: all with their origin at index 0.
+
+    ``projected`` is g' of (1). Element-wise passes go through the pool slab by slab.
+    """
+
+    def __init__(self, amplitude, known, g, support, pool, workers):
+        self.amplitude = amplitude
+        self.known = known
+        self.total = float(np.sum(np.square(amplitude, dtype=np.float64)))
+        self.g = g
+        self.projected = g
+        self.support = support
+        self.pool = pool
+        self.workers = workers
+
+    def constrain_modulus(self) -> float:
+        """(1) of g; returns the error of g, sqrt(sum (|F g| - sqrt I)^2 / sum I) where I is known."""
+        F = fft.fftn(self.g, norm="ortho", workers=self.workers)
+        error = self._replace_modulus(F)
+        self.projected = fft.ifftn(F, norm="ortho", workers=self.workers, overwrite_x=True)
+        return error
+
+    def shrink_wrap(self, threshold, blur):
+        """The support of g'."""
+        self.support = shrink_wrap(self.projected, threshold, blur, periodic=True)
+
+    def reduce_error(self):
+        """(2), in the memory of g'."""
+
+        def slab(part):
+            self.projected[part] *= self.support[part]
+
+        self._for_slabs(slab)
+        self.g = self.projected
+
+    def hybrid_input_output(self, beta):
+        """(3), in the memory of g'."""
+        beta = np.float32(beta)
+
+        def slab(part):
+            new = self.projected[part]
+            new[...] = np.where(self.support[part], new, self.g[part] - beta * new)
+
+        self._for_slabs(slab)
+        self.g = self.projected
+
+    def finish(self) -> float:
+        """Put zeros outside the support, and return the error of what is left."""
+        self.g *= self.support
+        F = fft.fftn(self.g, norm="ortho", workers=self.workers)
+        return self._replace_modulus(F)
+
+    def _replace_modulus(self, F):
+        """Give F the measured modulus where it is known, in place; returns the error it had."""
+
+        def slab(part):
+            piece, wanted, known = F[part], self.amplitude[part], self.known[part]
+            size = np.abs(piece)
+            difference = np.subtract(size, wanted, where=known, out=np.zeros_like(size))
+            # where |F| = 0 its phase is free: leave the zero
+            factor = np.divide(wanted, size, out=np.zeros_like(size), where=size > 1e-30)
+            factor[~known] = 1
+            piece *= factor
+            return np.sum(np.square(difference), dtype=np.float64)
+
+        return float(np.sqrt(sum(self._for_slabs(slab)) / self.total))
+
+    def _for_slabs(self, function):
+        """What ``function`` returns for each slab of planes, in order."""
+        parts = [slice(i, i + _SLAB) for i in range(0, len(self.g), _SLAB)]
+        return list(self.pool.map(function, parts))
 
 
 def phase(
-    data,
-    mask=None,
+    data: ArrayLike,
+    mask: ArrayLike | None = None,
     *,
-    iterations=500,
-    beta=0.9,
-    period=50,
-    blocks=("hio", "hio", "er"),
-    final_er=100,
-    shrink_every=20,
-    shrink_start=50,
-    threshold=0.15,
-    sigma=(2.5, 1.0),
-    support=None,
-    seed=0,
-    workers=None,
-    progress=None,
+    iterations: int = 500,
+    beta: float = 0.9,
+    period: int = 50,
+    blocks: Iterable[str] = ("hio", "hio", "er"),
+    final_er: int = 100,
+    shrink_every: int = 20,
+    shrink_start: int = 50,
+    threshold: float = 0.15,
+    sigma: tuple[float, float] = (2.5, 1.0),
+    support: ArrayLike | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> KinematicResult:
     """Phase a rocking scan kinematically: HIO and ER in turn, shrink-wrap, ER at the end.
 
@@ -84,128 +214,124 @@ def phase(
     workers : threads; None: all cores.
     progress : called as progress(iteration, iterations, error).
 
-    Raises TypeError or ValueError naming the parameter.
+    Returns
+    -------
+    KinematicResult.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
-    data = checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
-    good = _mask(mask, data.shape)
-    data = np.where(good, data, 0)  # bad pixels may hold anything
-    if not np.isfinite(data).all() or data.min() < 0 or not data.any():
-        got = f"{data.min():g} to {data.max():g}"
-        raise ValueError(f"data: expected finite intensities >= 0, not all zero, in the good pixels, got {got}")
-    iterations = checks.integer("iterations", iterations, at_least=1)
-    final_er = min(checks.integer("final_er", final_er, at_least=0), iterations)
-    period = checks.integer("period", period, at_least=1)
-    blocks = [checks.choice(f"blocks[{i}]", b, ("hio", "er")) for i, b in enumerate(blocks)]
-    if not blocks:
-        raise ValueError("blocks: expected at least one of 'hio', 'er', got none")
-    shrink_every = checks.integer("shrink_every", shrink_every, at_least=0)
-    shrink_start = checks.integer("shrink_start", shrink_start, at_least=0)
-    beta = np.float32(checks.number("beta", beta, above=0, at_most=2))
-    sigmas = [checks.number(f"sigma[{i}]", s, at_least=0) for i, s in enumerate(sigma)]
+    data, good = _measured(data, mask)
+    recipe = PhasingRecipe(iterations, beta, period, blocks, final_er, shrink_every, shrink_start, threshold, sigma)
     seed = checks.integer("seed", seed, at_least=0)
     workers = (os.cpu_count() or 1) if workers is None else checks.integer("workers", workers, at_least=1)
 
     shape = tuple(fft.next_fast_len(n) for n in data.shape)
     amplitude = fft.ifftshift(_pad(np.sqrt(data), shape))
-    good = fft.ifftshift(_pad(good, shape))
+    known = fft.ifftshift(_pad(good, shape))
     if support is None:
         support = _start_support(amplitude, workers)
     else:
-        support = np.asarray(support)
-        support = checks.array("support", _pad(support, shape) if support.shape == data.shape else support, shape, bool)
-    total = float(np.sum(np.square(amplitude, dtype=np.float64)))
-    random = np.random.default_rng(seed).random(shape, np.float32)
-    f = amplitude * np.exp(2j * np.pi * random, dtype=np.complex64)
-    g = fft.fftshift(fft.ifftn(f, norm="ortho", workers=workers, overwrite_x=True)) * support
-    support, g = fft.ifftshift(support), fft.ifftshift(g)
-    error = np.empty(iterations)
+        support = _given_support(support, data.shape, shape)
+    g, support = _random_start(amplitude, support, seed, workers)
 
+    error = np.empty(recipe.iterations)
     with ThreadPoolExecutor(workers) as pool:
-
-        def slabs(function):
-            return sum(pool.map(lambda i: function(slice(i, i + _SLAB)), range(0, shape[0], _SLAB)))
-
-        def to_modulus(part):
-            piece, wanted, known = f[part], amplitude[part], good[part]
-            size = np.abs(piece)
-            deviation = np.sum(np.square(size - wanted, where=known, out=np.zeros_like(size)), dtype=np.float64)
-            # where |F| = 0 its phase is free: leave the zero
-            factor = np.divide(wanted, size, out=np.zeros_like(size), where=size > 1e-30)
-            factor[~known] = 1
-            piece *= factor
-            return deviation
-
-        def to_support(part):
-            inside, new = support[part], f[part]
-            if hybrid:
-                new[...] = np.where(inside, new, g[part] - beta * new)
+        phasing = _Phasing(amplitude, known, g, support, pool, workers)
+        for i in range(recipe.iterations):
+            error[i] = phasing.constrain_modulus()
+            if recipe.shrinks(i):
+                phasing.shrink_wrap(recipe.threshold, recipe.blur(i))
+            if recipe.is_hybrid(i):
+                phasing.hybrid_input_output(recipe.beta)
             else:
-                new *= inside
-            return 0
-
-        last_block = iterations - final_er
-        for i in range(iterations):
-            f = fft.fftn(g, norm="ortho", workers=workers)
-            error[i] = np.sqrt(slabs(to_modulus) / total)
-            f = fft.ifftn(f, norm="ortho", workers=workers, overwrite_x=True)
-            if shrink_every and i and i % shrink_every == 0 and shrink_start <= i < iterations - final_er // 2:
-                blur = sigmas[0] + (sigmas[1] - sigmas[0]) * min(1.0, i / max(last_block, 1))
-                support = shrink_wrap(f, threshold, blur, periodic=True)
-            hybrid = i < last_block and blocks[i // period % len(blocks)] == "hio"
-            slabs(to_support)
-            g = f
+                phasing.reduce_error()
             if progress is not None:
-                progress(i + 1, iterations, float(error[i]))
+                progress(i + 1, recipe.iterations, float(error[i]))
+        chi = phasing.finish()
 
-        g *= support
-        f = fft.fftn(g, norm="ortho", workers=workers)
-        chi = float(np.sqrt(slabs(to_modulus) / total))
-
-    obj, support = _centre(g, support)
+    obj, support = centred(phasing.g, phasing.support)
     return KinematicResult(object=obj, support=support, chi=chi, error=error, seed=seed)
 
 
-def phase_best(data, mask=None, *, seeds, average=1, progress=None, **recipe):
-    """Phase from several seeds and take the best, or the mean of the best few: (`KinematicResult`, all chi).
+def phase_best(
+    data: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    seeds: Iterable[int],
+    average: int = 1,
+    progress: ProgressCallback | None = None,
+    **recipe,
+) -> tuple[KinematicResult, np.ndarray]:
+    """Phase from several seeds and take the best, or the mean of the best few.
 
     Parameters
     ----------
-    data, mask, recipe : as in `phase`.  seeds : integers, one phasing each.
+    data, mask, recipe : as in `phase`.
+    seeds : one phasing each.
     average : how many objects of smallest chi are averaged (complex, in the support they share by majority) after
         each was laid over the best one by translation, constant phase and twin. Features that the data do not
         determine differ between seeds and fade. 1: the best alone.
     progress : called as progress(iteration, iterations, error) with the iterations of all seeds together.
 
-    chi : float64 (seeds,).  The result's ``error`` and ``seed`` are those of the best one.
+    Returns
+    -------
+    (KinematicResult, chi) : the result's ``error`` and ``seed`` are those of the best one; chi of all, float64
+        (seeds,).
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     seeds = [checks.integer(f"seeds[{i}]", s, at_least=0) for i, s in enumerate(seeds)]
     average = checks.integer("average", average, at_least=1)
     if not average <= len(seeds):
         raise ValueError(f"seeds: expected at least average = {average} of them, got {len(seeds)}")
+
     results = []
     for i, seed in enumerate(seeds):
-
-        def report(iteration, iterations, error, i=i):
-            progress(i * iterations + iteration, len(seeds) * iterations, error)
-
-        results.append(phase(data, mask, seed=seed, progress=progress and report, **recipe))
+        report = None if progress is None else _progress_of_all(progress, i, len(seeds))
+        results.append(phase(data, mask, seed=seed, progress=report, **recipe))
     chi = np.array([r.chi for r in results])
     best, *others = (results[i] for i in np.argsort(chi, kind="stable")[:average])
     if not others:
         return best, chi
-    total, votes = best.object.astype(np.complex128), best.support.astype(int)
+
+    obj, support = _mean(best, others)
+    return KinematicResult(obj, support, _misfit(obj, data, mask), best.error, best.seed), chi
+
+
+def _progress_of_all(progress, seed, seeds):
+    """``progress`` of one seed's iterations, counted among those of all."""
+
+    def report(iteration, iterations, error):
+        progress(seed * iterations + iteration, seeds * iterations, error)
+
+    return report
+
+
+def _mean(best, others):
+    """(object, support): the mean of all, laid over the best one, where more than half have their support."""
+    count = 1 + len(others)
+    total = best.object.astype(np.complex128)
+    votes = best.support.astype(int)
     box = _common_box([best, *others])
     for other in others:
         obj, support = _laid_over(other, best, box)
         total[box] += obj
         votes[box] += support
-    support = 2 * votes > average
-    mean = np.where(support, total / average, 0).astype(np.complex64)
-    F = fft.fftn(fft.ifftshift(mean), norm="ortho")
-    root = fft.ifftshift(_pad(np.sqrt(np.where(_mask(mask, np.shape(data)), data, 0)), mean.shape))
-    good = fft.ifftshift(_pad(_mask(mask, np.shape(data)), mean.shape))
-    error = float(np.linalg.norm((np.abs(F) - root)[good]) / np.linalg.norm(root[good]))
-    return KinematicResult(mean, support, error, best.error, best.seed), chi
+    support = 2 * votes > count
+    return np.where(support, total / count, 0).astype(np.complex64), support
+
+
+def _misfit(obj, data, mask):
+    """sqrt(sum (|F| - sqrt I)^2 / sum I) of an object over good pixels."""
+    good = _mask(mask, np.shape(data))
+    amplitude = fft.ifftshift(_pad(np.sqrt(np.where(good, data, 0)), obj.shape))
+    known = fft.ifftshift(_pad(good, obj.shape))
+    F = fft.fftn(fft.ifftshift(obj), norm="ortho")
+    return float(np.linalg.norm((np.abs(F) - amplitude)[known]) / np.linalg.norm(amplitude[known]))
 
 
 def _common_box(results):
@@ -225,84 +351,23 @@ def _laid_over(other, best, box):
     return found.registered, np.abs(translate(support.astype(np.complex128), found.shift)) > 0.5
 
 
-def to_model_grid(result, experiment, shape, voxel, *, support=None, twin=False, order=3, normalise=True, clip=True):
-    """The phased object as a crystal function S on the model grid, complex64 (nz, ny, nx).
-
-    The object's centre of mass lands on the origin voxel n//2 and S is zero outside the support. A pattern centre away
-    from n//2 is a linear phase of the object and is removed.
-
-    Parameters
-    ----------
-    result : `KinematicResult`, or the complex object (N0, N1, N2) of any phasing program with data = |FFT(object)|^2:
-        numpy's sign, origin and zero frequency at N//2, N >= the data's shape, padded so that n//2 went to N//2.
-    experiment : of the phased data; its ``basis()``, ``centre``, ``detector_shape`` and ``dq`` are used.
-    shape, voxel : (nz, ny, nx) and (dz, dy, dx) in m of the model grid.
-    support : bool (N0, N1, N2) for a bare object; None: `shrink_wrap` of it. A `KinematicResult` brings its own.
-    twin : take conj(S(-r)).
-    order : spline order of the interpolation, 1 to 5.
-    normalise : amplitude median 1 and mean phase 0 in the support eroded by two voxels.
-    clip : limit |S| to 1.
-
-    Raises TypeError or ValueError naming the parameter; ValueError also where the object does not fit the model grid
-    and where the rocking steps are not equal within 5 %: the object then has no Fourier lattice.
-    """
-    shape, voxel = checks.sizes("shape", shape, 3), np.array(checks.lengths("voxel", voxel, 3))
-    order = checks.integer("order", order, at_least=1)
-    if isinstance(result, KinematicResult):
-        result, support = result.object, result.support
-    obj = checks.array("result", result, (None, None, None), np.complex64, axes="(frames, rows, cols)")
-    support = shrink_wrap(obj) if support is None else checks.array("support", support, obj.shape, bool)
-    if not support.any():
-        raise ValueError("support: expected at least one voxel inside, got none")
-    data_shape = np.array([len(np.asarray(experiment.dq)), *experiment.detector_shape])
-    if (np.array(obj.shape) < data_shape).any():
-        raise ValueError(f"result: expected a grid of at least the data's shape {tuple(data_shape)}, got {obj.shape}")
-    B = np.asarray(experiment.basis(), float)
-    steps = np.diff(np.asarray(experiment.dq, float), axis=0)
-    if not len(steps) or np.abs(steps + B[:, 0]).max() > 0.05 * np.linalg.norm(B[:, 0]):
-        raise ValueError("experiment: expected two or more frames at equal rocking steps, got others")
-    obj, support = _centre(obj, support)
-    size = np.array(obj.shape)
-    for axis, (n, c) in enumerate(zip(size, np.asarray(experiment.centre, float) - data_shape // 2, strict=True)):
-        ramp = np.exp(-2j * np.pi * c * (np.arange(n) - n // 2) / n)
-        obj = obj * ramp.astype(np.complex64).reshape([-1 if a == axis else 1 for a in range(3)])
-    weight = np.abs(obj) * support
-    profiles = [weight.sum(axis=tuple(b for b in range(3) if b != a), dtype=np.float64) for a in range(3)]
-    middle = np.array([p @ np.arange(len(p)) / p.sum() for p in profiles])
-    inside = support.astype(np.float32)
-    # only the object's box: the spline prefilter runs over everything it is given
-    box = [slice(max(s.start - 8, 0), s.stop + 8) for s in ndimage.find_objects(support.astype(np.uint8))[0]]
-    obj, inside, middle = obj[tuple(box)], inside[tuple(box)], middle - [s.start for s in box]
-
-    to_index = np.diag(size) @ B.T / (2 * np.pi)  # inverse of A: position (x, y, z) in m -> array index
-    axes = [(np.arange(n) - n // 2) * d for n, d in zip(shape, voxel, strict=True)]
-    z, y, x = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
-    points = np.stack([to_index[a, 0] * x + to_index[a, 1] * y + to_index[a, 2] * z + middle[a] for a in range(3)])
-    corners = np.array(np.nonzero(inside > 0.5)) - middle[:, None]
-    reach = np.abs(np.linalg.solve(to_index, corners)).max(axis=1)[::-1]
-    limit = np.array([max((n - 1) // 2, 0) for n in shape]) * voxel
-    if (reach > limit + voxel).any():
-        least = tuple(int(2 * np.ceil(r / v) - 1) for r, v in zip(reach, voxel, strict=True))
-        raise ValueError(f"shape: expected at least {least} voxels to hold the object, got {shape}")
-    S = ndimage.map_coordinates(obj, points, order=order, mode="constant")
-    inside = ndimage.map_coordinates(inside, points, order=1, mode="constant") > 0.5
-    S = np.where(inside, S, 0).astype(np.complex64)
-    if twin:
-        S, inside = conjugate_twin(S), conjugate_twin(inside)
-    if normalise:
-        core = ndimage.binary_erosion(inside, iterations=2)
-        core = core if core.any() else inside
-        S *= np.complex64(np.exp(-1j * np.angle(S[core].sum())) / np.median(np.abs(S[core])))
-    if clip:
-        S /= np.maximum(np.abs(S), 1)
-    return S
+def _measured(data, mask):
+    """(data, good), checked: float32 (frames, rows, cols) with zeros in bad pixels, and bool of the same shape."""
+    data = checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
+    good = _mask(mask, data.shape)
+    data = np.where(good, data, 0)  # bad pixels may hold anything
+    if not np.isfinite(data).all() or data.min() < 0 or not data.any():
+        got = f"{data.min():g} to {data.max():g}"
+        raise ValueError(f"data: expected finite intensities >= 0, not all zero, in the good pixels, got {got}")
+    return data, good
 
 
 def _mask(mask, shape):
     if mask is None:
         return np.ones(shape, bool)
     mask = np.asarray(mask)
-    mask = np.broadcast_to(mask, shape) if mask.shape == shape[1:] else mask
+    if mask.shape == shape[1:]:
+        mask = np.broadcast_to(mask, shape)
     mask = checks.array("mask", mask, shape, bool, axes="(frames, rows, cols)")
     if not mask.any():
         raise ValueError("mask: expected at least one good pixel, got none")
@@ -315,6 +380,14 @@ def _pad(array, shape):
     return np.pad(array, [(b, N - n - b) for b, N, n in zip(before, shape, array.shape, strict=True)])
 
 
+def _given_support(support, data_shape, shape):
+    """The user's start support, bool of the padded shape."""
+    support = np.asarray(support)
+    if support.shape == data_shape:
+        support = _pad(support, shape)
+    return checks.array("support", support, shape, bool)
+
+
 def _start_support(amplitude, workers):
     """Centred start support: the autocorrelation's, shrunk to 3/4 (amplitude in FFT order).
 
@@ -324,17 +397,14 @@ def _start_support(amplitude, workers):
     correlation = np.abs(fft.fftshift(fft.ifftn(amplitude.astype(np.complex64) ** 2, workers=workers)))
     wide = shrink_wrap(correlation, 0.03, 1.0)
     centre = np.array(wide.shape) // 2
-    return ndimage.affine_transform(wide.view(np.uint8), np.full(3, 4 / 3), centre - centre * 4 / 3, order=0).astype(
-        bool
-    )
+    larger = np.full(3, 4 / 3)
+    smaller = ndimage.affine_transform(wide.view(np.uint8), larger, centre - centre * 4 / 3, order=0)
+    return smaller.astype(bool)
 
 
-def _centre(g, support):
-    """Roll (periodically) so that the centre of mass of |g| in the support is at n//2."""
-    weight = np.abs(g) * support
-    shift = []
-    for axis, n in enumerate(g.shape):
-        profile = weight.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64)
-        turn = np.angle(profile @ np.exp(2j * np.pi * np.arange(n) / n))
-        shift.append(int(np.rint(n // 2 - turn * n / (2 * np.pi))))
-    return np.roll(g, shift, axis=(0, 1, 2)), np.roll(support, shift, axis=(0, 1, 2))
+def _random_start(amplitude, support, seed, workers):
+    """(g, support), origin at index 0: the amplitudes with random phases, in a centred support."""
+    random = np.random.default_rng(seed).random(amplitude.shape, np.float32)
+    F = amplitude * np.exp(2j * np.pi * random, dtype=np.complex64)
+    g = fft.fftshift(fft.ifftn(F, norm="ortho", workers=workers, overwrite_x=True)) * support
+    return fft.ifftshift(g), fft.ifftshift(support)

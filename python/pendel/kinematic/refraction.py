@@ -20,51 +20,81 @@ T the shift by dz tan 2theta along x, a phase of the row's Fourier series: exact
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import fft
 
 from ..base import checks
 from ..experiment.geometry import Experiment
-from .support import shrink_wrap
+from .support import reference_amplitude, shrink_wrap
 
 
-def optical_path(s_0, voxel, experiment):
-    """L_0 + L_h in m, float64 (nz, ny, nx), equation (3), at the voxel centres, everywhere in the box.
+def optical_path(s_0: ArrayLike, voxel: tuple[float, float, float], experiment: Experiment | float) -> np.ndarray:
+    """L_0 + L_h, equation (3), at the voxel centres, everywhere in the box.
 
-    s_0 : bool or real (nz, ny, nx), volume fraction of the crystal in each voxel.  voxel : (dz, dy, dx) m.
+    Parameters
+    ----------
+    s_0 : bool or real (nz, ny, nx), volume fraction of the crystal in each voxel.
+    voxel : (dz, dy, dx), m.
     experiment : `Experiment`, or its two_theta in rad, in (0, pi/2).
-    Raises TypeError or ValueError naming the argument.
+
+    Returns
+    -------
+    float64 (nz, ny, nx), m.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     s_0 = checks.array("s_0", s_0, (None, None, None), np.float64, axes="(nz, ny, nx)")
     dz, _, dx = checks.lengths("voxel", voxel, 3)
     two_theta = experiment.two_theta if isinstance(experiment, Experiment) else experiment
     two_theta = checks.number("experiment (two_theta)", two_theta, above=0, below=math.pi / 2)
+
+    L_h = dz * (np.cumsum(s_0[::-1], axis=0)[::-1] - s_0 / 2)
+    path = L_h  # L_0 is added layer by layer
+
     nz, _, nx = s_0.shape
-    out = dz * (np.cumsum(s_0[::-1], axis=0)[::-1] - s_0 / 2)
-    step = dz * math.tan(two_theta) / dx
-    length = fft.next_fast_len(nx + math.ceil(step * nz) + 1, real=True)  # what leaves at one side must not re-enter
-    turn = np.exp(-2j * np.pi * fft.rfftfreq(length) * step)
-    before = np.zeros((s_0.shape[1], length // 2 + 1), complex)
-    for layer, path in zip(s_0, out, strict=True):
+    pixels = dz * math.tan(two_theta) / dx
+    length = fft.next_fast_len(nx + math.ceil(pixels * nz) + 1, real=True)  # what leaves at one side must not re-enter
+    T = np.exp(-2j * np.pi * fft.rfftfreq(length) * pixels)
+    before = np.zeros((s_0.shape[1], length // 2 + 1), complex)  # the sum over m < n, a Fourier series
+    for layer, sums in zip(s_0, path, strict=True):
         row = fft.rfft(layer, length, axis=1)
-        path += dz / math.cos(two_theta) * fft.irfft(before + row / 2, length, axis=1)[:, :nx]
-        before = (before + row) * turn
-    return out
+        sums += dz / math.cos(two_theta) * fft.irfft(before + row / 2, length, axis=1)[:, :nx]
+        before = (before + row) * T
+    return path
 
 
-def correct(S, voxel, experiment, chi_0, *, support=None, absorption=True):
-    """S of a kinematic reconstruction without its refraction and absorption, (2) solved for S; dtype of S.
+def correct(
+    S: ArrayLike,
+    voxel: tuple[float, float, float],
+    experiment: Experiment,
+    chi_0: complex,
+    *,
+    support: ArrayLike | None = None,
+    absorption: bool = True,
+) -> np.ndarray:
+    """S of a kinematic reconstruction without its refraction and absorption, (2) solved for S.
+
+    A translation of S does not matter, a constant phase neither; a phase ramp stays.
 
     Parameters
     ----------
     S : complex (nz, ny, nx) on the model grid, not the twin of the crystal: refraction has a direction.
-    voxel : (dz, dy, dx) m.  experiment : `Experiment` of the scan.
+    voxel : (dz, dy, dx), m.
+    experiment : `Experiment` of the scan.
     chi_0 : complex, Im chi_0 >= 0 (exp(+ik.r)).
     support : bool, or volume fractions (nz, ny, nx), of the crystal; None: |S| over its median inside the
         shrink-wrapped support, at most 1.
     absorption : also undo the amplitude's absorption.
 
-    A translation of S does not matter, a constant phase neither; a phase ramp stays. Raises TypeError or ValueError
-    naming the argument.
+    Returns
+    -------
+    complex64 where S is, else complex128, (nz, ny, nx).
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
     """
     if not isinstance(experiment, Experiment):
         raise TypeError(f"experiment: expected an Experiment, got {checks.describe(experiment)}")
@@ -73,11 +103,17 @@ def correct(S, voxel, experiment, chi_0, *, support=None, absorption=True):
     chi_0 = checks.complex_number("chi_0", chi_0)
     if chi_0.imag < 0:
         raise ValueError(f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), Im chi > 0 absorbs), got {chi_0}")
-    if support is None:
-        inside = shrink_wrap(S)
-        middle = np.median(np.abs(S[inside])) if inside.any() else 1.0
-        support = np.where(inside, np.minimum(np.abs(S) / middle, 1), 0)
+
+    support = _volume_fraction(S) if support is None else support
     s_0 = checks.array("support", support, S.shape, np.float64, axes="(nz, ny, nx)")
     path = optical_path(s_0, voxel, experiment)
     chi_0 = chi_0 if absorption else chi_0.real
     return (S * np.exp(-0.5j * experiment.k * chi_0 * path)).astype(dtype)
+
+
+def _volume_fraction(S):
+    """|S| over its median inside the shrink-wrapped support, at most 1; 0 outside."""
+    amplitude = np.abs(S)
+    inside = shrink_wrap(S)
+    full = reference_amplitude(amplitude, support=inside) if inside.any() else 1.0
+    return np.where(inside, np.minimum(amplitude / full, 1), 0)

@@ -193,8 +193,7 @@ def _inputs(D, data, mask):
     if D.size and D.min() < 0:
         raise ValueError(f"D: expected intensities >= 0, got {D.min():g}")
     root = root_intensity(data, good, D.dtype)
-    if not np.isfinite(root).all():
-        raise ValueError(f"data: {bad_data(data, good)}")
+    refuse_bad_data("data", root)
     return D, root, good
 
 
@@ -223,17 +222,11 @@ def check_mask(name, mask, shape, take=checks.numpy_array):
     return mask
 
 
-def bad_count(data, good):
-    """How many data are negative or not finite on good pixels, int."""
-    xp = module(data)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(xp.isfinite(data) & (data >= 0))
-    return int(xp.count_nonzero(wrong if good is None else wrong & good))
-
-
-def bad_data(data, good):
-    """The end of an error message about such data."""
-    return f"expected finite intensities >= 0 on good pixels, got {bad_count(data, good)} others"
+def refuse_bad_data(name, root):
+    """Raise ValueError where sqrt(I) tells of data negative or not finite on good pixels; waits for a device."""
+    count = int(module(root).count_nonzero(~module(root).isfinite(root)))
+    if count:
+        raise ValueError(f"{name}: expected finite intensities >= 0 on good pixels, got {count} others")
 
 
 def amplitude_loss(D, data, mask=None, scale=1.0):

@@ -13,16 +13,17 @@ import warnings
 import numpy as np
 
 from ..base import checks
+from ..base.arrays import host
 from ..experiment.crystal import Crystal, polarization_fractions
 from ..experiment.geometry import Experiment
 from ..operator.engines import on_device
 from ..operator.far_field import FarField
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
-from .passes import Evaluation, Fit, Pass
+from .passes import Evaluation, Fit, Pass, is_number
 from .pixels import Pixels
 
-__all__ = ["Crystal", "Evaluation", "Model"]
+__all__ = ["Evaluation", "Fit", "Model"]
 
 
 class Model:
@@ -98,9 +99,9 @@ class Model:
             if weight > 0
         )
         op = self.operators[0][1]
-        self.device, self._engine, self.resync = op.device, op._engine, op.resync
-        self.dtype, self.transport, self.scheme, self.threads = np.dtype(op.dtype), op.transport, scheme, op.threads
-        self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
+        self.device, self.engine, self.resync = op.device, op.engine, op.resync
+        self.dtype, self.real_dtype = np.dtype(op.dtype), op.real_dtype
+        self.transport, self.scheme, self.threads = op.transport, scheme, op.threads
         self.n_frames = experiment.n_frames
         far_shape, columns = self._far_shape(), op.exit_shape[1]
         seen = slice(0, columns)  # columns of E_h that go to the far field
@@ -120,10 +121,10 @@ class Model:
             experiment.centre_offset,
             self.dtype,
             self.threads,
-            self._engine,
+            self.engine,
         )
-        self._pass = Pass(self.operators, self.far_field, seen, self.threads)
-        self._own_dq = None if self._engine.looks else self._engine.upload(self.experiment.dq)
+        self.passes = Pass(self.operators, self.far_field, seen, self.threads)
+        self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
 
     def _far_shape(self):
         sizes, views = [], (self.experiment.field_of_view, self.experiment.field_of_view / self.experiment.gamma_h)
@@ -150,85 +151,119 @@ class Model:
     def intensities(self, S, frames=None, s_0=None, *, dq=None, flux=None):
         """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
 
-        S : complex (nz, ny, nx).  frames : L frame indices, None for all.  s_0 : real (nz, ny, nx), None: |S|.
-        dq, flux : as in `evaluate`.
+        Parameters
+        ----------
+        S : complex (nz, ny, nx)
+        frames : indices of the L frames, or None for all
+        s_0 : real (nz, ny, nx), or None for |S|
+        dq, flux : as in `evaluate`
         """
         frames = checks.frame_indices(frames, self.n_frames)
-        dqs, flux = self._dq(dq), self._flux(flux)
-        return self._pass.intensities(S, frames, s_0, dqs, flux)
+        S, s_0, _ = self._crystal(S, s_0)
+        return self.passes.intensities(S, frames, s_0, self._dq(dq), self._flux(flux))
+
+    @on_device
+    def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None):
+        """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
+        S, s_0, dq, flux = (self.engine.upload(a) for a in (S, s_0, dq, flux))
+        return host(self.intensities(S, frames, s_0, dq=dq, flux=flux))
+
+    @on_device
+    def fit(self, data, mask=None, *, likelihood="amplitude", background=0.0, free=None, frames=None):
+        """The `Fit` of measured data, which `evaluate` takes: checked, and turned into amplitudes, once.
+
+        Parameters
+        ----------
+        data : (n_frames, rows, cols)
+            Of ALL frames, any real dtype, intensities >= 0 on good pixels.
+        mask : bool (n_frames, rows, cols) or (rows, cols), or None
+            True = good pixel; bad ones may hold anything. None: all are good.
+        likelihood, background
+            "amplitude" or "poisson", the latter with background counts per pixel, see `pendel.model.loss`.
+        free : bool, shape as mask, or None
+            Pixels held out, which the loss, its gradient and the scale do not see.
+        frames : indices, or None for all
+            Those that will be asked for; the others are not read.
+
+        Raises TypeError or ValueError naming the argument.
+        """
+        likelihood = loss.Likelihood(likelihood, background)
+        shape, take = (self.n_frames, *self.experiment.detector_shape), self.engine.take
+        data = loss.check_data("data", data, shape, take)
+        mask, free = loss.check_mask("mask", mask, shape, take), loss.check_mask("free", free, shape, take)
+        if frames is not None:
+            frames = checks.frame_indices(frames, self.n_frames)
+
+        pixels = Pixels.measured(data, mask, self.real_dtype, free, frames)
+        if self.engine.reads_values:
+            loss.refuse_bad_data("data", pixels.root)
+        return Fit(self, data, pixels, likelihood)
 
     def loss_and_adjoint(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
         """(loss, adj_S), equation (3): float and complex (nz, ny, nx), dL = Re sum conj(adj_S) dS.
 
-        S : complex (nz, ny, nx).
-        data : (n_frames, rows, cols) of ALL frames, any real dtype, intensities >= 0 on good pixels.
-        mask : bool (n_frames, rows, cols) or (rows, cols), True = good pixel; bad ones may hold anything.
-        frames : indices of the L frames to use, None for all.
-        scale : number >= 0 that multiplies the computed intensities; None: the best one for these frames.
-        s_0 : real (nz, ny, nx); None: |S|, whose path is in adj_S.
-        support : bool (nz, ny, nx), the gradient is 0 outside; None: everywhere.
+        Parameters
+        ----------
+        S, frames, scale, s_0, support : as in `evaluate`
+        data, mask : as in `fit`
         """
-        result = self.evaluate(S, data, mask, frames, scale, s_0, support)
+        result = self.evaluate(S, self.fit(data, mask, frames=frames), frames, scale, s_0, support)
         return result.loss, result.adj_S
 
     @on_device
-    def evaluate(
-        self,
-        S,
-        data,
-        mask=None,
-        frames=None,
-        scale=1.0,
-        s_0=None,
-        support=None,
-        *,
-        likelihood="amplitude",
-        background=0.0,
-        free=None,
-        dq=None,
-        flux=None,
-    ):
-        """All that one pass gives, an `Evaluation`; further arguments as in `loss_and_adjoint`.
+    def evaluate(self, S, fit, frames=None, scale=1.0, s_0=None, support=None, *, dq=None, flux=None):
+        """All that one pass gives, an `Evaluation`.
 
-        likelihood, background : "amplitude" or "poisson", the latter with background counts per pixel, see
-            `pendel.model.loss`.
-        free : bool, shape as mask: pixels held out, which the loss, its gradient and the scale do not see.
-        dq : (n_frames, 3) rad/m, to replace those of the experiment.
-        flux : (n_frames,) relative incident intensity that multiplies D of each frame; None: 1.
+        Parameters
+        ----------
+        S : complex (nz, ny, nx)
+        fit : `Fit` of this model, see `fit`
+        frames : indices of the L frames to use, or None for all
+        scale : number >= 0 that multiplies the computed intensities; None: the best one for these frames
+        s_0 : real (nz, ny, nx), or None: |S|, whose path is in adj_S
+        support : bool (nz, ny, nx), the gradient is 0 outside; None: everywhere
+        dq : (n_frames, 3) rad/m, to replace those of the experiment
+        flux : (n_frames,) relative incident intensity that multiplies D of each frame; None: 1
+
+        Raises TypeError or ValueError naming the argument.
         """
-        fit = self._fit(data, mask, likelihood, background, free, dq, flux)
-        return self._run(S, fit, frames, scale, s_0, support, gradient=True)
-
-    def _run(self, S, fit, frames, scale, s_0, support, gradient):
         frames = checks.frame_indices(frames, self.n_frames)
-        return self._pass.run(S, fit, frames, scale, s_0, support, gradient)
+        if not isinstance(fit, Fit) or fit.model is not self:
+            raise TypeError(f"fit: expected a Fit, made by fit(data, mask) of this model, got {checks.describe(fit)}")
+        S, s_0, support = self._crystal(S, s_0, support)
+        if is_number(scale):
+            scale = checks.number("scale", scale, at_least=0)
+        dq, flux = self._dq(dq), self._flux(flux)
+        return self.passes.evaluate(S, fit, frames, scale, dq=dq, s_0=s_0, support=support, flux=flux)
 
     @on_device
     def misfit(self, S, data, mask=None, frames=None, s_0=None):
         """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
-        result = self._run(S, self._fit(data, mask), frames, None, s_0, None, gradient=False)
+        fit, frames = self.fit(data, mask, frames=frames), checks.frame_indices(frames, self.n_frames)
+        S, s_0, _ = self._crystal(S, s_0)
+        result = self.passes.evaluate(S, fit, frames, None, dq=self.dq, s_0=s_0, gradient=False)
         return loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
 
-    def _fit(self, data, mask, likelihood="amplitude", background=0.0, free=None, dq=None, flux=None):
-        shape, take = (self.n_frames, *self.experiment.detector_shape), self._engine.take
-        pixels = (loss.check_data("data", data, shape, take), loss.check_mask("mask", mask, shape, take), self._real)
-        return Fit(
-            Pixels(*pixels, loss.check_mask("free", free, shape, take)),
-            loss.Likelihood(likelihood, background),
-            self._dq(dq),
-            self._flux(flux),
-        )
+    def _crystal(self, S, s_0, support=None):
+        """S, s_0 and support, checked."""
+        array, axes = self.engine.array, "(nz, ny, nx)"
+        S = array("S", S, self.shape, self.dtype, axes=axes)
+        if s_0 is not None:
+            s_0 = array("s_0", s_0, self.shape, self.real_dtype, axes=axes)
+        if support is not None:
+            support = array("support", support, self.shape, bool, axes=axes)
+        return S, s_0, support
 
     def _dq(self, dq):
         if dq is None:
-            return self.experiment.dq if self._own_dq is None else self._own_dq
-        return self._engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
+            return self.dq
+        return self.engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
 
     def _flux(self, flux):
         if flux is None:
             return None
-        flux = self._engine.array("flux", flux, (self.n_frames,), self._real, axes="(n_frames,)")
-        if self._engine.looks and not flux.min() > 0:
+        flux = self.engine.array("flux", flux, (self.n_frames,), self.real_dtype, axes="(n_frames,)")
+        if self.engine.reads_values and not flux.min() > 0:
             raise ValueError(f"flux: expected relative intensities > 0, got {flux.min():g}")
         return flux
 
@@ -236,5 +271,5 @@ class Model:
         return (
             f"Model(shape={self.shape}, frames={self.n_frames}, detector_shape={self.experiment.detector_shape}, "
             f"polarization={self.polarization}, coupling={self.coupling!r}, transport={self.transport!r}, "
-            f"dtype={self.dtype.name!r}" + (")" if self._engine.looks else f", device={self.device!r})")
+            f"dtype={self.dtype.name!r}" + (")" if self.device == "cpu" else f", device={self.device!r})")
         )

@@ -8,31 +8,87 @@ from . import loss
 
 
 class Pixels:
-    """Measured frames, a few at a time, with ``mask`` (True = good) and ``free`` (True = held out), bool or None."""
+    """Amplitudes sqrt(I) of measured frames, taken once, and which of them are good.
 
-    def __init__(self, data, mask, real, free=None):
-        self.data, self.mask, self.real, self.free = data, mask, real, free
+    Parameters
+    ----------
+    root : real (frames, rows, cols)
+        sqrt(I), 0 on bad pixels.
+    good : bool (rows, cols) or (frames, rows, cols), or None
+        Pixels that are fitted; None: all.
+    free : bool, as good, or None
+        Good pixels that are held out of the fit, and not in ``good``.
+    place : int (n_frames,) or None
+        Where in ``root`` each frame of the scan is; None: all are there.
+    narrowed : bool
+        Whether ``root`` holds amplitudes on pixels that are not in ``good``.
+    """
+
+    def __init__(self, root, good, free=None, place=None, narrowed=False):
+        self.root, self.good, self.free = root, good, free
+        self.place, self.narrowed = place, narrowed
+
+    @classmethod
+    def measured(cls, data, mask, real, free=None, frames=None):
+        """Of checked arrays: data (n_frames, rows, cols), mask True = good, free True = held out, both bool or None.
+
+        frames : indices of those that will be asked for; None: all.  real : dtype of the amplitudes.
+        """
+        xp, place = module(data), None
+        if frames is not None:
+            frames = xp.asarray(frames)
+            place = xp.zeros(len(data), np.int64)
+            place[frames] = xp.arange(len(frames))
+            data, mask, free = data[frames], _of(mask, frames), _of(free, frames)
+
+        root = xp.empty(data.shape, real)
+        step = len(data) if xp is not np else 1  # a device wants long arrays, a host little memory
+        for first in range(0, len(data), step):
+            part = slice(first, first + step)
+            root[part] = loss.root_intensity(data[part], _of(mask, part), real)
+
+        if free is None:
+            return cls(root, mask, None, place)
+        good = ~free if mask is None else mask & ~free
+        return cls(root, good, free if mask is None else mask & free, place, narrowed=True)
+
+    @property
+    def known(self):
+        """Good pixels, held out or not, bool as ``good`` or None."""
+        return self.good if self.free is None else self.good | self.free
+
+    def only(self, kept):
+        """The same without the pixels that are not ``kept``, bool (frames, rows, cols), all of them known ones."""
+        if self.free is None:
+            return Pixels(self.root, kept, None, self.place, narrowed=True)
+        return Pixels(self.root, kept & ~self.free, kept & self.free, self.place, narrowed=True)
 
     def load(self, indices):
         """(sqrt I, good) of the given frames for the fit; good is None where all pixels are."""
-        good, free = _of(self.mask, indices), _of(self.free, indices)
-        if free is not None:
-            good = ~free if good is None else good & ~free
-            good = module(good).broadcast_to(good, (len(indices), *self.data.shape[1:]))
-        return loss.root_intensity(self.data[indices], good, self.real), good
+        rows = indices if self.place is None else self.place[indices]
+        root, good = self.root[rows], _of(self.good, rows)
+        if not self.narrowed:
+            return root, good
+        good = module(good).broadcast_to(good, root.shape)
+        return module(root).where(good, root, root.dtype.type(0)), good
 
     def load_free(self, indices):
         """(sqrt I, held out and good) of the given frames."""
-        good, free = _of(self.mask, indices), _of(self.free, indices)
-        free = module(free).broadcast_to(free if good is None else good & free, (len(indices), *self.data.shape[1:]))
-        return loss.root_intensity(self.data[indices], free, self.real), free
+        rows = indices if self.place is None else self.place[indices]
+        root, free = self.root[rows], _of(self.free, rows)
+        free = module(free).broadcast_to(free, root.shape)
+        return module(root).where(free, root, root.dtype.type(0)), free
 
-    def complaint(self, indices):
-        return loss.bad_data(self.data[indices], _of(self.mask, indices))
+    def each_frame(self):
+        """(sqrt I, good) of one frame after the other, (1, rows, cols)."""
+        xp = module(self.root)
+        for frame in range(len(self.root)):
+            yield self.load(xp.asarray(np.array([frame])))
 
 
-def _of(mask, indices):
-    return mask[indices] if mask is not None and mask.ndim == 3 else mask
+def _of(pixels, frames):
+    """What belongs to some frames; an array (rows, cols), or None, belongs to all."""
+    return pixels[frames] if pixels is not None and pixels.ndim == 3 else pixels
 
 
 def free_pixels(shape, fraction, mask=None, seed=0):
@@ -43,7 +99,13 @@ def free_pixels(shape, fraction, mask=None, seed=0):
     would take with it what no other pixel measures, and be missed by every crystal. The innermost twentieth of each
     axis about n//2 is left alone: the fit hangs on the Bragg peak's centre.
 
-    fraction : number > 0 and < 1.  mask : bool, True = good, as in `Model`.  seed : same seed, same pixels.
+    Parameters
+    ----------
+    shape : (frames, rows, cols).
+    fraction : number > 0 and < 1.
+    mask : bool, True = good, as in `Model`.
+    seed : same seed, same pixels.
+
     Raises ValueError where no pixel is left on one of both sides.
     """
     shape = checks.sizes("shape", shape, 3)

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 
 from ..base import checks
-from .engines import Cpu, available_threads
+from .cpu_engine import Cpu, available_threads
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4
@@ -79,7 +79,7 @@ class FarField:
     centre_offset : (drow, dcol), pixels, any real numbers.
     dtype : "complex64" or "complex128" of both sides; phases are always computed in double.
     workers : threads, None for all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it.
-    engine : of a `TakagiTaupin`, where the arrays and the FFT are to be, see `pendel.operator.engines`; None: NumPy
+    engine : of a `TakagiTaupin`, where the arrays and the FFT are to be, see `pendel.operator.engine`; None: NumPy
         and SciPy.
 
     What is not zero in the exit field must stay within the field of view when it is turned, and a detector pixel
@@ -110,8 +110,8 @@ class FarField:
         if self.dtype.kind != "c" or self.dtype.itemsize > 16:
             raise ValueError(f"dtype: expected complex64 or complex128, got {self.dtype}")
         self.workers = available_threads() if workers is None else checks.integer("workers", workers, at_least=1)
-        self._engine = Cpu() if engine is None else engine
-        self._fft = self._engine.scipy("fft")
+        self.engine = Cpu() if engine is None else engine
+        self._fft = self.engine.scipy("fft")
         if any(n > far for n, far in zip(self.shape, self.far_shape, strict=True)):
             raise ValueError(f"shape: expected at most far_shape = {self.far_shape}, got {self.shape}")
         if max(self.detector_shape) > min(self.far_shape):
@@ -121,7 +121,7 @@ class FarField:
         self._build()
         # frames at a time, and threads: a device is given one task after another
         self.chunk = CHUNK
-        if self._engine.xp is not np:
+        if self.engine.xp is not np:
             self.chunk = max(1, DEVICE_BYTES // (max(self._work) * max(self._far) * self.dtype.itemsize))
             self.workers = 1
 
@@ -159,7 +159,7 @@ class FarField:
 
         def phase(cycles, factor=1.0):
             turned = (factor * np.exp(-2j * np.pi * (cycles - np.rint(cycles)))).astype(self.dtype)
-            return self._engine.upload(turned)
+            return self.engine.upload(turned)
 
         # Frequency k_col[c] = k_col[0] +- c: the FFT gives exp(-2 pi i (+- c) i/N), the window's start is a ramp.
         start_x = np.arange(wide) * (k_col[0] / far_x)
@@ -177,8 +177,8 @@ class FarField:
 
     def forward(self, E_h):
         """Detector amplitudes F (n, rows, cols) of exit fields E_h (n, ny, nx), equation (1). Not modified."""
-        xp = self._engine.xp
-        E_h = self._engine.array("E_h", E_h, (None, *self.shape), self.dtype, axes="(n, ny, nx)")
+        xp = self.engine.xp
+        E_h = self.engine.array("E_h", E_h, (None, *self.shape), self.dtype, axes="(n, ny, nx)")
         F = xp.empty((len(E_h), *self.detector_shape), self.dtype)
 
         def part(chunk):
@@ -189,8 +189,8 @@ class FarField:
 
     def adjoint(self, adj_F):
         """Adjoint adj_E_h (n, ny, nx) for adj_F (n, rows, cols): dL = Re sum conj(adj_F) dF. Not modified."""
-        adj_F = self._engine.array("adj_F", adj_F, (None, *self.detector_shape), self.dtype, axes="(n, rows, cols)")
-        adj_E_h = self._engine.xp.empty((len(adj_F), *self.shape), self.dtype)
+        adj_F = self.engine.array("adj_F", adj_F, (None, *self.detector_shape), self.dtype, axes="(n, rows, cols)")
+        adj_E_h = self.engine.xp.empty((len(adj_F), *self.shape), self.dtype)
 
         def part(chunk):
             adj_E_h[chunk] = self.adjoint_chunk(adj_F[chunk] * self._phase_row.conj())

@@ -1,44 +1,31 @@
 """The Takagi-Taupin operator: exit fields of a crystal for many rocking angles, and the adjoint."""
 
+import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..base import checks
-from . import _core, engines
+from .cpu_engine import available_threads
+from .engine import Array
+from .engines import engine_for, on_device
+from .fields import Adjoint, State, StateShapes, check_state
+from .physics import (
+    ORIENTATIONS,
+    SCHEMES,
+    angle_of_incidence,
+    checked_angle,
+    checked_chi_0,
+    checked_resync,
+    choose_transport,
+    coupling_coefficients,
+    pixels_per_layer,
+)
+from .plan import Orientation, Plan, Scheme, Transport
+from .rows import IncidentRows, RowGeometry
 
-SCHEMES = ("strang", "etd2rk")
-TRANSPORTS = ("auto", "shift", "fourier")
-ORIENTATIONS = {"k_h": math.pi / 2, "symmetric": math.radians(178)}  # and their largest 2 theta
-MOST_PIXELS = 1000  # E_0 may move per layer: more is a mistake of units, and rows would grow with it
 LOST = 1e-2  # relative error of the reversed sweep above which its gradient is refused
-JOIN = 16  # pixels over which the two edge values of an incident field are joined (transport fourier)
-
-
-class Adjoint(NamedTuple):
-    """Gradients of a real scalar L, ``dL = Re sum conj(adj_X) dX``.
-
-    ``S`` complex (nz, ny, nx); ``s_0`` real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path);
-    ``incident`` complex (ny, nx); ``dq`` float64 (frames, 3), detuning and exit ramp both [m].
-    """
-
-    S: np.ndarray
-    s_0: np.ndarray | None
-    incident: np.ndarray
-    dq: np.ndarray
-
-
-class State(NamedTuple):
-    """What the adjoint needs of a forward sweep: both exit fields, E_0 on its whole internal row.
-
-    With ``resync=K`` also ``layers``, complex (stored, 2, frames, ny, nx): E_0 and G in the box behind the coupling of
-    layers K - 1, 2 K - 1, ..., the last one left out; None where there are none.
-    """
-
-    E_h: np.ndarray
-    E_0_row: np.ndarray
-    layers: np.ndarray | None = None
 
 
 class TakagiTaupin:
@@ -82,134 +69,132 @@ class TakagiTaupin:
         (nz - 1) // resync x frames x ny x nx x 2 complex numbers in the `State`. None: nothing is stored. Scheme
         "etd2rk" has no use for it (ValueError).
 
-    Attributes: the arguments, and ``shift`` (whole pixels per layer, 0 for fourier), ``row_length`` (places
-    of an E_0 row inside, for a plane wave), ``exit_shape`` ((ny, columns) of E_h), ``exit_slice`` (the columns that are
-    the crystal's, the last nx) and ``exit_reach`` (how many of the last columns straight paths from the box reach;
-    beyond are only ripples of the interpolation). Source: Takagi-Taupin equations as in csrc/README.md, equations
-    (1)-(6), (10); Wu et al., arXiv 2506.15939, Eq. 2 with the sign of the coupling put right.
+    Attributes
+    ----------
+    The arguments under their names, those left to the operator as it has chosen them, and
+
+    pixels_per_layer : float
+        Pixels that E_0 moves per layer.
+    shift : int
+        The same where they are whole (transport shift); else 0.
+    row_length : int
+        Places of a row of E_0 inside, for a plane wave.
+    exit_shape : (ny, columns)
+        Of E_h.
+    exit_slice : slice
+        The columns of E_h that are the crystal's, the last nx.
+    exit_reach : int
+        How many of the last columns straight paths from the box reach; beyond are only ripples of the interpolation.
+    real_dtype : numpy.dtype
+        float32 or float64: of s_0 and of its gradient.
+    engine : pendel.operator.engine.Engine
+        Where arrays lie and sweeps run.
+    plan : pendel.operator.plan.Plan
+        Of a sweep with one frame and a plane wave.
+
+    Source: Takagi-Taupin equations as in csrc/README.md, equations (1)-(6), (10); Wu et al., arXiv 2506.15939, Eq. 2
+    with the sign of the coupling put right.
     """
 
     def __init__(
         self,
-        shape,
-        voxel,
-        wavelength,
-        two_theta,
-        chi_0,
-        chi_h,
-        chi_hbar=None,
-        polarization_factor=1.0,
-        scheme="strang",
-        transport="auto",
-        dtype="complex64",
-        device="cpu",
-        threads=None,
-        orientation="k_h",
-        resync=None,
+        shape: tuple[int, int, int],
+        voxel: tuple[float, float, float],
+        wavelength: float,
+        two_theta: float,
+        chi_0: complex,
+        chi_h: complex,
+        chi_hbar: complex | None = None,
+        polarization_factor: float = 1.0,
+        scheme: str = "strang",
+        transport: str = "auto",
+        dtype: Any = "complex64",
+        device: str = "cpu",
+        threads: int | None = None,
+        orientation: str = "k_h",
+        resync: int | None = None,
     ):
         self.shape = checks.sizes("shape", shape, 3)
         self.voxel = checks.lengths("voxel", voxel, 3)
         self.wavelength = checks.number("wavelength", wavelength, above=0)
-        self.two_theta = checks.number("two_theta", two_theta)
         self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
-        if not 0 < self.two_theta < ORIENTATIONS[self.orientation]:
-            wants, hint = "0 < two_theta < 178 deg", ""
-            if self.orientation == "k_h":
-                wants, hint = "0 < two_theta < pi/2", "; orientation='symmetric' goes up to 178 deg"
-            raise ValueError(f"two_theta: expected an angle in rad, {wants}, got {two_theta!r}{hint}")
-        self.chi_0 = checks.complex_number("chi_0", chi_0)
-        if self.chi_0.imag < 0:
-            raise ValueError(
-                f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), where absorption has Im chi > 0), got {self.chi_0};"
-                " for tables in the other convention pass the complex conjugates of chi_0, chi_h and chi_hbar"
-            )
+        self.two_theta = checked_angle(two_theta, self.orientation)
+        self.chi_0 = checked_chi_0(chi_0)
         self.chi_h = checks.complex_number("chi_h", chi_h)
         self.chi_hbar = self.chi_h if chi_hbar is None else checks.complex_number("chi_hbar", chi_hbar)
         self.polarization_factor = checks.number("polarization_factor", polarization_factor, at_least=-1, at_most=1)
+
         self.scheme = checks.choice("scheme", scheme, SCHEMES)
         self.dtype = checks.complex_dtype("dtype", dtype)
-        index = engines.parse(device)
-        self.device = device
-        wanted = engines.available_threads() if threads is None else threads
-        self.threads = checks.integer("threads", wanted, at_least=1)
-        self.resync = None if resync is None else checks.integer("resync", resync, at_least=1)
-        if self.resync is not None and self.scheme == "etd2rk":
-            raise ValueError(f"resync: expected None with scheme 'etd2rk', which reverses nothing, got {self.resync}")
-        self._real = np.dtype("float32" if self.dtype == np.complex64 else "float64")
+        self.real_dtype = np.dtype("float32" if self.dtype == np.complex64 else "float64")
+        self.engine, self.device = engine_for(device), device
+        self.threads = checks.integer("threads", available_threads() if threads is None else threads, at_least=1)
+        self.resync = checked_resync(resync, self.scheme)
 
-        nz, _, nx = self.shape
-        dz, _, dx = self.voxel
-        symmetric = self.orientation == "symmetric"
-        angle, tan = (self.two_theta / 2, "tan(two_theta / 2)") if symmetric else (self.two_theta, "tan(two_theta)")
-        self.pixels_per_layer = dz * math.tan(angle) / dx
-        if self.pixels_per_layer > MOST_PIXELS:
-            raise ValueError(f"voxel: expected dz {tan} / dx <= {MOST_PIXELS} pixels, got {self.pixels_per_layer:g}")
-        whole = round(self.pixels_per_layer)
-        fits = whole >= 1 and abs(self.pixels_per_layer - whole) <= 1e-6
-        checks.choice("transport", transport, TRANSPORTS)
-        if self.scheme == "etd2rk":  # its phi functions are Fourier multipliers
-            if symmetric:
-                raise ValueError("scheme: expected 'strang' with orientation 'symmetric', got 'etd2rk'")
-            if transport == "shift":
-                raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
-            fits = False
-        if transport == "shift" and not fits:
-            raise ValueError(
-                "transport: expected 'fourier' or 'auto', got 'shift', which needs a whole number >= 1 of pixels"
-                f" dz {tan} / dx, here {self.pixels_per_layer:.8g}; dz = {dx / math.tan(angle):.8g} m would give 1"
-            )
-        self.transport = "shift" if fits and transport != "fourier" else "fourier"
-        self.shift = whole if self.transport == "shift" else 0
-        # Places of an E_0 row: the box, and everything that enters it or left it during the march. A Fourier row is
-        # periodic: what left on the right must not come back before the last layer.
-        self._travel = math.ceil(self.pixels_per_layer * (nz - 1) - 1e-9)
-        self.row_length = self._row_length(plane_wave=True)
-        self.exit_shape = (self.shape[1], self.row_length if symmetric else nx)
-        self.exit_slice = slice(self.exit_shape[1] - nx, self.exit_shape[1])
-        self.exit_reach = nx + self._travel if symmetric else nx
+        self.pixels_per_layer = pixels_per_layer(self.voxel, self.two_theta, self.orientation)
+        self.transport = choose_transport(
+            transport, self.scheme, self.orientation, self.pixels_per_layer, self.voxel[0]
+        )
+        self.shift = round(self.pixels_per_layer) if self.transport == "shift" else 0
+        self._rows = self._row_geometry()
+        self.row_length = self._rows.length(plane_wave=True)
+        self.exit_shape = (self.shape[1], self._rows.exit_length)
+        self.exit_slice, self.exit_reach = self._rows.exit_slice, self._rows.exit_reach
 
-        k = 2 * math.pi / self.wavelength
-        K_0 = k / (2 * math.cos(angle))
-        K_h = K_0 if symmetric else k / 2
-        C = self.polarization_factor
-        self._plan = {
-            "shape": self.shape,
-            "voxel": self.voxel,
-            "medium": (
-                0.5j * dz * (K_0 + K_h) * self.chi_0,
-                0.5j * dz * (K_0 - K_h) * self.chi_0,
-                1j * dz * K_0 * C * self.chi_hbar,
-                1j * dz * K_h * C * self.chi_h,
-            ),
-            "row_length": self.row_length,
-            "exit_length": self.exit_shape[1],
-            "tan_h": math.tan(angle) if symmetric else 0.0,
-            "shift": self.shift,
-            "etd2rk": self.scheme == "etd2rk",
-            "resync": nz if self.resync is None else min(self.resync, nz),
-            "pixels": self.pixels_per_layer,
-            "threads": self.threads,
-        }
-        self._single = self.dtype == np.complex64
-        self._weights = {}  # of the adjoint of `incident_row`, by length of the row, uploaded once
-        self._engine = engines.Cpu() if index is None else engines.Cuda(index, self._plan, self._single)
+        self.plan = self._make_plan()
+        self.engine.prepare(self.plan)
+        self._incident_rows = IncidentRows(self._rows, self.engine, self.dtype, self.real_dtype)
 
-    def _row_length(self, plane_wave):
-        need = self.shape[2] + self._travel
-        if self.shift:
-            return need
-        # Where E_h moves too its row is an output: one length for every incident field, and room for its ripples.
-        return _core.fourier_row_length(need + (0 if plane_wave and self.orientation == "k_h" else JOIN))
-
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"TakagiTaupin(shape={self.shape}, voxel={self.voxel}, two_theta={self.two_theta:.6g}, "
             f"orientation={self.orientation!r}, transport={self.transport!r}, dtype={self.dtype.name!r}, "
             f"threads={self.threads})"
         )
 
-    @engines.on_device
-    def forward(self, S, dq, s_0=None, incident=None, *, return_E_0=False, return_state=False):
+    def _row_geometry(self) -> RowGeometry:
+        nz, _, nx = self.shape
+        return RowGeometry(
+            nx=nx,
+            travel=math.ceil(self.pixels_per_layer * (nz - 1) - 1e-9),
+            transport=Transport[self.transport.upper()],
+            orientation=Orientation[self.orientation.upper()],
+        )
+
+    def _make_plan(self) -> Plan:
+        nz, symmetric = self.shape[0], self.orientation == "symmetric"
+        angle = angle_of_incidence(self.two_theta, self.orientation)
+        chi = self.chi_0, self.chi_h, self.chi_hbar
+        return Plan(
+            shape=self.shape,
+            voxel=self.voxel,
+            medium=coupling_coefficients(
+                self.voxel[0], self.wavelength, self.two_theta, self.orientation, chi, self.polarization_factor
+            ),
+            scheme=Scheme[self.scheme.upper()],
+            transport=self._rows.transport,
+            orientation=self._rows.orientation,
+            shift=self.shift,
+            pixels_per_layer=self.pixels_per_layer,
+            tan_h=math.tan(angle) if symmetric else 0.0,
+            row_length=self.row_length,
+            exit_length=self._rows.exit_length,
+            resync=nz if self.resync is None else min(self.resync, nz),
+            threads=self.threads,
+            single=self.dtype == np.complex64,
+        )
+
+    @on_device
+    def forward(
+        self,
+        S: Array,
+        dq: Array,
+        s_0: Array | None = None,
+        incident: Array | None = None,
+        *,
+        return_E_0: bool = False,
+        return_state: bool = False,
+    ) -> Array | tuple:
         """Exit fields E_h of the crystal function S for every rocking offset.
 
         Parameters
@@ -230,33 +215,41 @@ class TakagiTaupin:
 
         Returns
         -------
-        E_h : complex (frames, *exit_shape), exit ramp exp(i (dq_x x + dq_y y)) included, exp(i dq_z z_out) left out.
-            exit_shape is (ny, nx) unless the orientation is "symmetric".
+        E_h : complex (frames, *exit_shape)
+            Exit ramp exp(i (dq_x x + dq_y y)) included, exp(i dq_z z_out) left out. exit_shape is (ny, nx) unless the
+            orientation is "symmetric". A tuple that begins with it if anything else is to be returned.
 
-        Raises TypeError (kind, dtype) or ValueError (shape, NaN) naming the argument.
+        Raises
+        ------
+        TypeError
+            Of kind or dtype, naming the argument.
+        ValueError
+            Of shape or NaN, naming the argument.
         """
-        S, dq, s_0 = self._inputs(S, dq, s_0)
+        S, dq, s_0 = self._checked(S, dq, s_0)
         row = None if incident is None else self.incident_row(incident)
-        _, ny, nx = self.shape
-        plan = self._plan | {"row_length": self._row_length(incident is None), "frames": len(dq)}
-        xp = self._engine.xp
-        E_h = xp.empty((len(dq), *self.exit_shape), self.dtype)
-        keep = return_E_0 or return_state
-        E_0 = xp.empty((len(dq), ny, plan["row_length"]), self.dtype) if keep else None
-        shape = self._layers_shape(len(dq)) if return_state else None
-        layers = shape and xp.empty(shape, self.dtype)
-        self._engine.forward(plan, dq, S, s_0, row, E_h, E_0, layers, self._single)
-        extra = []
-        if return_E_0:  # pixel x is at place x, for shift at the last layer; where E_h is wider, both begin left of it
-            box = self.exit_slice if not self.shift else slice(0, nx)
-            extra.append(xp.ascontiguousarray(E_0[:, :, box]))
-        if return_state:
-            self._engine.seal(E_h)  # the state shares it
-            extra.append(State(E_h, E_0, layers))
-        return (E_h, *extra) if extra else E_h
+        fields = self._run_forward(S, dq, s_0, row, keep_E_0=return_E_0 or return_state, keep_layers=return_state)
 
-    @engines.on_device
-    def adjoint(self, S, dq, adj_E_h, s_0=None, incident=None, *, state=None, support=None):
+        extra = []
+        if return_E_0:
+            extra.append(self.engine.xp.ascontiguousarray(fields.E_0_row[:, :, self._rows.E_0_exit_slice]))
+        if return_state:
+            self.engine.seal(fields.E_h)  # the state shares it
+            extra.append(fields)
+        return (fields.E_h, *extra) if extra else fields.E_h
+
+    @on_device
+    def adjoint(
+        self,
+        S: Array,
+        dq: Array,
+        adj_E_h: Array,
+        s_0: Array | None = None,
+        incident: Array | None = None,
+        *,
+        state: State | None = None,
+        support: Array | None = None,
+    ) -> Adjoint:
         """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (stored fields: see `resync`).
 
         Parameters
@@ -276,126 +269,218 @@ class TakagiTaupin:
         Adjoint
             S, s_0, incident, dq; see there. Derivation: csrc/README.md.
 
-        Raises TypeError or ValueError naming the argument, RuntimeError where absorption has cost the reversal its
-        digits.
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument.
+        RuntimeError
+            Where absorption has cost the reversal its digits.
         """
-        S, dq, s_0 = self._inputs(S, dq, s_0)
-        ny = self.shape[1]
+        S, dq, s_0 = self._checked(S, dq, s_0)
         axes = "(frames, ny, nx)" if self.orientation == "k_h" else "(frames, *exit_shape)"
-        adj_E_h = self._engine.array("adj_E_h", adj_E_h, (len(dq), *self.exit_shape), self.dtype, axes=axes)
+        adj_E_h = self.engine.array("adj_E_h", adj_E_h, (len(dq), *self.exit_shape), self.dtype, axes=axes)
         if support is not None:
-            support = self._engine.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
-        if state is None:
-            state = self.forward(S, dq, s_0, incident, return_state=True)[1]
-        row_length = self._row_length(incident is None)
-        if not isinstance(state, State):
-            raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
-        shapes = (len(dq), *self.exit_shape), (len(dq), ny, row_length), self._layers_shape(len(dq))
-        for field, array, shape in zip(state._fields, state, shapes, strict=True):
-            got = None if array is None else f"{array.dtype} of shape {array.shape}"
-            wants = shape and f"{self.dtype} of shape {shape}"
-            if got != wants or (wants and not array.flags.c_contiguous):
-                raise ValueError(
-                    f"state: expected that of forward with the same arguments, {field} {wants}, got {got}"
-                    + ("" if got != wants else " in another memory order")
-                )
-        row = None if incident is None or self.scheme == "strang" else self.incident_row(incident)
-        xp = self._engine.xp
-        adj_S = xp.empty(self.shape, self.dtype)
-        adj_s_0 = None if s_0 is None else xp.empty(self.shape, self._real)
-        adj_row = xp.empty((ny, row_length), self.dtype)
-        adj_dq = xp.empty((ny, len(dq), 3))
-        drift = xp.zeros(ny) if self.scheme == "strang" else None
-        arrays = (state.E_h, state.E_0_row, state.layers, adj_E_h, adj_S, adj_s_0, adj_row, adj_dq, drift, None, None)
-        plan = self._plan | {"row_length": row_length, "frames": len(dq)}
-        self._engine.adjoint(plan, dq, S, s_0, row, support, *arrays, self._single)
-        if drift is not None:
-            self._engine.check_drift(drift, LOST, adj_S)
-        return Adjoint(adj_S, adj_s_0, self._incident_row_adj(adj_row), adj_dq.sum(axis=0))
+            support = self.engine.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
 
-    def _layers_shape(self, frames):
-        stored = (self.shape[0] - 1) // self._plan["resync"]
+        starts_from_incident = self.scheme == "etd2rk"  # the other reverses the state
+        row = None
+        if incident is not None and (state is None or starts_from_incident):
+            row = self.incident_row(incident)
+        if state is None:
+            state = self._run_forward(S, dq, s_0, row, keep_E_0=True, keep_layers=True)
+        else:
+            row_length = self._rows.length(plane_wave=incident is None)
+            check_state(state, self._state_shapes(len(dq), row_length), self.dtype)
+        return self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
+
+    def sweep(
+        self, S: Array, dq: Array, s_0: Array | None = None, *, keep_state: bool = False
+    ) -> tuple[Array, State | None]:
+        """`forward` of a plane wave for callers that have checked their arguments: nothing is checked or converted.
+
+        Parameters
+        ----------
+        S : complex (nz, ny, nx)
+        dq : float64 (frames, 3)
+            [rad/m]; at least one frame.
+        s_0 : real (nz, ny, nx), optional
+            None: |S|.
+        keep_state : bool
+            Whether a `State` for `sweep_adjoint` is kept; E_h is part of it and then read-only.
+
+        All are arrays of ``engine.xp`` on its device, which is the current one (``engine.here()``), C-contiguous, of
+        ``dtype`` and ``real_dtype``.
+
+        Returns
+        -------
+        E_h : complex (frames, *exit_shape)
+        state : State or None
+        """
+        fields = self._run_forward(S, dq, s_0, None, keep_E_0=keep_state, keep_layers=keep_state)
+        if not keep_state:
+            return fields.E_h, None
+        self.engine.seal(fields.E_h)
+        return fields.E_h, fields
+
+    def sweep_adjoint(
+        self,
+        S: Array,
+        dq: Array,
+        adj_E_h: Array,
+        s_0: Array | None = None,
+        *,
+        state: State,
+        support: Array | None = None,
+    ) -> Adjoint:
+        """`adjoint` of `sweep` for callers that have checked their arguments.
+
+        Parameters
+        ----------
+        S, dq, s_0
+            As given to `sweep`.
+        adj_E_h : complex (frames, *exit_shape)
+            dL/dRe(E_h) + i dL/dIm(E_h).
+        state : State
+            From ``sweep(..., keep_state=True)``.
+        support : bool (nz, ny, nx), optional
+            Voxels whose gradient is wanted. None: all.
+
+        Raises
+        ------
+        RuntimeError
+            Where absorption has cost the reversal its digits.
+        """
+        return self._run_adjoint(S, dq, adj_E_h, s_0, None, state, support)
+
+    def _run_forward(self, S, dq, s_0, incident_row, *, keep_E_0: bool, keep_layers: bool) -> State:
+        """The forward sweep; what is not kept of the `State` is None."""
+        frames, xp = len(dq), self.engine.xp
+        row_length = self.row_length if incident_row is None else incident_row.shape[1]
+        shapes = self._state_shapes(frames, row_length)
+        fields = State(
+            E_h=xp.empty(shapes.E_h, self.dtype),
+            E_0_row=xp.empty(shapes.E_0_row, self.dtype) if keep_E_0 else None,
+            layers=xp.empty(shapes.layers, self.dtype) if keep_layers and shapes.layers else None,
+        )
+        self.engine.forward(
+            dataclasses.replace(self.plan, frames=frames, row_length=row_length),
+            dq=dq,
+            S=S,
+            s_0=s_0,
+            incident=incident_row,
+            E_h=fields.E_h,
+            E_0=fields.E_0_row,
+            layers=fields.layers,
+        )
+        return fields
+
+    def _run_adjoint(self, S, dq, adj_E_h, s_0, incident_row, state: State, support) -> Adjoint:
+        """The adjoint sweep; ``incident_row`` is for scheme etd2rk, which repeats the forward sweep."""
+        frames, ny, xp = len(dq), self.shape[1], self.engine.xp
+        row_length = state.E_0_row.shape[2]
+        adj_S = xp.empty(self.shape, self.dtype)
+        adj_s_0 = None if s_0 is None else xp.empty(self.shape, self.real_dtype)
+        adj_row = xp.empty((ny, row_length), self.dtype)
+        adj_dq = xp.empty((ny, frames, 3))
+        drift = xp.zeros(ny) if self.scheme == "strang" else None
+        self.engine.adjoint(
+            dataclasses.replace(self.plan, frames=frames, row_length=row_length),
+            dq=dq,
+            S=S,
+            s_0=s_0,
+            incident=incident_row,
+            support=support,
+            E_h=state.E_h,
+            E_0=state.E_0_row,
+            layers=state.layers,
+            adj_E_h=adj_E_h,
+            adj_S=adj_S,
+            adj_s_0=adj_s_0,
+            adj_incident=adj_row,
+            adj_dq=adj_dq,
+            drift=drift,
+        )
+        if drift is not None:
+            self.engine.check_drift(drift, LOST, adj_S)
+        return Adjoint(adj_S, adj_s_0, self._incident_rows.extend_adj(adj_row), adj_dq.sum(axis=0))
+
+    def layers_shape(self, frames: int) -> tuple[int, ...] | None:
+        """Shape of `State.layers` for that many frames, or None where no layers are stored."""
+        stored = (self.shape[0] - 1) // self.plan.resync
         return (stored, 2, frames, *self.shape[1:]) if stored else None
 
-    def _inputs(self, S, dq, s_0):
-        S = self._engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
-        dq = self._engine.array("dq", dq, (None, 3), np.float64, axes="(frames, 3)")
+    def _state_shapes(self, frames: int, row_length: int) -> StateShapes:
+        return StateShapes(
+            E_h=(frames, *self.exit_shape),
+            E_0_row=(frames, self.shape[1], row_length),
+            layers=self.layers_shape(frames),
+        )
+
+    def _checked(self, S, dq, s_0):
+        S = self.engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
+        dq = self.engine.array("dq", dq, (None, 3), np.float64, axes="(frames, 3)")
         if len(dq) == 0:
             raise ValueError("dq: expected at least one frame, got shape (0, 3)")
         if s_0 is not None:
-            s_0 = self._engine.array("s_0", s_0, self.shape, self._real, axes="(nz, ny, nx)")
+            s_0 = self.engine.array("s_0", s_0, self.shape, self.real_dtype, axes="(nz, ny, nx)")
         return S, dq, s_0
 
-    def _padding(self, row_length):
-        """Weights of the left and the right edge value on the row's places outside the box, and those places."""
-        nx = self.shape[2]
-        count = row_length - nx
-        first = slice(0, count), slice(count, None)
-        if self.shift:
-            return first[0], np.ones(count), np.zeros(count), first[1]
-        # The places outside lie right of the box and, periodically, left of it: what flows in must be the left edge
-        # value; a raised cosine joins the two edges without a jump that would ring.
-        left = np.ones(count)
-        join = max(count - self._travel - 1, 0)
-        left[:join] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(join) + 1) / (join + 1))
-        outside, box = first if self.orientation == "symmetric" else (slice(nx, None), slice(0, nx))
-        return outside, left, 1 - left, box
-
-    @engines.on_device
-    def incident_row(self, incident):
+    @on_device
+    def incident_row(self, incident: Array) -> Array:
         """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
-        _, ny, nx = self.shape
-        xp = self._engine.xp
-        incident = self._engine.array("incident", incident, (ny, nx), self.dtype, axes="(ny, nx)")
-        row = xp.empty((ny, self._row_length(plane_wave=False)), self.dtype)
-        outside, left, right, box = self._padding(row.shape[1])
-        left, right = xp.asarray(left), xp.asarray(right)
-        row[:, box] = incident
-        row[:, outside] = incident[:, :1] * left + incident[:, -1:] * right
-        return row
+        incident = self.engine.array("incident", incident, self.shape[1:], self.dtype, axes="(ny, nx)")
+        return self._incident_rows.extend(incident)
 
-    def _incident_row_adj(self, adj_row):
-        # Reverse: row[:, box] = incident;  row[:, outside] = incident[:, 0] left + incident[:, -1] right
-        outside, left, right, box = self._padding(adj_row.shape[1])
-        if adj_row.shape[1] not in self._weights:
-            upload = self._engine.upload
-            self._weights[adj_row.shape[1]] = [upload(w.astype(self._real)) for w in (left, right)]
-        left, right = self._weights[adj_row.shape[1]]
-        adj_incident = adj_row[:, box].copy()
-        adj_incident[:, 0] += (adj_row[:, outside] * left).sum(axis=1)
-        adj_incident[:, -1] += (adj_row[:, outside] * right).sum(axis=1)
-        return adj_incident
+    @on_device
+    def reversal_error(self, S: Array, dq: Array, s_0: Array | None = None) -> float:
+        """Relative L2 error of the entrance state that the adjoint's exact reversal recovers; plane wave in.
 
-    def _reverse_drift(self, S, dq, s_0=None):
-        """Relative L2 error of the entrance state that the adjoint's exact reversal recovers (plane wave in)."""
-        S, dq, s_0 = self._inputs(S, dq, s_0)
-        E_h, state = self.forward(S, dq, s_0, return_state=True)
-        xp = self._engine.xp
-        E_0, G = xp.empty_like(state.E_0_row), xp.empty_like(E_h)
-        arrays = (E_h, state.E_0_row, state.layers, xp.zeros_like(E_h), xp.empty(self.shape, self.dtype))
-        arrays += (None, None, None, None, E_0, G)
-        self._engine.adjoint(self._plan | {"frames": len(dq)}, dq, S, s_0, None, None, *arrays, self._single)
+        Parameters are those of `forward`; scheme "strang" alone reverses anything.
+        """
+        S, dq, s_0 = self._checked(S, dq, s_0)
+        xp, state = self.engine.xp, self._run_forward(S, dq, s_0, None, keep_E_0=True, keep_layers=True)
+        E_0, G = xp.empty_like(state.E_0_row), xp.empty_like(state.E_h)
+        self.engine.adjoint(
+            dataclasses.replace(self.plan, frames=len(dq)),
+            dq=dq,
+            S=S,
+            s_0=s_0,
+            E_h=state.E_h,
+            E_0=state.E_0_row,
+            layers=state.layers,
+            adj_E_h=xp.zeros_like(state.E_h),
+            adj_S=xp.empty(self.shape, self.dtype),
+            entrance_E_0=E_0,
+            entrance_G=G,
+        )
         error = xp.sum(xp.abs(E_0.astype(complex) - 1) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
         return float(np.sqrt(error / E_0.size))
 
 
-def estimate_memory(op, n_frames):
-    """Bytes a gradient with ``n_frames`` frames needs beside the inputs: exit fields, state, gradient, work space."""
+def estimate_memory(op: TakagiTaupin, n_frames: int) -> int:
+    """Bytes that a gradient needs beside its inputs: exit fields, state, gradient, work space.
+
+    Parameters
+    ----------
+    op : TakagiTaupin
+    n_frames : int
+        Rocking angles at a time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming ``n_frames``.
+    """
     n_frames = checks.integer("n_frames", n_frames, at_least=1)
-    nz, ny, nx = op.shape
-    complex_bytes, real_bytes = op.dtype.itemsize, op._real.itemsize
-    lanes, width = _core.cpu_lanes(op.dtype == np.complex64), op.exit_shape[1]
-    fields = n_frames * ny * (2 * width + op.row_length) * complex_bytes  # E_h, adj_E_h, E_0
-    fields += math.prod(op._layers_shape(n_frames) or (0,)) * complex_bytes
-    gradient = nz * ny * nx * (complex_bytes + real_bytes) + ny * (op.row_length * complex_bytes + n_frames * 24)
-    if isinstance(op._engine, engines.Cuda):
-        plan = op._plan | {"frames": n_frames}
-        return int(fields + gradient + op._engine.workspace(plan, op._single, adjoint=True))
-    tables = (n_frames + lanes) * (nz + width) * complex_bytes
-    pair = op.shift and op.orientation == "k_h" and lanes * real_bytes == 64 and n_frames > lanes
-    rows = (4 if pair else 2) * (width + op.row_length) + (width + op.row_length / lanes if op.shift else 0)
-    per_thread = nz * nx * (16 + 8) * real_bytes + lanes * rows * complex_bytes
-    if op.scheme == "etd2rk":  # kept and repeated states, and a dozen rows
-        states = 2 * math.ceil(math.sqrt(nz)) + 12
-        per_thread += states * lanes * (nx + op.row_length) * complex_bytes
-    return int(fields + gradient + tables + min(op.threads, ny) * per_thread)
+    ny, voxels = op.shape[1], math.prod(op.shape)
+    complex_bytes, real_bytes = op.dtype.itemsize, op.real_dtype.itemsize
+
+    exit_fields = 2 * n_frames * math.prod(op.exit_shape) * complex_bytes  # E_h, adj_E_h
+    layers_shape = op.layers_shape(n_frames)
+    stored = 0 if layers_shape is None else math.prod(layers_shape)
+    state = (n_frames * ny * op.row_length + stored) * complex_bytes
+    gradient = voxels * (complex_bytes + real_bytes)  # of S, s_0
+    gradient += ny * op.row_length * complex_bytes + ny * n_frames * 3 * 8  # of the incident row, dq
+
+    plan = dataclasses.replace(op.plan, frames=n_frames)
+    return exit_fields + state + gradient + op.engine.workspace(plan, adjoint=True)

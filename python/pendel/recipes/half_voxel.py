@@ -9,7 +9,12 @@ optimiser stays. From a quarter of a voxel `polish` finds the way.
 import numpy as np
 
 from ..base import checks
-from ..fit.polishing import polish
+from ..base.recipe import from_keywords, with_keywords_of
+from ..fit.objective import begun, initial, measured
+from ..fit.polishing import PolishRecipe, polish_fit
+from ..fit.quasi_newton import NO_CORRECTIONS, Corrections
+
+ITERATIONS = 40  # of every trial: with fewer, a crystal on its way is judged by where it is, not by where it goes
 
 
 def half_step(S, axis, forward=True):
@@ -25,25 +30,50 @@ def half_step(S, axis, forward=True):
     return mean * (amplitude / np.maximum(np.abs(mean), np.finfo(amplitude.dtype).tiny))
 
 
-def place(model, data, mask, S, support, *, iterations=40, progress=True, **recipe):
+@with_keywords_of(PolishRecipe)
+def place(
+    model,
+    data,
+    mask,
+    S,
+    support,
+    *,
+    iterations=ITERATIONS,
+    recipe=None,
+    angle_offsets=None,
+    flux=None,
+    progress=True,
+    **keywords,
+):
     """Try the crystal half a voxel further along each axis in turn, and keep it there where that is better.
 
     Parameters
     ----------
-    model, data, mask, S, support : of a polished crystal; data as in `polish`.
-    iterations : of `polish`, for what is there, as it is and with a steeper surface, and for each of the three trials:
-        the smaller loss is kept. With counted photons the total variation may decide instead of the data.
-    progress, recipe : further arguments of `polish`.
+    model, data, mask, S, support : of a polished crystal; data as in `polish`
+    iterations : of `polish`, for what is there, as it is and with a steeper surface, and for each of the three trials
+        The smaller loss is kept. With counted photons the total variation may decide instead of the data.
+    recipe : `PolishRecipe`, or None; keywords replace its fields, of which rounds, trim and widen are not used
+    angle_offsets, flux, progress : as in `polish`
 
-    Returns (S, support, moved): moved is a tuple of three bool (z, y, x).
+    Returns
+    -------
+    (S, support, moved), moved a tuple of three bool (z, y, x)
     """
     iterations = checks.integer("iterations", iterations, at_least=1)
-    recipe |= {"rounds": 1, "iterations": (0, iterations), "trim": None, "widen": 0}
-    recipe.pop("callback", None)
+    recipe = from_keywords(PolishRecipe, recipe, keywords, "place")
+    S, support = initial(model, S, support, None)
+    corrections = Corrections.checked(model, angle_offsets, flux)
+    return place_fit(measured(model, data, mask, recipe), S, support, recipe, iterations, progress, corrections)
+
+
+def place_fit(fit, S, support, recipe, iterations=ITERATIONS, progress=True, corrections=NO_CORRECTIONS):
+    """`place` of a `Fit`, from NumPy arrays of the model's dtype."""
+    recipe = recipe.but(rounds=1, iterations=(0, iterations), trim=None, widen=0)
     title = progress if isinstance(progress, str) else ""
 
     def trial(S, support, name):
-        return polish(model, data, mask, S, support, progress=progress and f"{title}{name}", **recipe)
+        S = begun(S, support, recipe.amplitude_bound)
+        return polish_fit(fit, S, support, recipe, progress and f"{title}{name}", corrections=corrections)
 
     first = trial(S, support, "as it is")
     steep = half_step(half_step(first.S, 2), 2, False)  # what steepness alone gains is no reason to move

@@ -12,22 +12,54 @@ as a perfect crystal of its shape: no holes, |S| = 1. Nothing keeps the search f
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from ..base import checks
-from ..fit.objective import initial
-from ..kinematic.support import _largest_component
+from ..base.recipe import Recipe, integer, number, option
+from ..fit.objective import begun
+from ..kinematic.support import largest_component, reference_amplitude
 
-CYCLES, WAIT = 30, 3  # searches at most; that many without a smaller misfit are the last
-SIZES = (0.95, 0.8, 0.65, 1.1, 0.5)  # of the ellipsoids to begin with: 1 touches the faces of the box
-HOME = 0.05  # of the first search's misfit: near enough, no other ellipsoid is tried
-SLOW = 5  # slow searches at the end, at most
-FLAT = 0.8  # amplitude of the start
-BLUR = 1.0  # voxels
-GROW = 2  # voxels around the crystal in which it may grow
+LEVEL, BRIGHTER = 0.5, 0.8  # of (1): inside is above this part of that quantile of |S| in the support
+SMOOTHING = 2  # voxels: bumps and parts thinner than twice that and one are taken off the shape
 SURFACE = 0.5  # blur of the surface, voxels
+FILLED = 0.8  # of the height of its box: a crystal, as a rule
+
+
+def check_sizes(name, value):
+    """Check of a sequence of numbers > 0."""
+    return tuple(checks.number(f"{name}[{i}]", v, above=0) for i, v in enumerate(value))
+
+
+@dataclass(frozen=True)
+class SolidRecipe(Recipe):
+    """Searches for a thick crystal, see `search_solid`. Where no bench is named the value was not scanned."""
+
+    sizes: tuple = option(
+        (0.95, 0.8, 0.65, 1.1, 0.5),
+        check_sizes,
+        "of the ellipsoids to begin with, in turn: 1 touches the faces of the box.",
+        set_by="bench/paper.py C, one extinction length: 0.95 arrives, 0.8 and the whole box do not",
+    )
+    amplitude: float = option(0.8, number(above=0, at_most=1), "of the constant start.")
+    cycles: int = option(30, integer(at_least=1), "searches from one ellipsoid, at most.")
+    wait: int = option(3, integer(at_least=1), "searches in turn without a smaller misfit are the last.")
+    smaller: float = option(0.98, number(above=0, at_most=1), "of the smallest misfit so far: what counts as smaller.")
+    home: float = option(
+        0.05,
+        number(above=0),
+        "of the first search's misfit: near enough, no other ellipsoid is tried.",
+        set_by="bench/paper.py C, one extinction length: 0.03 falls to 1e-4; what does not arrive stays above 0.004",
+    )
+    slow: int = option(5, integer(at_least=0), "slow searches at the end, at most, as long as each pays.")
+    pays: float = option(0.5, number(above=0, at_most=1), "of the misfit: a slow search that leaves more is the last.")
+    blur: float = option(1.0, number(above=0), "of |S| and of S, voxels, in (1).")
+    grow: int = option(2, integer(at_least=0), "voxels around the crystal in which it may grow.")
+
+
+SOLID = SolidRecipe()
 
 
 def extinction_length(model):
@@ -45,77 +77,104 @@ def extinction_length(model):
 
 
 def thick(model):
-    """Whether a crystal that fills 0.8 of the height of the model's box is thicker than an extinction length."""
-    height = 0.8 * model.shape[0] * model.voxel[0]
+    """Whether a crystal that fills FILLED of the height of the model's box is thicker than an extinction length."""
+    height = FILLED * model.shape[0] * model.voxel[0]
     return model.coupling == "dynamical" and height > extinction_length(model)
 
 
-def solid(S, support=None, blur=BLUR):
-    """(S, inside): a perfect crystal of the shape of S, equation (1), without holes and in one piece.
+def solid(S, support=None, blur=1.0):
+    """A perfect crystal of the shape of S, equation (1), without holes and in one piece.
 
-    S : complex (nz, ny, nx).  support : bool (nz, ny, nx), of S; None: S != 0.  blur : > 0, voxels, of S.
-    inside : bool (nz, ny, nx). |S| at its surface falls from 1 to 0 over about a voxel. Parts thinner than five voxels
-    beside thicker ones are lost: noise in the shape is what they mostly are.
+    |S| at its surface falls from 1 to 0 over about a voxel. Parts thinner than five voxels beside thicker ones are
+    lost: noise in the shape is what they mostly are.
+
+    Parameters
+    ----------
+    S : complex (nz, ny, nx)
+    support : bool (nz, ny, nx), of S; None: S != 0
+    blur : > 0, voxels, of S
+
+    Returns
+    -------
+    (S, inside), inside bool (nz, ny, nx)
     """
     S = checks.array("S", S, (None, None, None), S.dtype, axes="(nz, ny, nx)")
     blur = checks.number("blur", blur, above=0)
     support = S != 0 if support is None else checks.array("support", support, S.shape, bool, axes="(nz, ny, nx)")
     if not S[support].any():
         raise ValueError("S: expected a non-zero function in its support, got zeros")
+    return _solid(S, support, blur)
+
+
+def _solid(S, support, blur):
     amplitude = ndimage.gaussian_filter(np.abs(S), blur)
-    inside = _largest_component(amplitude > 0.5 * np.quantile(amplitude[support], 0.8), False)
+    full = reference_amplitude(amplitude, BRIGHTER, support=support)
+    inside = largest_component(amplitude > LEVEL * full, False)
+
     n = math.ceil(2 * blur)
     inside = ndimage.binary_closing(np.pad(inside, n), iterations=n)[n:-n, n:-n, n:-n]
     inside = ndimage.binary_fill_holes(inside)
-    smoother = ndimage.binary_opening(inside, iterations=2)
+    smoother = ndimage.binary_opening(inside, iterations=SMOOTHING)
     inside = smoother if smoother.any() else inside
+
     blurred = ndimage.gaussian_filter(S.real, blur) + 1j * ndimage.gaussian_filter(S.imag, blur)
     unit = blurred / np.maximum(np.abs(blurred), np.finfo(amplitude.dtype).tiny)
     return (ndimage.gaussian_filter(inside.astype(amplitude.dtype), SURFACE) * unit).astype(S.dtype), inside
 
 
-def search_solid(model, search, support=None, starts=1):
-    """(S, support) near the crystal, from flat phases in ``support``, or in ellipsoids of SIZES.
+def search_solid(model, search, support=None, starts=1, recipe=SOLID):
+    """(S, support) near the crystal, from flat phases in ``support``, or in ellipsoids.
 
-    search : called as search(start, cycle, S, support), a `Result` of a search from there; start None: of a slower
-        one, the last ones, SLOW at most, as long as each halves the misfit. Of the very first one the shape alone is
-        taken. A start ends after CYCLES, or when WAIT in turn have brought no smaller misfit.
-    starts : ellipsoids, of which the one of the smallest misfit is taken. None is tried after one whose misfit has
-        fallen to HOME of what the first search had left; few photons leave more than that, then all are tried.
+    Parameters
+    ----------
+    model : Model
+    search : called as search(start, cycle, S, support), gives the `Result` of a search from there
+        ``start`` is None for a slower one, the last ones. Of the very first one the shape alone is taken.
+    support : bool (nz, ny, nx), or None: ellipsoids of ``recipe.sizes``
+    starts : ellipsoids, of which the one of the smallest misfit is taken
+        None is tried after one whose misfit has fallen to ``recipe.home`` of what the first search had left; few
+        photons leave more than that, then all are tried.
+    recipe : SolidRecipe
     """
-    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in model.shape), indexing="ij"))
-    supports = [np.sum(places**2, axis=0) <= size**2 for size in SIZES[:starts]] if support is None else [support]
     best = None
-    for start, support in enumerate(supports):
-        found, gain = _cycles(model, lambda *arguments, start=start: search(start, *arguments), support)
+    for start, inside in enumerate(_supports(model.shape, support, recipe.sizes[:starts])):
+        found, gain = _cycles(model, lambda *arguments, start=start: search(start, *arguments), inside, recipe)
         if best is None or found.misfit < best.misfit:
             best = found
-        if gain < HOME:
+        if gain < recipe.home:
             break
+
     found = best
-    for again in range(SLOW):
-        found = search(None, again, *_begin(found))
-        enough = found.misfit > 0.5 * best.misfit
+    for again in range(recipe.slow):
+        found = search(None, again, *_begin(found, recipe))
+        enough = found.misfit > recipe.pays * best.misfit
         best = min(best, found, key=lambda result: result.misfit)
         if enough:
             break
     return best.S, best.support
 
 
-def _begin(found):
+def _supports(shape, support, sizes):
+    if support is not None:
+        return [support]
+    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    return [np.sum(places**2, axis=0) <= size**2 for size in sizes]
+
+
+def _begin(found, recipe):
     """(S, support) of the next search."""
-    S, inside = solid(found.S, found.support)
-    return S, ndimage.binary_dilation(inside, iterations=GROW)
+    S, inside = _solid(found.S, found.support, recipe.blur)
+    return S, ndimage.binary_dilation(inside, iterations=recipe.grow)
 
 
-def _cycles(model, search, support):
+def _cycles(model, search, support, recipe):
     """(`Result` of the smallest misfit, that over the first one's)."""
-    S, support = initial(model, np.where(support, FLAT, 0), support, 1.0)
+    S = begun(np.where(support, recipe.amplitude, 0).astype(model.dtype), support, 1.0)
     first = best = search(0, S, support)
     found, waited = dataclasses.replace(first, S=np.abs(first.S).astype(model.dtype)), 0
-    for cycle in range(1, CYCLES):
-        found = search(cycle, *_begin(found))
-        best, waited = (found, 0) if found.misfit < 0.98 * best.misfit else (best, waited + 1)
-        if waited == WAIT:
+    for cycle in range(1, recipe.cycles):
+        found = search(cycle, *_begin(found, recipe))
+        best, waited = (found, 0) if found.misfit < recipe.smaller * best.misfit else (best, waited + 1)
+        if waited == recipe.wait:
             break
     return best, best.misfit / first.misfit

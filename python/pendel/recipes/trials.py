@@ -15,7 +15,9 @@ from .. import kinematic
 from ..base import checks
 from ..base.arrays import host
 from ..base.progress import Progress
-from ..fit.minibatch import reconstruct
+from ..base.recipe import from_keywords
+from ..fit.minibatch import MinibatchRecipe, fit_minibatches
+from ..fit.objective import Objective, begun, measured
 from ..kinematic.support import recentre, shrink_wrap
 
 FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than the crystal
@@ -44,46 +46,72 @@ class Start:
         return self.kind.startswith("twin")
 
 
+TRIAL = MinibatchRecipe(learning_rate=0.1, schedule="cosine", shrink_wrap_every=0)
+
+
 def kinematic_start(
-    model, data, mask=None, *, phased=None, iterations=500, trial_epochs=25, seed=0, progress=True, **recipe
+    model, data, mask=None, *, phased=None, iterations=500, trial_epochs=25, seed=0, progress=True, **keywords
 ):
     """Phase the scan kinematically and return a `Start` on the model's grid.
 
     Parameters
     ----------
-    model : Model.  data : (n_frames, rows, cols).  mask : bool, True = good pixel.
-    phased : `KinematicResult` of these data, where there is one already; None: phase them here.
-    iterations : of HIO and ER, see `pendel.kinematic.phase`.
-    trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned.
-    seed : of the random phases.  progress : as in `reconstruct`.  recipe : further arguments of `reconstruct`.
+    model : Model
+    data : (n_frames, rows, cols)
+    mask : bool, True = good pixel
+    phased : `KinematicResult` of these data, where there is one already; None: phase them here
+    iterations : of HIO and ER, see `pendel.kinematic.phase`
+    trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned
+    seed : of the random phases
+    progress : as in `reconstruct`
+    keywords : further fields of `MinibatchRecipe` for the trials
 
-    Raises as `kinematic.phase`, `kinematic.to_model_grid` and `reconstruct` do; ValueError names the box (shape) where
-    the phased object does not fit into it.
+    Returns
+    -------
+    Start
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kinematic.phase`, `kinematic.to_model_grid` and `reconstruct` do; ValueError names the box (shape) where the
+        phased object does not fit into it.
     """
     trial_epochs = checks.integer("trial_epochs", trial_epochs, at_least=0)
+    recipe = from_keywords(MinibatchRecipe, TRIAL, {"seed": seed} | keywords, "kinematic_start")
     data, mask = host(data), host(mask)  # the phasing is NumPy's
     if phased is None:
         phased = phase(data, mask, iterations=iterations, seed=seed, threads=model.threads, progress=progress)
     elif not isinstance(phased, kinematic.KinematicResult):
         raise TypeError(f"phased: expected a KinematicResult or None, got {checks.describe(phased)}")
-    candidates = {}
-    for twin, prefix in ((False, ""), (True, "twin ")):
-        S = recentre(kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel, twin=twin))[0]
-        support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
-        candidates[prefix + "phased"] = S.astype(model.dtype), support
-        candidates[prefix + "flat"] = np.where(support, FLAT, 0).astype(model.dtype), support
     if trial_epochs == 0:
-        return Start(*candidates["phased"], phased.chi, "phased", {})
-    recipe = {"learning_rate": 0.1, "schedule": "cosine", "shrink_wrap_every": 0} | recipe
-    misfits = {}
+        return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
+    fit = measured(model, data, mask, recipe)
+    return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress)
+
+
+def start_of(fit, phased, recipe, progress=True):
+    """The `Start` of a phased object whose candidates a `MinibatchRecipe` tries against a `Fit`."""
+    misfits, candidates = {}, _candidates(fit.model, phased)
     for name, (S, support) in candidates.items():
+        S = begun(S, support, recipe.amplitude_bound)
         shown = f"trial {name}" if progress else False
-        trial = reconstruct(model, data, mask, S, support, epochs=trial_epochs, seed=seed, progress=shown, **recipe)
-        misfits[name] = trial.misfit
+        misfits[name] = fit_minibatches(Objective.of(fit, recipe), S, support, recipe, progress=shown).misfit
     best = [min((k for k in misfits if k.startswith("twin") == twin), key=misfits.get) for twin in (False, True)]
     kind, second = sorted(best, key=misfits.get)
     other = Start(*candidates[second], phased.chi, second, misfits)
     return Start(*candidates[kind], phased.chi, kind, misfits, other)
+
+
+def _candidates(model, phased):
+    """{name: (S, support)}: each twin with its phases, and with flat ones in the same support."""
+    candidates = {}
+    for twin, prefix in ((False, ""), (True, "twin ")):
+        S = kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel, twin=twin)
+        S = recentre(S)[0]
+        support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
+        candidates[prefix + "phased"] = S.astype(model.dtype), support
+        candidates[prefix + "flat"] = np.where(support, FLAT, 0).astype(model.dtype), support
+    return candidates
 
 
 def phase(data, mask=None, *, iterations=500, seed=0, starts=1, threads=None, progress=True, **recipe):

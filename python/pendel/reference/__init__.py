@@ -1,20 +1,8 @@
 """The same equations once more, slow and in NumPy, and what is known in closed form: what the engines are tested by."""
 
-from .strang import (
-    adjoint,
-    blanes_moan,
-    coefficients,
-    constant_strain_gradient,
-    darwin_half_space,
-    energy,
-    exit_ramp,
-    expm,
-    forward,
-    laue_slab,
-    point_source,
-    potential,
-    voxel_matrix,
-)
+from .closed_forms import constant_strain_gradient, darwin_half_space, laue_slab, point_source
+from .equations import coefficients, expm, potential, voxel_matrix
+from .strang import adjoint, blanes_moan, energy, exit_ramp, forward
 
 __all__ = [
     "adjoint",

@@ -11,14 +11,16 @@ with the coupling's sign put right; Carlsen & Simons, Acta Cryst. A78, 395 (2022
 
 import numpy as np
 
-from .strang import coefficients, exit_ramp, potential
+from .equations import coefficients, potential
+from .strang import exit_ramp
 
 
 def phi_functions(z):
     """e^z, phi_1(z), phi_2(z) of an array, by the mean of the closed forms on a circle about z (no cancellation)."""
     points = z[..., None] + np.exp(2j * np.pi * (np.arange(64) + 0.5) / 64)
     e = np.exp(points)
-    phi_1, phi_2 = (e - 1) / points, (e - 1 - points) / points**2
+    phi_1 = (e - 1) / points
+    phi_2 = (e - 1 - points) / points**2
     return np.exp(z), phi_1.mean(-1), phi_2.mean(-1)
 
 
@@ -27,9 +29,11 @@ def forward(
     s_0=None, incident=None, row_length, return_E_0=False,
 ):  # fmt: skip
     """Exit field E_h (n, ny, nx), complex128; arguments as in `pendel.reference.forward`, transport fourier."""
-    S, dq = np.asarray(S, complex), np.asarray(dq, float)
+    S = np.asarray(S, complex)
+    dq = np.asarray(dq, float)
     s_0 = np.abs(S) if s_0 is None else np.asarray(s_0, float)
-    (nz, ny, nx), dz, n = S.shape, voxel[0], len(dq)
+    nz, ny, nx = S.shape
+    dz = voxel[0]
     factors = coefficients(wavelength, two_theta, chi_0, chi_h, chi_hbar, polarization_factor)
     q = np.fft.fftfreq(row_length, voxel[2])
     propagate, phi_1, phi_2 = phi_functions(-2j * np.pi * q * np.tan(two_theta) * dz)
@@ -39,7 +43,8 @@ def forward(
 
     def N(node, E_0, H):
         """dz V u at a voxel node; 0 at the vacuum nodes -1 and nz."""
-        out_0, out_h = np.zeros_like(E_0), np.zeros_like(H)
+        out_0 = np.zeros_like(E_0)
+        out_h = np.zeros_like(H)
         if 0 <= node < nz:
             V = dz * potential(S[node], s_0[node], factors)
             P = np.exp(1j * dq[:, 2] * dz * (nz - 1 - node))[:, None, None]
@@ -49,13 +54,16 @@ def forward(
         return out_0, out_h
 
     incident = np.ones((ny, row_length)) if incident is None else incident
-    E_0 = multiplied(np.broadcast_to(incident, (n, ny, row_length)).astype(complex), propagate.conj())
-    H = np.zeros((n, ny, nx), complex)
+    E_0 = multiplied(np.broadcast_to(incident, (len(dq), ny, row_length)).astype(complex), propagate.conj())
+    H = np.zeros((len(dq), ny, nx), complex)
     for node in range(-1, nz):
         g_0, g_h = N(node, E_0, H)
-        A_0, A_h = multiplied(E_0, propagate) + multiplied(g_0, phi_1), H + g_h
+        A_0 = multiplied(E_0, propagate) + multiplied(g_0, phi_1)
+        A_h = H + g_h
         f_0, f_h = N(node + 1, A_0, A_h)
-        E_0, H = A_0 + multiplied(f_0 - g_0, phi_2), A_h + (f_h - g_h) / 2
+        E_0 = A_0 + multiplied(f_0 - g_0, phi_2)
+        H = A_h + (f_h - g_h) / 2
+
     ramp, _, _ = exit_ramp(dq, S.shape, voxel)
     E_h = ramp * np.exp(-0.5j * dq[:, 2] * dz)[:, None, None] * H
     return (E_h, multiplied(E_0, propagate.conj())[..., :nx]) if return_E_0 else E_h

@@ -1,0 +1,167 @@
+"""Starts: how each kind of ``start.kind`` makes the model's box, the crystal function and the support to begin with.
+
+To add one: a function (setup) -> `Begun`, and one line in `STARTS`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import io
+from ..experiment.geometry import Experiment
+from ..fit.checkpoint import checkpoint_shape
+from ..kinematic.support import box_support
+from ..model.model import Model
+from ..recipes.thick_crystals import extinction_length, thick
+from ..recipes.trials import box_for, kinematic_start, phase
+from . import methods
+from .errors import ConfigError
+
+ROOM = 1.35  # of a box about a crystal of known size
+
+
+class Setup(NamedTuple):
+    """What a start is made for."""
+
+    config: Any  # Config
+    method: methods.Method
+    scan: io.Scan
+    experiment: Experiment
+    voxel: tuple  # (dz, dy, dx) m
+    progress: bool
+    say: Callable[[str], None]  # called with each line of the story
+
+    def model(self, shape):
+        return self.config.make_model(self.experiment, shape, self.voxel)
+
+    def makes_itself(self, kind):
+        """Whether the method begins with this kind of start by its name alone."""
+        return kind in self.method.own_starts
+
+
+class Begun(NamedTuple):
+    """Where a reconstruction begins."""
+
+    model: Model
+    start: np.ndarray | str | None  # crystal function, kind of start that the method makes itself, or its default
+    support: np.ndarray | None
+    record: dict  # of the start, for the result file
+
+
+def begin(setup: Setup) -> Begun:
+    """The start that [start] asks for."""
+    return STARTS[setup.config.start.kind](setup)
+
+
+def go_on(setup: Setup, checkpoint) -> Begun:
+    """The model of a checkpoint's crystal, which needs no other start."""
+    model = setup.model(setup.config.model.shape or checkpoint_shape(checkpoint))
+    setup.say(f"{describe_grid(model)}, going on from {checkpoint}")
+    return Begun(model, None, None, {"kind": "checkpoint"})
+
+
+def _from_file(setup):
+    path, shape = setup.config.path("start.path"), setup.config.model.shape
+    stored = io.read_result(path)
+    if stored.voxel is not None and not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):
+        expected, got = nanometres(setup.voxel), nanometres(stored.voxel)
+        raise ConfigError(f"start.path: expected a crystal on voxels {expected} (z, y, x), got {got}")
+    if shape is not None and tuple(shape) != stored.S.shape:
+        raise ConfigError(f"start.path: expected shape {tuple(shape)}, got {stored.S.shape}")
+    model = setup.model(stored.S.shape)
+    setup.say(describe_grid(model))
+    return Begun(model, stored.S, stored.support, {"kind": "file", "path": str(path)})
+
+
+def _flat(setup):
+    setup.config.need("start.size_nm")
+    model = _model_for_size(setup)
+    support = box_support(model.shape, setup.voxel, _size(setup.config))
+    return Begun(model, "flat" if setup.makes_itself("flat") else None, support, {"kind": "flat"})
+
+
+def _solid(setup):
+    if not setup.makes_itself("solid"):
+        able = methods.that(lambda method: "solid" in method.own_starts)
+        got = setup.config.recipe.method
+        raise ConfigError(f"start.kind: expected recipe.method = {able} with 'solid', got {got!r}")
+    if not setup.config.model.shape:
+        setup.config.need("start.size_nm")
+    return Begun(_model_for_size(setup), "solid", None, {"kind": "solid"})
+
+
+def _size(config):
+    """Size (z, y, x) of the crystal in m, as start.size_nm gives it."""
+    return np.broadcast_to(config.start.size_nm, 3) * 1e-9
+
+
+def _model_for_size(setup):
+    """The model on model.shape, or on a box about a crystal of start.size_nm."""
+    shape = setup.config.model.shape
+    if not shape:
+        sizes = zip(_size(setup.config), setup.voxel, strict=True)
+        shape = [2 * int(np.ceil(ROOM / 2 * size / step)) for size, step in sizes]
+    model = setup.model(shape)
+    setup.say(describe_grid(model))
+    return model
+
+
+def _kinematic(setup):
+    shape, own = setup.config.model.shape, setup.makes_itself("kinematic")
+    # a model costs little, and its errors are better told before the phasing than after
+    threads = setup.model(shape or (2, 2, 2)).threads
+    phased = None if shape and own else _phase(setup, threads)
+    model = setup.model(shape or box_for(phased, setup.experiment, setup.voxel))
+    setup.say(describe_grid(model) + ("" if shape else ", chosen from the phased object"))
+    return _coarse_first(setup, model) if own else _best_trial(setup, model, phased)
+
+
+def _phase(setup, threads):
+    """Phase the scan kinematically."""
+    this = setup.config.start
+    options = {"iterations": this.iterations, "seed": this.seed, "threads": threads, "progress": setup.progress}
+    phased = phase(setup.scan.data, setup.scan.mask, **options)
+    setup.say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
+    return phased
+
+
+def _coarse_first(setup, model):
+    """Leave the kinematic start to the method."""
+    if thick(model):
+        length = f"{1e9 * extinction_length(model):.0f} nm"
+        setup.say(f"the box is thicker than an extinction length of {length}: start.kind = 'solid' may be better")
+    return Begun(model, "kinematic", None, {"kind": "kinematic, on the coarsest level"})
+
+
+def _best_trial(setup, model, phased):
+    """The candidate, of either twin, that the first epochs of the dynamical reconstruction like best."""
+    this, recipe = setup.config.start, setup.config.recipe
+    start = kinematic_start(
+        model,
+        setup.scan.data,
+        setup.scan.mask,
+        phased=phased,
+        trial_epochs=this.trial_epochs,
+        seed=this.seed,
+        progress=setup.progress,
+        batches=recipe.batches,
+        amplitude_bound=recipe.amplitude_bound,
+    )
+    trials = ", ".join(f"{name} {misfit:.3e}" for name, misfit in start.trial_misfits.items())
+    setup.say(f"start: {start.kind}" + (f", the smallest misfit of {trials}" if trials else ""))
+    record = {"kind": f"kinematic, {start.kind}", "chi": start.chi, "trial_misfits": start.trial_misfits}
+    return Begun(model, start.S, start.support, record)
+
+
+STARTS = {"kinematic": _kinematic, "flat": _flat, "solid": _solid, "file": _from_file}
+
+
+def describe_grid(model: Model) -> str:
+    """A model's grid in words."""
+    return f"model: shape {model.shape} (z, y, x), voxel {nanometres(model.voxel)}, transport {model.transport}"
+
+
+def nanometres(lengths) -> str:
+    """Lengths in m, written in nm."""
+    return " x ".join(f"{1e9 * v:.4g}" for v in lengths) + " nm"

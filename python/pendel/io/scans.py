@@ -1,0 +1,165 @@
+"""Rocking scans, from whatever file or beamline, and what each needs before a reconstruction: centre, crop, hot
+pixels.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..base import checks
+from ..base.constants import LIGHT_SPEED, PLANCK
+
+
+@dataclass
+class Scan:
+    """A rocking scan. ``data`` (frame, row, col) float32 or integer counts, centred about its pattern, not fft-shifted.
+
+    ``mask``: bool, (row, col) or (frame, row, col), True = good. ``rocking_angles``: (frame,) rad or None.
+    ``energy``: J. ``distance``: m. ``pixel_size``: (row, column) m. ``centre``: fractional (frame, row, col) that k_h
+    hits. ``arm``: detector arm turns, outermost first, as ((lab axis "y+", angle rad), ...). ``rocking_axis``: lab
+    axis such as "y+" or a 3-vector. Whatever a file does not say is None.
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    rocking_angles: np.ndarray | None = None
+    energy: float | None = None
+    distance: float | None = None
+    pixel_size: tuple | None = None
+    centre: tuple | None = None
+    arm: tuple | None = None
+    rocking_axis: str | tuple | None = None
+    name: str = ""
+    metadata: dict = field(default_factory=dict)
+
+    @property
+    def wavelength(self) -> float | None:
+        """Wavelength in m, or None."""
+        return None if self.energy is None else PLANCK * LIGHT_SPEED / self.energy
+
+
+def pattern_centre(data, mask=None) -> tuple[float, float, float]:
+    """Fractional (frame, row, col) of the Bragg peak: centre of mass of what exceeds 20 % of the maximum, in a box
+    about it.
+
+    The maximum is taken after a median over three frames, which drops single-frame spikes; the box (a quarter of each
+    axis) follows the centre five times.
+
+    Parameters
+    ----------
+    data : (frame, row, col) >= 0.
+    mask : bool, (row, col) or the shape of data, True = good; None: all are.
+
+    Raises
+    ------
+    ValueError : where good pixels have no counts.
+    """
+    data = checks.array("data", data, (None, None, None), np.float32)
+    if mask is not None:
+        data = np.where(mask, data, np.float32(0))
+    data = _median_of_three_frames(data)
+    if not data.max(initial=0) > 0:
+        raise ValueError("data: expected a Bragg peak, got no counts in good pixels")
+
+    centre = np.array(np.unravel_index(np.argmax(data), data.shape), float)
+    level = 0.2 * data.max()
+    for _ in range(5):
+        centre = _centre_of_mass_near(data, centre, level)
+    return tuple(map(float, centre))
+
+
+def _median_of_three_frames(data):
+    """Every frame but the first and last replaced by the median of itself and its neighbours."""
+    if len(data) < 3:
+        return data
+    before, here, after = data[:-2], data[1:-1], data[2:]
+    calm = data.copy()
+    calm[1:-1] = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
+    return calm
+
+
+def _centre_of_mass_near(data, centre, level):
+    """Centre of mass (3,) of what exceeds ``level`` in a box of a quarter of each axis about ``centre``."""
+    low = [max(0, int(round(c)) - max(2, n // 8)) for c, n in zip(centre, data.shape, strict=True)]
+    high = [min(n, int(round(c)) + max(2, n // 8) + 1) for c, n in zip(centre, data.shape, strict=True)]
+    box = data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    weight = np.where(box > level, box, 0).astype(np.float64)
+    total = weight.sum()
+    grids = np.indices(box.shape, sparse=True)
+    return np.array([a + float((weight * g).sum() / total) for a, g in zip(low, grids, strict=True)])
+
+
+def crop_scan(scan: Scan, *, frames=None, shape=None, centre=None) -> Scan:
+    """A `Scan` cut so that the pattern's centre pixel (rounded) lands on index n//2 of the new rows and columns.
+
+    Parameters
+    ----------
+    scan : Scan.
+    frames : (first, last), both kept; None: all.
+    shape : (rows, cols); None: the whole detector, as it lies.
+    centre : fractional (frame, row, col) in the scan as given; None: the scan's own, or its `pattern_centre`.
+
+    Returns
+    -------
+    Scan : its centre keeps the fraction; ``metadata["crop_start"]`` is the first (frame, row, col) kept.
+
+    Raises
+    ------
+    ValueError : where the crop leaves the detector, naming the largest shape that fits.
+    """
+    centre = centre or scan.centre or pattern_centre(scan.data, scan.mask)
+    centre = checks.array("centre", centre, (3,), np.float64)
+    first, last = _frame_range(frames, len(scan.data))
+    start, shape = _region_about(centre[1:], shape, scan.data.shape[1:])
+
+    kept = slice(first, last + 1)
+    region = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+    mask = scan.mask[region] if scan.mask.ndim == 2 else scan.mask[(kept, *region)]
+    return replace(
+        scan,
+        data=np.ascontiguousarray(scan.data[(kept, *region)]),
+        mask=np.ascontiguousarray(mask),
+        rocking_angles=None if scan.rocking_angles is None else scan.rocking_angles[kept].copy(),
+        centre=tuple(map(float, centre - [first, *start])),
+        metadata=scan.metadata | {"crop_start": [first, *start]},
+    )
+
+
+def _frame_range(frames, count):
+    """(first, last) of the frames to keep, checked."""
+    if frames is None:
+        return 0, count - 1
+    first, last = (checks.integer(f"frames[{i}]", v) for i, v in enumerate(frames))
+    if not 0 <= first <= last < count:
+        raise ValueError(f"frames: expected 0 <= first <= last <= {count - 1}, got {first} and {last}")
+    return first, last
+
+
+def _region_about(centre, shape, detector):
+    """First (row, col) and shape of the region whose index n//2 is the pixel of ``centre`` (row, col)."""
+    shape = tuple(detector) if shape is None else checks.sizes("shape", shape, 2)
+    if shape == tuple(detector):
+        return [0, 0], shape
+    pixel = np.floor(centre + 0.5).astype(int)
+    start = [int(p - n // 2) for p, n in zip(pixel, shape, strict=True)]
+    if any(s < 0 or s + n > d for s, n, d in zip(start, shape, detector, strict=True)):
+        largest = [int(min(2 * p + 1, 2 * (d - p))) for p, d in zip(pixel, detector, strict=True)]
+        raise ValueError(f"shape: expected at most {tuple(largest)} about pixel {tuple(pixel.tolist())}, got {shape}")
+    return start, shape
+
+
+def hot_pixel_mask(data, threshold=10.0) -> np.ndarray:
+    """bool (row, col), True = good; False where a pixel is lit in most frames and its neighbours are not.
+
+    A pixel is hot where its median over the frames exceeds 4 times the second brightest of its eight neighbours'
+    medians by ``threshold`` counting errors. The second brightest lets pairs of hot pixels be found; 4 spares
+    speckles, whose maximum is at most 2.5 times its direct neighbours when they are sampled at two pixels per fringe
+    (sinc^2 at half a fringe).
+    """
+    data = checks.array("data", data, (None, None, None), np.float32)
+    level = np.median(data, axis=0)
+    rows, columns = level.shape
+    padded = np.pad(level, 1)
+    around = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    second = np.sort(np.stack(around), axis=0)[-2]
+    return level <= 4 * second + checks.number("threshold", threshold, above=0) * np.sqrt(4 * second + 1)

@@ -1,0 +1,52 @@
+"""What a sweep gives back: fields for its adjoint, and gradients."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Adjoint(NamedTuple):
+    """Gradients of a real scalar L, ``dL = Re sum conj(adj_X) dX``.
+
+    ``S`` complex (nz, ny, nx); ``s_0`` real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path);
+    ``incident`` complex (ny, nx); ``dq`` float64 (frames, 3), detuning and exit ramp both [m].
+    """
+
+    S: np.ndarray
+    s_0: np.ndarray | None
+    incident: np.ndarray
+    dq: np.ndarray
+
+
+class State(NamedTuple):
+    """What the adjoint needs of a forward sweep: both exit fields, E_0 on its whole internal row.
+
+    With ``resync=K`` also ``layers``, complex (stored, 2, frames, ny, nx): E_0 and G in the box behind the coupling of
+    layers K - 1, 2 K - 1, ..., the last one left out; None where there are none.
+    """
+
+    E_h: np.ndarray
+    E_0_row: np.ndarray
+    layers: np.ndarray | None = None
+
+
+class StateShapes(NamedTuple):
+    """Shapes of the arrays of a `State`; None where there is no array."""
+
+    E_h: tuple[int, ...]
+    E_0_row: tuple[int, ...]
+    layers: tuple[int, ...] | None
+
+
+def check_state(state: Any, shapes: StateShapes, dtype: np.dtype) -> None:
+    """TypeError or ValueError unless ``state`` is a `State` of C-contiguous arrays of these shapes and this dtype."""
+    if not isinstance(state, State):
+        raise TypeError(f"state: expected the State of forward(..., return_state=True), got {type(state).__name__}")
+    for field, array, shape in zip(state._fields, state, shapes, strict=True):
+        got = None if array is None else f"{array.dtype} of shape {array.shape}"
+        wants = shape and f"{dtype} of shape {shape}"
+        if got != wants or (wants and not array.flags.c_contiguous):
+            raise ValueError(
+                f"state: expected that of forward with the same arguments, {field} {wants}, got {got}"
+                + ("" if got != wants else " in another memory order")
+            )

@@ -1,0 +1,120 @@
+"""The physics of the operator's arguments: values that have a meaning, the move of E_0 per layer, the coupling."""
+
+import math
+from typing import Any
+
+from ..base import checks
+from .plan import Scheme, Transport
+
+SCHEMES = tuple(scheme.name.lower() for scheme in Scheme)
+TRANSPORTS = ("auto", *(transport.name.lower() for transport in Transport))
+ORIENTATIONS = {"k_h": math.pi / 2, "symmetric": math.radians(178)}  # and their largest 2 theta
+MOST_PIXELS = 1000  # E_0 may move per layer: more is a mistake of units, and rows would grow with it
+WHOLE = 1e-6  # pixels per layer this close to a whole number are one
+
+
+def checked_angle(two_theta: Any, orientation: str) -> float:
+    """two_theta [rad] within the bounds of an orientation, or TypeError or ValueError."""
+    two_theta = checks.number("two_theta", two_theta)
+    if not 0 < two_theta < ORIENTATIONS[orientation]:
+        wants, hint = "0 < two_theta < 178 deg", ""
+        if orientation == "k_h":
+            wants, hint = "0 < two_theta < pi/2", "; orientation='symmetric' goes up to 178 deg"
+        raise ValueError(f"two_theta: expected an angle in rad, {wants}, got {two_theta!r}{hint}")
+    return two_theta
+
+
+def checked_chi_0(chi_0: Any) -> complex:
+    """chi_0 of this sign convention, or TypeError or ValueError."""
+    chi_0 = checks.complex_number("chi_0", chi_0)
+    if chi_0.imag < 0:
+        raise ValueError(
+            f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), where absorption has Im chi > 0), got {chi_0};"
+            " for tables in the other convention pass the complex conjugates of chi_0, chi_h and chi_hbar"
+        )
+    return chi_0
+
+
+def checked_resync(resync: Any, scheme: str) -> int | None:
+    """``resync`` as an integer >= 1 or None, or TypeError or ValueError."""
+    if resync is None:
+        return None
+    resync = checks.integer("resync", resync, at_least=1)
+    if scheme == "etd2rk":
+        raise ValueError(f"resync: expected None with scheme 'etd2rk', which reverses nothing, got {resync}")
+    return resync
+
+
+def angle_of_incidence(two_theta: float, orientation: str) -> float:
+    """Angle of k_0 to z [rad]."""
+    return two_theta / 2 if orientation == "symmetric" else two_theta
+
+
+def _move_in_words(orientation: str) -> str:
+    """The pixels per layer as a formula, for messages."""
+    return f"dz {'tan(two_theta / 2)' if orientation == 'symmetric' else 'tan(two_theta)'} / dx"
+
+
+def pixels_per_layer(voxel: tuple[float, float, float], two_theta: float, orientation: str) -> float:
+    """Pixels that E_0 moves along x per layer, or ValueError."""
+    dz, _, dx = voxel
+    pixels = dz * math.tan(angle_of_incidence(two_theta, orientation)) / dx
+    if pixels > MOST_PIXELS:
+        raise ValueError(f"voxel: expected {_move_in_words(orientation)} <= {MOST_PIXELS} pixels, got {pixels:g}")
+    return pixels
+
+
+def choose_transport(transport: Any, scheme: str, orientation: str, pixels: float, dz: float) -> str:
+    """ "shift" or "fourier".
+
+    Parameters
+    ----------
+    transport : "auto" | "shift" | "fourier"
+        What was asked for; "auto" is "shift" where that is possible.
+    scheme, orientation : str
+    pixels : float
+        That E_0 moves per layer.
+    dz : float
+        [m], for the message.
+
+    Raises
+    ------
+    ValueError
+        Where it is not to be had.
+    """
+    checks.choice("transport", transport, TRANSPORTS)
+    if scheme == "etd2rk":  # its phi functions are Fourier multipliers
+        if orientation == "symmetric":
+            raise ValueError("scheme: expected 'strang' with orientation 'symmetric', got 'etd2rk'")
+        if transport == "shift":
+            raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
+        return "fourier"
+
+    is_whole = round(pixels) >= 1 and abs(pixels - round(pixels)) <= WHOLE
+    if transport == "shift" and not is_whole:
+        raise ValueError(
+            "transport: expected 'fourier' or 'auto', got 'shift', which needs a whole number >= 1 of pixels"
+            f" {_move_in_words(orientation)}, here {pixels:.8g}; dz = {dz / pixels:.8g} m would give 1"
+        )
+    return "shift" if is_whole and transport != "fourier" else "fourier"
+
+
+def coupling_coefficients(
+    dz: float,
+    wavelength: float,
+    two_theta: float,
+    orientation: str,
+    chi: tuple[complex, complex, complex],
+    polarization_factor: float,
+) -> tuple[complex, complex, complex, complex]:
+    """m, w, b, c of csrc/README.md, section 2, of a layer; ``chi``: chi_0, chi_h, chi_hbar."""
+    chi_0, chi_h, chi_hbar = chi
+    k = 2 * math.pi / wavelength
+    K_0 = k / (2 * math.cos(angle_of_incidence(two_theta, orientation)))
+    K_h = K_0 if orientation == "symmetric" else k / 2
+    return (
+        0.5j * dz * (K_0 + K_h) * chi_0,
+        0.5j * dz * (K_0 - K_h) * chi_0,
+        1j * dz * K_0 * polarization_factor * chi_hbar,
+        1j * dz * K_h * polarization_factor * chi_h,
+    )

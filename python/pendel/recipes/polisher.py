@@ -1,0 +1,78 @@
+"""How a level is polished: once, or, the finest, in steps between which the crystal finds its place."""
+
+import functools
+
+import numpy as np
+
+from ..fit.objective import DataRecipe, begun
+from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
+from .half_voxel import place_fit
+
+NO_NOISE = PolishRecipe(atv_weight=1e-4)  # bench/paper.py A, half, no noise
+COUNTED = PolishRecipe(  # bench/paper.py A, small, 1e6 to 1e9 photons; atv_weight by `photon_weight`
+    likelihood="poisson",
+    background=0.01,  # counts per pixel: keeps a single stray count finite
+    bound_weight=30.0,
+    bulk_weight=100.0,
+    trim=None,
+)
+
+
+def data_recipe(counts):
+    """How searches compare frames."""
+    return (COUNTED if counts else NO_NOISE).given_to(DataRecipe)
+
+
+class Polisher:
+    """`polish` of a `Level`.
+
+    Parameters
+    ----------
+    level : Level
+    recipe : MultiscaleRecipe
+    keywords : fields of the `PolishRecipe` that were asked for
+    corrections, callback : as of `polish_fit`
+    """
+
+    def __init__(self, level, recipe, keywords, corrections, callback):
+        self.level, self.recipe = level, recipe
+        self.keywords = keywords | {"seed": recipe.seed}
+        self.corrections, self.callback = corrections, callback
+        self.data = data_recipe(recipe.counts)
+
+    def recipe_for(self, support):
+        """The `PolishRecipe` for a crystal in ``support``: total variation of counted data knows their noise."""
+        base = COUNTED if self.recipe.counts else NO_NOISE
+        if self.recipe.counts:
+            base = base.but(atv_weight=voxel_noise(self._counts, np.count_nonzero(support)))
+        return base.but(**self.keywords)
+
+    @functools.cached_property
+    def _counts(self):
+        return counts_of(self.level.data, self.level.mask)
+
+    def run(self, S, support):
+        """`Result` of all rounds."""
+        return self._polish(S, support, self.recipe_for(support).but(rounds=self.recipe.rounds))
+
+    def finest(self, S, support):
+        """`Result` on the finest level: rounds, the place between the voxels, rounds again, of counts by evidence."""
+        counts, rounds = self.recipe.counts, self.recipe.rounds
+        if not counts and rounds == 1:
+            return self.run(S, support)
+
+        # evidence is that of where it begins: not on the way
+        recipe = self.recipe_for(support)
+        found = self._polish(S, support, recipe.but(rounds=rounds if counts else 1))
+        S, support = found.S, found.support
+        if not counts if self.recipe.places is None else self.recipe.places:
+            fit, progress = self.level.fit(recipe), self.level.name
+            S, support, _ = place_fit(fit, S, support, recipe, progress=progress, corrections=self.corrections)
+
+        evidence = {"smoothness": "evidence", "uniformity": "evidence"} if counts else {}
+        evidence = {name: value for name, value in evidence.items() if name not in self.keywords}
+        return self._polish(S, support, recipe.but(widen=0, rounds=rounds if counts else rounds - 1, **evidence))
+
+    def _polish(self, S, support, recipe):
+        S, title = begun(S, support, recipe.amplitude_bound), self.level.titled("polish")
+        return polish_fit(self.level.fit(recipe), S, support, recipe, title, self.callback, self.corrections)

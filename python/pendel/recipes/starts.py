@@ -1,0 +1,100 @@
+"""How the coarsest level comes to its crystal: one function for every start, and the table of them.
+
+A new start is a function here, called as start(given, search, polisher), and a line in STARTS.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from ..base import checks
+from ..base.arrays import host
+from ..kinematic import KinematicResult
+from ..model.model import Model
+from .levels import resample
+from .thick_crystals import thick
+from .trials import TRIAL, phase, start_of
+
+SHARED = 0.25  # part of a coarse voxel in a given support above which it is in the coarse one, which is then one wider
+
+
+class Given(NamedTuple):
+    """What a call of `multiscale` begins with; arrays NumPy's, on the grid of ``model``.
+
+    kind : one of STARTS.  S : complex (nz, ny, nx), of "given".  support : bool (nz, ny, nx), or None.
+    """
+
+    model: Model
+    kind: str
+    S: np.ndarray | None
+    support: np.ndarray | None
+    phased: KinematicResult | None
+    progress: bool | str
+
+    @classmethod
+    def checked(cls, model, start, support, phased, progress, levels):
+        """Of `multiscale`'s arguments."""
+        if start is None:
+            start = "solid" if phased is None and not levels and thick(model) else "kinematic"
+        kind, S = start if isinstance(start, str) else "given", None
+        checks.choice("start", kind, tuple(STARTS))
+        shape, axes, support = model.shape, "(nz, ny, nx)", host(support)
+        if kind == "given":
+            S = checks.array("start", host(start), shape, np.complex128, axes=axes)
+        if support is not None:
+            support = checks.array("support", support, shape, bool, axes=axes)
+        return cls(model, kind, S, support, phased, progress)
+
+    def on(self, model):
+        """(S, support) on the grid of another model; without a start of one's own S is 1 in the support."""
+        support = self.support
+        if support is None:
+            support = np.ones(self.model.shape, bool) if self.S is None else self.S != 0
+        S = support.astype(self.model.dtype) if self.S is None else self.S
+        if model is not self.model:
+            S = resample(S, self.model.voxel, model)
+            support = ndimage.binary_dilation(np.abs(resample(support, self.model.voxel, model)) > SHARED)
+        return np.where(support, S, 0).astype(model.dtype), support
+
+
+def kinematic(given, search, polisher):
+    """A search from the phased object or its twin, or from flat phases in their support."""
+    level, recipe, phased = search.level, search.recipe, given.phased
+    if phased is None:
+        phased = phase(
+            level.data,
+            level.mask,
+            seed=recipe.seed,
+            starts=recipe.starts,
+            threads=level.model.threads,
+            progress=given.progress,
+        )
+    trial = TRIAL.but(seed=recipe.seed, epochs=recipe.trial_epochs)
+    begun_with = start_of(level.fit(trial), phased, trial, given.progress)
+    return search.run(*search.decide_twin(begun_with, polisher)).crystal
+
+
+def flat(given, search, polisher):
+    """Searches from constant phase, in the support or the whole box."""
+    return search.blind(given.on(search.level.model)[1], scrambled=False)
+
+
+def random(given, search, polisher):
+    """Searches from random phases."""
+    return search.blind(given.on(search.level.model)[1], scrambled=True)
+
+
+def solid(given, search, polisher):
+    """Searches between which what was found is made a perfect crystal."""
+    return search.solid(None if given.support is None else given.on(search.level.model)[1])
+
+
+def own(given, search, polisher):
+    """A search from a start of one's own."""
+    return search.run(*given.on(search.level.model)).crystal
+
+
+STARTS = {"kinematic": kinematic, "flat": flat, "random": random, "solid": solid, "given": own}
+BLIND = ("flat", "random")  # searched for on two levels, and on smaller ones: they do not phase
+ALONE = ("solid", "given")  # on the finest level alone, if not asked for more
