@@ -19,7 +19,7 @@ from ..model.passes import Evaluation
 from ..model.pixels import free_pixels
 from ..operator.engines import on_device
 from .refinement import Turns
-from .total_variation import atv
+from .total_variation import unchecked_atv
 
 DENSITIES = ("tied", "support", "free")
 
@@ -182,8 +182,8 @@ class Objective:
     def _total_variation(self, S, support):
         exponents = {"p": self.variation.p, "q": self.variation.q}
         if self.variation.surface:
-            return atv(S, self._weight * S.size / int(module(support).count_nonzero(support)), **exponents)
-        return atv(S, self._weight, support=support, **exponents)
+            return unchecked_atv(S, self._weight * S.size / int(module(support).count_nonzero(support)), **exponents)
+        return unchecked_atv(S, self._weight, support=support, **exponents)
 
     @on_device
     def on_host(self, S, support, s_0=None, angle_offsets=None, flux=None):

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ..kinematic.support import body, core
 from .evidence import Perfection
-from .total_variation import atv
+from .total_variation import unchecked_atv
 
 BULK_BLUR = 0.7  # voxels, of |S| before the bulk is told from the surface
 BULK_LEVEL = 0.5  # of the median of |S| in the support: voxels below are the surface, or holes
@@ -88,5 +88,5 @@ class Priors:
             self.perfection.unevenness(S, self.uniformity),
         ):
             yield value / nats, slice(None), adj_S[support] / nats
-        value, adj_size = atv(np.abs(S), self.recipe.atv_weight * S.size / len(c))
+        value, adj_size = unchecked_atv(np.abs(S), self.recipe.atv_weight * S.size / len(c))
         yield value, slice(None), adj_size[support] * unit

@@ -17,9 +17,10 @@ from ..base.arrays import module
 from . import kernels
 
 SLAB = 1 << 18  # voxels worked on at a time
+EPS = 1e-6  # of |d|^p: below what noise makes of it
 
 
-def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
+def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=EPS, support=None):
     """``weight`` times (1), and its gradient.
 
     Parameters
@@ -46,10 +47,17 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
     eps = checks.number("eps", eps, at_least=0)
     if support is not None:
         support = check("support", support, S.shape, bool, axes="(nz, ny, nx)")
+    return unchecked_atv(S, weight, p=p, q=q, eps=eps, support=support)
+
+
+def unchecked_atv(S, weight, *, p=2.0, q=1.0, eps=EPS, support=None):
+    """`atv` of arguments that need no check, for loops."""
+    xp = module(S)
     if xp is not np:
         omega = S.size if support is None else xp.maximum(xp.count_nonzero(support), 1)  # nobody waits to hear of 0
         terms, adj_S = kernels.atv(S, support, p, q, eps, weight / omega)
         return weight * terms.sum(dtype=np.float64) / omega, adj_S
+
     omega = S.size if support is None else np.count_nonzero(support)
     adj_S, total = np.zeros_like(S), 0.0
     if omega == 0:
@@ -58,6 +66,7 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=1e-6, support=None):
     for first in range(0, len(S), step):
         planes = slice(first, min(first + step, len(S)))
         differences = [_difference(S, axis, planes, support) for axis in range(3)]
+        # (1), and what (3) has of it
         base = sum(_power(d, p) for d in differences) + S.real.dtype.type(eps)
         values = base ** (q / p)
         factor = np.zeros_like(base)
