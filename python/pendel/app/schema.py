@@ -121,10 +121,10 @@ def _beamline(name, value):
 
 
 def _keys_of(recipe: type[Recipe], *left_out: str) -> dict[str, Key]:
-    """A key for every field of a recipe."""
+    """A key for every field of a recipe but those ``left_out`` and recipes in it."""
     keys = {}
     for item in dataclasses.fields(recipe):
-        if item.name not in left_out:
+        if item.name not in left_out and not isinstance(item.default, Recipe):
             check, about = item.metadata["check"], item.metadata["about"]
             if hasattr(check, "of") and not _passes(check, False):
                 check, about = _false_for_none(check.of), f"{about} false: None."
@@ -276,4 +276,6 @@ def _toml(value):
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else f"{value}"
