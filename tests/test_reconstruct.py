@@ -245,7 +245,7 @@ def test_bad_checkpoints_are_named(problem, tmp_path):
     with pytest.raises(ValueError, match="seed: expected 0, that of the checkpoint .*, got 3"):
         run(problem, checkpoint=path, resume=True, seed=3)
     with pytest.raises(ValueError, match="checkpoint: expected shape .* and dtype complex128, got .* and complex64"):
-        run(problem, checkpoint=path, resume=True, model=model_of(size=18), support=None)
+        run(problem, checkpoint=path, resume=True, model=model_of(dtype="complex128"))
     path.write_bytes(b"no HDF5")
     with pytest.raises(ValueError, match="checkpoint: expected a checkpoint of pendel.reconstruct, got"):
         run(problem, checkpoint=path, resume=True)

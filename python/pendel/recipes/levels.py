@@ -100,7 +100,8 @@ def coarse(model, data, mask=None, factor=2):
     voxel = np.array([wider, wider, wider]) * model.voxel
     voxel[1] = experiment.field_of_view / max(1, round(rows_far / factor))
 
-    cuts = [_middle_frames(model, voxel), *_middle_pixels(experiment, factor)]
+    pixels = _middle_pixels(experiment, factor)
+    cuts = [_middle_frames(model, voxel), *pixels]
     cropped = experiment.crop(*cuts)
     shape = [2 * math.ceil(n * v / (2 * w) - 1e-9) for n, v, w in zip(model.shape, model.voxel, voxel, strict=True)]
     most = [far // factor for far in (rows_far, far)]
