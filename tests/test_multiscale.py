@@ -6,7 +6,9 @@ from cube import QUIET
 from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic, multiscale, phantom, resample
 from pendel.app import demo
 from pendel.experiment import rotation
-from pendel.fit.quasi_newton import NO_CORRECTIONS
+from pendel.fit.polishing import polish_fit
+from pendel.fit.quasi_newton import NO_CORRECTIONS, Corrections
+from pendel.recipes import searches
 from pendel.recipes.coarse_to_fine import MultiscaleRecipe
 from pendel.recipes.levels import Level, sharpen
 from pendel.recipes.polisher import Polisher, data_recipe
@@ -148,22 +150,42 @@ def test_a_start_of_ones_own_is_only_polished_further(little):
         multiscale(model, data, start="magic", **FEW)
 
 
+def test_an_object_as_phased_needs_no_trial(little):
+    model, _, data = little
+    phased = kinematic.phase(data, iterations=300, workers=1)
+    options = {"phased": phased, "levels": 0, **FEW, "steps": 8, "iterations": (0, 1), "trial_epochs": 0}
+    assert multiscale(model, data, **options).epochs == 1
+    with pytest.raises(TypeError, match="phased: expected a KinematicResult or None, got 3"):
+        multiscale(model, data, **(options | {"phased": 3}))
+
+
 def test_close_trials_of_the_twins_are_decided_by_polish(scan, monkeypatch):
     model, S, data = scan
     m, frames, _ = coarse(model, data)
     right = resample(S, model.voxel, m)
     wrong = kinematic.twin(right)
 
-    def chosen(first, second, ratio):
+    def chosen(first, second, ratio, corrections=NO_CORRECTIONS):
         misfits = {"phased": 1e-3, "twin phased": ratio * 1e-3}
         supports = [ndimage.binary_dilation(np.abs(T) > 0.1) for T in (first, second)]
         other = Start(second, supports[1], 0.1, "twin phased", misfits)
         begun = Start(first, supports[0], 0.1, "phased", misfits, other)
         level, recipe = Level(m, frames, None), MultiscaleRecipe(steps=400)
-        polisher = Polisher(level, recipe, {"iterations": (0, 15)}, NO_CORRECTIONS, None)
+        polisher = Polisher(level, recipe, {"iterations": (0, 15)}, corrections, None)
         return Search(level, recipe, data_recipe(False)).decide_twin(begun, polisher)[0]
 
     assert chosen(right, wrong, 1.2) is right and chosen(wrong, right, 1.2) is right
+
+    given, polished = Corrections(flux=np.linspace(0.9, 1.1, m.n_frames)), []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            searches,
+            "polish_fit",
+            lambda *args, **options: polished.append(polish_fit(*args, **options)) or polished[-1],
+        )
+        chosen(right, wrong, 1.2, given)
+    assert len(polished) == 2 and all(np.array_equal(result.flux, given.flux) for result in polished)
+
     monkeypatch.setattr(Search, "run", None)  # where there is no doubt nothing is tried
     assert chosen(wrong, right, 1.6) is wrong
 

@@ -206,6 +206,11 @@ def test_the_support_shrinks_and_the_crystal_stays_in_the_middle(problem):
     assert np.abs(np.subtract(middle, np.array(model.shape) // 2)).max() < 1, (middle, wanted)
 
 
+def test_the_support_is_blurred_along_each_axis_as_asked(problem):
+    one, three, other = (run(problem, shrink_wrap_sigma=sigma) for sigma in (1.0, (1, 1, 1), [1, 1, 2]))
+    assert np.array_equal(one.support, three.support) and not np.array_equal(one.support, other.support)
+
+
 def test_progress_is_lines_in_a_log(problem, capsys):
     run(problem, epochs=2, progress=True)
     out, err = capsys.readouterr()
@@ -226,6 +231,9 @@ def test_progress_is_lines_in_a_log(problem, capsys):
         ({"schedule": 3}, TypeError, "schedule: expected 'cosine'.* pairs, got 3"),
         ({"amplitude_bound": -1}, ValueError, "amplitude_bound: "),
         ({"shrink_wrap_every": -1}, ValueError, "shrink_wrap_every: "),
+        ({"shrink_wrap_sigma": -1}, ValueError, "shrink_wrap_sigma: expected .* >= 0, got -1"),
+        ({"shrink_wrap_sigma": (1, -1, 1)}, ValueError, r"shrink_wrap_sigma\[1\]: expected .* >= 0, got -1"),
+        ({"shrink_wrap_sigma": (1, 2)}, ValueError, "shrink_wrap_sigma: expected a number or 3 of them, got 2"),
         ({"seed": -1}, ValueError, "seed: "),
         ({"resume": True}, ValueError, "resume: expected a checkpoint path"),
         ({"support": np.zeros((SIZE,) * 3, bool)}, ValueError, "support: expected at least one voxel inside, got none"),

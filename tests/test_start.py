@@ -80,6 +80,8 @@ def test_bad_arguments_are_named(problem, capsys):
     model, _, data = problem
     with pytest.raises(ValueError, match="trial_epochs: expected .* >= 0, got -1"):
         kinematic_start(model, data, trial_epochs=-1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epochs'; did you mean 'trial_epochs'"):
+        kinematic_start(model, data, epochs=3)
     with pytest.raises(TypeError, match="phased: expected a KinematicResult or None, got"):
         kinematic_start(model, data, phased=np.ones(3))
     tiny = Model(model.experiment, model.crystal, (6, 6, 6), model.voxel)

@@ -44,6 +44,15 @@ def check_schedule(name, value):
     return tuple(sorted(pairs))
 
 
+def check_blur(name, value):
+    """Check of the standard deviation of a blur: a number >= 0, or one for each of three axes."""
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return checks.number(name, value, at_least=0)
+    if len(value) != 3:
+        raise ValueError(f"{name}: expected a number or 3 of them, got {len(value)}")
+    return tuple(checks.number(f"{name}[{i}]", v, at_least=0) for i, v in enumerate(value))
+
+
 @dataclass(frozen=True)
 class MinibatchRecipe(ObjectiveRecipe):
     """Minibatch Adam, see `reconstruct`."""
@@ -73,7 +82,7 @@ class MinibatchRecipe(ObjectiveRecipe):
         "epochs between new supports (0: never), see `shrink_wrap`; none in the last tenth of the epochs.",
     )
     shrink_wrap_threshold: float = option(0.15, number(above=0, at_most=1), "of the largest blurred |S|.")
-    shrink_wrap_sigma: float = option(1.0, number(at_least=0), "of the blur, voxels.")
+    shrink_wrap_sigma: float | tuple = option(1.0, check_blur, "of the blur, voxels, one value or (z, y, x).")
     recentre_every: int | None = option(
         None,
         maybe(integer(at_least=0)),

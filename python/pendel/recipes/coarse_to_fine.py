@@ -69,7 +69,9 @@ class MultiscaleRecipe(Recipe):
         " is taken.",
         set_by="bench/paper.py A --starts: with one start about half of the small cubes stagnate in HIO",
     )
-    trial_epochs: int = option(25, integer(at_least=0), "of each candidate of the kinematic start.")
+    trial_epochs: int = option(
+        25, integer(at_least=0), "of each candidate of the kinematic start; 0: the object is taken as phased."
+    )
     steps: int = option(
         3200,
         integer(at_least=1),

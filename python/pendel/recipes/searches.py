@@ -63,7 +63,9 @@ class Search:
             found = self.run(start.S, start.support, what, steps=max(1, recipe.steps // recipe.decide))
             S = begun(found.S, found.support, polishing.amplitude_bound)
             shown = self.level.titled(f"{what}polish")
-            found = polish_fit(self.level.fit(polishing), S, found.support, polishing, shown)
+            found = polish_fit(
+                self.level.fit(polishing), S, found.support, polishing, shown, corrections=polisher.corrections
+            )
             losses[start.kind] = found.loss[-1] if len(found.loss) else math.inf
         best = begun_with if losses[begun_with.kind] <= losses[other.kind] else other
         return best.S, best.support

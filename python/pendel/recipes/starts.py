@@ -14,7 +14,7 @@ from ..kinematic import KinematicResult
 from ..model.model import Model
 from .levels import resample
 from .thick_crystals import thick
-from .trials import TRIAL, phase, start_of
+from .trials import TRIAL, checked_phased, phase, start_as_phased, start_of
 
 SHARED = 0.25  # part of a coarse voxel in a given support above which it is in the coarse one, which is then one wider
 
@@ -44,7 +44,7 @@ class Given(NamedTuple):
             S = checks.array("start", host(start), shape, np.complex128, axes=axes)
         if support is not None:
             support = checks.array("support", support, shape, bool, axes=axes)
-        return cls(model, kind, S, support, phased, progress)
+        return cls(model, kind, S, support, checked_phased(phased), progress)
 
     def on(self, model):
         """(S, support) on the grid of another model; without a start of one's own S is 1 in the support."""
@@ -70,8 +70,11 @@ def kinematic(given, search, polisher):
             threads=level.model.threads,
             progress=given.progress,
         )
-    trial = TRIAL.but(seed=recipe.seed, epochs=recipe.trial_epochs)
-    begun_with = start_of(level.fit(trial), phased, trial, given.progress)
+    if recipe.trial_epochs == 0:
+        begun_with = start_as_phased(level.model, phased)
+    else:
+        trial = TRIAL.but(seed=recipe.seed, epochs=recipe.trial_epochs)
+        begun_with = start_of(level.fit(trial), phased, trial, given.progress)
     return search.run(*search.decide_twin(begun_with, polisher)).crystal
 
 

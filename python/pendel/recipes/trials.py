@@ -15,7 +15,7 @@ from .. import kinematic
 from ..base import checks
 from ..base.arrays import host
 from ..base.progress import Progress
-from ..base.recipe import from_keywords
+from ..base.recipe import from_keywords, refuse_unknown
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
 from ..fit.objective import Objective, begun, measured
 from ..kinematic.support import recentre, shrink_wrap
@@ -64,7 +64,7 @@ def kinematic_start(
     trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned
     seed : of the random phases
     progress : as in `reconstruct`
-    keywords : further fields of `MinibatchRecipe` for the trials
+    keywords : further fields of `MinibatchRecipe` for the trials, but for epochs
 
     Returns
     -------
@@ -77,16 +77,28 @@ def kinematic_start(
         phased object does not fit into it.
     """
     trial_epochs = checks.integer("trial_epochs", trial_epochs, at_least=0)
+    known = [name for name in MinibatchRecipe.names() if name != "epochs"]
+    refuse_unknown(keywords, [*known, "trial_epochs"], "kinematic_start")
     recipe = from_keywords(MinibatchRecipe, TRIAL, {"seed": seed} | keywords, "kinematic_start")
-    data, mask = host(data), host(mask)  # the phasing is NumPy's
+    data, mask, phased = host(data), host(mask), checked_phased(phased)  # the phasing is NumPy's
     if phased is None:
         phased = phase(data, mask, iterations=iterations, seed=seed, threads=model.threads, progress=progress)
-    elif not isinstance(phased, kinematic.KinematicResult):
-        raise TypeError(f"phased: expected a KinematicResult or None, got {checks.describe(phased)}")
     if trial_epochs == 0:
-        return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
+        return start_as_phased(model, phased)
     fit = measured(model, data, mask, recipe)
     return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress)
+
+
+def checked_phased(phased):
+    """``phased``, a `KinematicResult` or None, or TypeError naming it."""
+    if phased is not None and not isinstance(phased, kinematic.KinematicResult):
+        raise TypeError(f"phased: expected a KinematicResult or None, got {checks.describe(phased)}")
+    return phased
+
+
+def start_as_phased(model, phased):
+    """The `Start` of a phased object without a trial."""
+    return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
 
 
 def start_of(fit, phased, recipe, progress=True):
