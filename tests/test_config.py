@@ -13,7 +13,7 @@ from pendel.app.schema import SCHEMA
 from pendel.app.starts import STARTS
 from pendel.fit.minibatch import MinibatchRecipe
 from pendel.fit.quasi_newton import LbfgsRecipe
-from pendel.recipes.coarse_to_fine import MultiscaleRecipe
+from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 
 TEXT = """
 [experiment]

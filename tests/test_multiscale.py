@@ -7,8 +7,8 @@ from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic
 from pendel.app import demo
 from pendel.experiment import rotation
 from pendel.fit.quasi_newton import NO_CORRECTIONS
-from pendel.recipes.coarse_to_fine import MultiscaleRecipe
 from pendel.recipes.levels import Level, sharpen
+from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 from pendel.recipes.polisher import Polisher, data_recipe
 from pendel.recipes.searches import Search
 from scipy import ndimage

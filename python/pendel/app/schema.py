@@ -18,7 +18,7 @@ from ..fit.minibatch import MinibatchRecipe
 from ..io import beamlines
 from ..model.model import Model
 from ..operator.physics import ORIENTATIONS, SCHEMES, TRANSPORTS
-from ..recipes.coarse_to_fine import MultiscaleRecipe
+from ..recipes.multiscale_recipe import MultiscaleRecipe
 from ..recipes.trials import kinematic_start
 from .methods import METHODS
 from .simulate import SHAPES, STRAINS

@@ -9,132 +9,52 @@ without coarse levels (`pendel.recipes.thick_crystals`).
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from scipy import ndimage
 
 from ..base.arrays import host
-from ..base.recipe import (
-    Recipe,
-    flag,
-    from_keywords,
-    integer,
-    maybe,
-    number,
-    option,
-    recipe_of,
-    refuse_unknown,
-    with_keywords_of,
-)
+from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
 from ..fit.objective import Objective
 from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import Corrections
-from ..fit.result import finish
+from ..fit.result import Result, finish
 from ..io import hdf5
+from ..kinematic import KinematicResult
+from ..model.model import Model
+from ..operator.engine import Array
 from .levels import levels_of, resample, sharpen
+from .multiscale_recipe import MultiscaleRecipe
 from .polisher import NO_NOISE, Polisher, data_recipe
 from .searches import Search
 from .starts import ALONE, BLIND, STARTS, Given
-from .thick_crystals import SOLID, SolidRecipe
 
 SOME_PHASE = 0.02  # |S| of a finer level's start above which a voxel is in its support, which is then one wider
-SEEDS = "bench/paper.py A --size small --start flat, seeds 0 to 9: ten of ten"
-
-
-@dataclass(frozen=True)
-class MultiscaleRecipe(Recipe):
-    """`multiscale`; how it polishes is a `PolishRecipe`, see `pendel.recipes.polisher`.
-
-    Where no bench is named the value was not scanned.
-    """
-
-    levels: int | None = option(
-        None,
-        maybe(integer(at_least=0)),
-        "times the voxels are doubled; None: while the detector keeps some 48 pixels (see ``smallest``) and the scan 8"
-        ' frames, none with "solid" or a start of one\'s own.',
-    )
-    counts: bool = option(
-        False,
-        flag,
-        "whether the data are counted photons: Poisson likelihood, total variation by `photon_weight`, and then, on the"
-        " finest level, smoothness and uniformity by evidence.",
-    )
-    starts: int = option(
-        5,
-        integer(at_least=1),
-        'phasings, searches of "flat" and "random", or ellipsoids of "solid", 5 at most; the one of the smallest misfit'
-        " is taken.",
-        set_by="bench/paper.py A --starts: with one start about half of the small cubes stagnate in HIO",
-    )
-    trial_epochs: int = option(25, integer(at_least=0), "of each candidate of the kinematic start.")
-    steps: int = option(
-        3200,
-        integer(at_least=1),
-        "of minibatch Adam.",
-        set_by=SEEDS + "; with 1600 seeds 4, 5, 8, 9 failed (0.03 to 0.09 rad)",
-    )
-    rounds: int = option(
-        4,
-        integer(at_least=1),
-        "of `polish` on every level; with ``counts`` as many more by evidence on the finest level.",
-        set_by="bench/paper.py A, photons 1e7, seed 0: evidence one round earlier ends at 0.037 instead of 0.0094 rad",
-    )
-    places: bool | None = option(
-        None,
-        maybe(flag),
-        "whether `pendel.place` looks for a better place between the voxels of the finest level, after the first round"
-        " there (with ``counts``, the last without evidence); None: not with ``counts``, whose noise hides it.",
-    )
-    seed: int = option(0, integer(at_least=0), "of phasing and of the random groups.")
-    smallest: int = option(
-        48,
-        integer(at_least=16),
-        "detector pixels of the coarsest level, at least, with phasing.",
-    )
-    smallest_blind: int = option(
-        24, integer(at_least=16), 'the same with "flat" and "random", which do not phase.', set_by=SEEDS
-    )
-    frames_per_step: int = option(4, integer(at_least=1), "of minibatch Adam.", set_by=SEEDS)
-    rate: float = option(0.05, number(above=0), "of minibatch Adam.", set_by=SEEDS)
-    doubt: float = option(
-        1.5,
-        number(at_least=1),
-        "the twin: ratio of both trial misfits up to which a short search of each, polished, decides.",
-        set_by="bench/paper.py B --size half: the trials differ by 3 %, whole searches by 1 %, the polished losses are"
-        " 0.62 and 0.85; 1.5 leaves a wide margin above the 3 %",
-    )
-    decide: int = option(4, integer(at_least=1), "these short searches have this part of the steps.")
-    solid_rate: float = option(
-        0.1,
-        number(above=0),
-        "of the searches between which a crystal is made solid.",
-        set_by="bench/paper.py C, one extinction length: 0.0018 rad",
-    )
-    solid_part: int = option(4, integer(at_least=1), "each of these has this part of the steps.")
-    solid: SolidRecipe = option(SOLID, recipe_of(SolidRecipe), 'how "solid" goes from search to search.')
 
 
 @with_keywords_of(MultiscaleRecipe, NO_NOISE)
 def multiscale(
-    model,
-    data,
-    mask=None,
-    start=None,
-    support=None,
+    model: Model,
+    data: Array,
+    mask: Array | None = None,
+    start: Array | str | None = None,
+    support: Array | None = None,
     *,
-    recipe=None,
-    phased=None,
-    checkpoint=None,
-    resume=False,
-    angle_offsets=None,
-    flux=None,
-    progress=True,
-    callback=None,
-    **keywords,
-):
+    recipe: MultiscaleRecipe | None = None,
+    phased: KinematicResult | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    angle_offsets: np.ndarray | None = None,
+    flux: np.ndarray | None = None,
+    progress: bool | str = True,
+    callback: Callable[..., Any] | None = None,
+    **keywords: Any,
+) -> Result:
     """Reconstruct from nothing, or from a start, coarse to fine.
 
     With a model on a device phasing and what happens between levels stay on the host; searches and polish work as
@@ -200,7 +120,9 @@ def _recipes(recipe, keywords):
     refuse_unknown(keywords, MultiscaleRecipe.names() + PolishRecipe.names(), "multiscale")
     own = {name: value for name, value in keywords.items() if name in MultiscaleRecipe.names()}
     recipe = from_keywords(MultiscaleRecipe, recipe, own, "multiscale")
-    return recipe, {name: value for name, value in keywords.items() if name not in own}
+    polishing = {name: value for name, value in keywords.items() if name not in own}
+    NO_NOISE.but(**polishing)  # checked now, not after the search
+    return recipe, polishing
 
 
 def _levels(model, data, mask, recipe, given):
