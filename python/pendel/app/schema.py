@@ -18,8 +18,8 @@ from ..fit.minibatch import MinibatchRecipe
 from ..io import beamlines
 from ..model.model import Model
 from ..operator.physics import ORIENTATIONS, SCHEMES, TRANSPORTS
+from ..recipes.kinematic_starts import kinematic_start
 from ..recipes.multiscale_recipe import MultiscaleRecipe
-from ..recipes.trials import kinematic_start
 from .methods import METHODS
 from .simulate import SHAPES, STRAINS
 from .starts import STARTS

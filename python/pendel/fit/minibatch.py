@@ -195,7 +195,7 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
     model = objective.model
     with model.engine.here():
         refinements = _refinements(objective, recipe)
-        settings = _settings(objective, recipe)
+        settings = {name: getattr(recipe, name) for name in checkpoints.SETTINGS}
         if files.goes_on():
             run = checkpoints.load(files.checkpoint, model, recipe.seed, settings)
         else:
@@ -229,11 +229,6 @@ def _refinements(objective, recipe):
     if recipe.refine_intensities:
         flux = Flux(experiment, fit.pixels, fit.likelihood, recipe.intensity_spread, upload)
     return Refinements(angles, flux)
-
-
-def _settings(objective, recipe):
-    """What a run is that a checkpoint goes on with."""
-    return {name: getattr(recipe, name) for name in checkpoints.SETTINGS}
 
 
 def _begin(objective, S, support, recipe):

@@ -30,7 +30,7 @@ from .minibatch import OPTIMISED
 from .objective import Objective, ObjectiveRecipe, initial, measured
 from .result import FREE_HISTORY, Result, finish, free_numbers
 
-HISTORY = ("loss", "misfit", "scale", "support")
+ITERATION_HISTORY = ("loss", "misfit", "scale", "support")
 LINE_SEARCH_FAILED = 2  # SciPy's status
 
 
@@ -95,7 +95,7 @@ class Log:
     """
 
     def __init__(self, fit, shown, callback=None):
-        names = HISTORY + (FREE_HISTORY if fit.pixels.free is not None else ())
+        names = ITERATION_HISTORY + (FREE_HISTORY if fit.pixels.free is not None else ())
         self.history = {name: [] for name in names}
         self.shown, self.callback, self.done = shown, callback, 0
 
@@ -125,7 +125,7 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
     ----------
     objective : Objective
     variables : `Polar` or alike: start, bounds, S, s_0, adjoint, and the support
-    priors : None, or `Priors`, in units of the mean intensity
+    priors : None, or `Priors` for `Cartesian` variables, in units of the mean intensity
     limits : Limits
     log : Log
     corrections : Corrections

@@ -2,7 +2,7 @@
 
 (1) E_h_p = TakagiTaupin(S, dq_j; C_p),   C_sigma = 1,  C_pi = |cos 2theta|         one solve per polarisation state
 (2) D_j = sum_p w_p |FarField(E_h_p)|^2                                             w_p intensity fractions
-(3) loss = amplitude loss of scale D against the data (`pendel.model.loss`, equation 1)
+(3) loss of scale D against the data, amplitude or Poisson (`pendel.model.loss`, equations 1 and 4)
 
 Adjoint of (2): adj_F_p = 2 w_p adj_D F_p. `pendel.model.passes` goes through the frames.
 """
@@ -212,7 +212,10 @@ class Model:
         mask, free = loss.check_mask("mask", mask, shape, take), loss.check_mask("free", free, shape, take)
         if frames is not None:
             frames = checks.frame_indices(frames, self.n_frames)
+        return self.fit_of(data, mask, likelihood, free, frames)
 
+    def fit_of(self, data, mask, likelihood, free=None, frames=None):
+        """`fit` of checked arrays where the model works and a `Likelihood`; the values of data are looked at here."""
         pixels = Pixels.measured(data, mask, self.real_dtype, free, frames)
         if self.engine.reads_values:
             loss.refuse_bad_data("data", pixels.root)

@@ -32,7 +32,7 @@ from .levels import levels_of, resample, sharpen
 from .multiscale_recipe import MultiscaleRecipe
 from .polisher import NO_NOISE, Polisher, data_recipe
 from .searches import Search
-from .starts import ALONE, BLIND, STARTS, Given
+from .starts import STARTS, Given
 
 SOME_PHASE = 0.02  # |S| of a finer level's start above which a voxel is in its support, which is then one wider
 
@@ -69,15 +69,16 @@ def multiscale(
         one more level. "random": the same with a random phase for every voxel. "solid": constant phase in ``support``,
         or in an ellipsoid, and many searches, between which what they find is made a perfect crystal
         (`pendel.recipes.thick_crystals`), for crystals of an extinction length and more. None: "solid" where 0.8 of the
-        box is thicker than an extinction length, unless ``phased`` or ``levels`` are given, "kinematic" elsewhere.
+        box is thicker than an extinction length, unless ``phased`` or ``levels`` > 0 are given, "kinematic" elsewhere.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``
     recipe : `MultiscaleRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
-        With ``counts`` the latter's defaults are those of `pendel.recipes.polisher.COUNTED`.
+        The latter steer polish alone: searches see all good pixels, with the likelihood that ``counts`` says and |S|
+        at most 1. With ``counts`` their defaults are those of `pendel.recipes.polisher.COUNTED`.
     phased : `KinematicResult` of the coarsest level's data
     checkpoint : path of an HDF5 file written after every level (so with "solid" at the end)
     resume : levels of the checkpoint, of the same start, seed and number of levels, are not done again
     angle_offsets, flux : as in `polish`, for a single level
-    callback : as in `polish`
+    callback : as in `polish`, on every level; True ends the polish of that level
 
     Returns
     -------
@@ -90,21 +91,23 @@ def multiscale(
         As `kinematic_start`, `reconstruct` and `polish` do.
     """
     recipe, polishing = _recipes(recipe, keywords)
+    if resume and checkpoint is None:
+        raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     given = Given.checked(model, start, support, phased, progress, recipe.levels)
     levels = _levels(model, host(data), host(mask), recipe, given)
     corrections = _corrections(model, angle_offsets, flux, levels)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
-    found = _load(checkpoint, made_by) if resume and checkpoint and os.path.exists(checkpoint) else None
+    found = _load(checkpoint, made_by) if resume and os.path.exists(checkpoint) else None
 
     for i in reversed(range(len(levels) if found is None else found.level)):
         level = levels[i]
         polisher = Polisher(level, recipe, polishing, corrections, callback)
         search = Search(level, recipe, polisher.data)
         if found is None:
-            S, inside = STARTS[given.kind](given, search, polisher)
+            S, inside = STARTS[given.kind].run(given, search, polisher)
         else:
             S, inside = _finer(found, level.model)
-            if given.kind in BLIND and i == len(levels) - 2:
+            if STARTS[given.kind].searches_twice and i == len(levels) - 2:
                 S, inside = search.run(S, inside).crystal
         found = polisher.finest(S, inside) if i == 0 else polisher.run(S, inside)
         if checkpoint:
@@ -127,8 +130,9 @@ def _recipes(recipe, keywords):
 
 def _levels(model, data, mask, recipe, given):
     """[`Level`], the finest first."""
-    count = 0 if given.kind in ALONE and recipe.levels is None else recipe.levels
-    smallest = recipe.smallest_blind if given.kind in BLIND else recipe.smallest
+    kind = STARTS[given.kind]
+    count = 0 if kind.alone and recipe.levels is None else recipe.levels
+    smallest = recipe.smallest_blind if kind.searches_twice else recipe.smallest
     return levels_of(model, data, mask, count, smallest, given.progress)
 
 

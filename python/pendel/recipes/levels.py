@@ -14,7 +14,7 @@ from ..model.model import Model
 
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 FEWEST = 8  # detector pixels and frames of a level, at least
-FILLED = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
+CRYSTAL_HEIGHT = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _middle_frames(model, voxel):
     box = np.array(model.shape)[::-1] * model.voxel[::-1]  # x, y, z
 
     # the phase may advance by a turn from end to end of the crystal
-    stride = max(1, int(2 * np.pi / (FILLED * step @ box)))
+    stride = max(1, int(2 * np.pi / (CRYSTAL_HEIGHT * step @ box)))
     stride = min(stride, (len(inside) - 1) // (FEWEST - 1))
     centre = round(model.experiment.centre[0])
     first = inside[0] + (centre - inside[0]) % stride

@@ -34,7 +34,9 @@ class MultiscaleRecipe(Recipe):
         " is taken.",
         set_by="bench/paper.py A --starts: with one start about half of the small cubes stagnate in HIO",
     )
-    trial_epochs: int = option(25, integer(at_least=0), "of each candidate of the kinematic start.")
+    trial_epochs: int = option(
+        25, integer(at_least=0), "of each candidate of the kinematic start; 0: no trial, as phased."
+    )
     steps: int = option(
         3200,
         integer(at_least=1),
@@ -50,8 +52,9 @@ class MultiscaleRecipe(Recipe):
     places: bool | None = option(
         None,
         maybe(flag),
-        "whether `pendel.place` looks for a better place between the voxels of the finest level, after the first round"
-        " there (with ``counts``, the last without evidence); None: not with ``counts``, whose noise hides it.",
+        "whether `pendel.place` looks for a better place between the voxels of the finest level, after the first of two"
+        " rounds or more there (with ``counts``, the last without evidence); None: not with ``counts``, whose noise"
+        " hides it.",
     )
     seed: int = option(0, integer(at_least=0), "of phasing and of the random groups.")
     smallest: int = option(

@@ -7,9 +7,9 @@ import numpy as np
 from ..fit.objective import DataRecipe, begun
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.quasi_newton import Corrections
-from .half_voxel import place_fit
 from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
+from .placing import place_fit
 
 NO_NOISE = PolishRecipe(atv_weight=1e-4)  # bench/paper.py A, half, no noise
 COUNTED = PolishRecipe(  # bench/paper.py A, small, 1e6 to 1e9 photons; atv_weight by `photon_weight`
@@ -68,7 +68,8 @@ class Polisher:
         recipe = self.recipe_for(support)
         found = self._polish(S, support, recipe.but(rounds=rounds if counts else 1))
         S, support = found.S, found.support
-        if not counts if self.recipe.places is None else self.recipe.places:
+        places = not counts if self.recipe.places is None else self.recipe.places
+        if places:
             fit, progress = self.level.fit(recipe), self.level.name
             S, support, _ = place_fit(fit, S, support, recipe, progress=progress, corrections=self.corrections)
 

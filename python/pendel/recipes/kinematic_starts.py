@@ -25,7 +25,7 @@ FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than t
 
 @dataclass
 class Start:
-    """S : complex64 (nz, ny, nx), kinematic or flat, |S| <= 1.  support : bool (nz, ny, nx), a voxel wider than S.
+    """S : complex (nz, ny, nx), kinematic or flat, |S| <= 1.  support : bool (nz, ny, nx), a voxel wider than S.
 
     chi : kinematic misfit of the phasing (amplitudes, square root).
     kind : "phased", "flat", "twin phased" or "twin flat": the candidate taken.
@@ -84,9 +84,14 @@ def kinematic_start(
     elif not isinstance(phased, kinematic.KinematicResult):
         raise TypeError(f"phased: expected a KinematicResult or None, got {checks.describe(phased)}")
     if trial_epochs == 0:
-        return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
+        return untried(model, phased)
     fit = measured(model, data, mask, recipe)
     return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress)
+
+
+def untried(model, phased):
+    """The `Start` of a phased object as it is."""
+    return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
 
 
 def start_of(fit, phased, recipe, progress=True):
@@ -108,7 +113,7 @@ def _candidates(model, phased):
     for twin, prefix in ((False, ""), (True, "twin ")):
         S = kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel, twin=twin)
         S = recentre(S)[0]
-        support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
+        support = ndimage.binary_dilation(shrink_wrap(S, TRIAL.shrink_wrap_threshold, TRIAL.shrink_wrap_sigma))
         candidates[prefix + "phased"] = S.astype(model.dtype), support
         candidates[prefix + "flat"] = np.where(support, FLAT, 0).astype(model.dtype), support
     return candidates
