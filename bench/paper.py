@@ -27,7 +27,7 @@ import pendel
 from pendel import compare, kinematic, phantom, refraction, resolution
 from pendel.app import simulate
 from pendel.base.symmetry import strain
-from pendel.recipes.trials import phase
+from pendel.recipes.kinematic_starts import phase
 from scipy import ndimage
 
 STEPS = 3200  # of the dynamical search, `pendel.multiscale`

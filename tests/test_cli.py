@@ -289,7 +289,7 @@ def test_info(capsys):
 
 
 def test_keys_lists_a_configuration_to_begin_with(tmp_path, capsys):
-    assert main(["keys"]) == 0
+    assert main(["config"]) == 0
     listed = capsys.readouterr().out
     assert "[recipe]\n" in listed and "#checkpoint_every = 20\n" in listed
     (tmp_path / "run.toml").write_text(listed)

@@ -1,5 +1,6 @@
 """Configuration files: defaults, overrides, builders, and every refusal by its message."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 from pendel import io
 from pendel.app import config, schema
-from pendel.app.methods import METHODS
+from pendel.app.methods import METHODS, Method, recipe_fields
 from pendel.app.schema import SCHEMA
 from pendel.app.starts import STARTS
+from pendel.base.recipe import number, option
 from pendel.fit.minibatch import MinibatchRecipe
 from pendel.fit.quasi_newton import LbfgsRecipe
-from pendel.recipes.coarse_to_fine import MultiscaleRecipe
+from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 
 TEXT = """
 [experiment]
@@ -269,8 +271,22 @@ def test_the_recipe_is_the_algorithms_recipe():
     assert MinibatchRecipe(**arguments) == MinibatchRecipe()  # nothing set: the defaults of the function
     arguments = config.loads("[recipe]\nmethod = 'lbfgs'").recipe_arguments()
     assert LbfgsRecipe(**arguments) == LbfgsRecipe()
-    assert set(arguments) == set(LbfgsRecipe.names()) - {"memory"}
+    assert set(arguments) == set(LbfgsRecipe.names())
     assert config.loads("[recipe]\nmethod = 'lbfgs'\nepochs = 7").recipe_arguments()["iterations"] == 7
+
+
+def test_a_new_method_brings_its_keys_with_its_line(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class HeavyBall(MinibatchRecipe):
+        momentum: float = option(0.7, number(at_least=0, below=1), "of the ball.")
+
+    monkeypatch.setitem(METHODS, "heavy ball", Method(lambda *_, **__: None, HeavyBall))
+    assert [item.name for item in recipe_fields()] == [*MinibatchRecipe.names(), "memory", "momentum"]
+    made = config.loads("[recipe]\nepochs = 7")
+    made.recipe.method, made.recipe.momentum = "heavy ball", 0.8  # as with the schema made of these fields
+    made.given.add("recipe.momentum")
+    options = made.recipe_arguments()
+    assert options["epochs"] == 7 and options["momentum"] == 0.8 and set(options) == set(HeavyBall.names())
 
 
 @pytest.mark.parametrize("name", METHODS)

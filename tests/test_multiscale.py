@@ -9,8 +9,8 @@ from pendel.experiment import rotation
 from pendel.fit.polishing import polish_fit
 from pendel.fit.quasi_newton import NO_CORRECTIONS, Corrections
 from pendel.recipes import searches
-from pendel.recipes.coarse_to_fine import MultiscaleRecipe
 from pendel.recipes.levels import Level, sharpen
+from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 from pendel.recipes.polisher import Polisher, data_recipe
 from pendel.recipes.searches import Search
 from scipy import ndimage
@@ -119,6 +119,8 @@ def test_from_nothing_to_the_crystal(little, tmp_path):
         multiscale(model, data, levels=1, checkpoint=path, resume=True, **(FEW | {"seed": 2}))
     with pytest.raises(ValueError, match="checkpoint: .* its start is kinematic, not flat"):
         multiscale(model, data, None, "flat", levels=1, checkpoint=path, resume=True, **FEW)
+    with pytest.raises(ValueError, match="resume: expected a checkpoint path with resume=True, got checkpoint=None"):
+        multiscale(model, data, resume=True, **FEW)
     with pytest.raises(ValueError, match="checkpoint: .* its levels is 2, not 1"):
         multiscale(model, data, levels=0, checkpoint=path, resume=True, **FEW)
 
@@ -146,8 +148,9 @@ def test_a_start_of_ones_own_is_only_polished_further(little):
     blurred = (ndimage.gaussian_filter(S.real, 0.5) + 1j * ndimage.gaussian_filter(S.imag, 0.5)).astype(np.complex64)
     result = multiscale(model, data, start=blurred, support=np.abs(S) > 0, **(FEW | {"steps": 80}))
     assert result.misfit < 0.05 * model.misfit(blurred, data)
-    with pytest.raises(ValueError, match="start: expected"):
-        multiscale(model, data, start="magic", **FEW)
+    for name in ("magic", "given"):
+        with pytest.raises(ValueError, match="start: expected one of 'kinematic', 'flat', 'random', 'solid', got"):
+            multiscale(model, data, start=name, **FEW)
 
 
 def test_an_object_as_phased_needs_no_trial(little):
@@ -206,3 +209,39 @@ def test_symmetric_orientation_goes_coarse_to_fine_too():
     small, cut, _ = coarse(model, model.intensities(S))
     assert small.resync == 9
     assert small.experiment.orientation == "symmetric" and small.misfit(resample(S, voxel, small), cut) < 0.1
+
+
+@pytest.mark.parametrize("start", ("flat", "random", "kinematic"))
+def test_a_resumed_run_ends_in_the_bits_of_one_that_was_not_interrupted(little, tmp_path, start):
+    """Whatever the level after which it was stopped: the second level of blind starts is searched again as well."""
+    model, _, data = little
+    path = tmp_path / "levels.h5"
+    options = {"levels": 1, "checkpoint": path} | FEW | {"steps": 40, "iterations": (0, 4), "places": False}
+    whole = multiscale(model, data, None, start, **options)
+    path.unlink()
+
+    def stop(done, S, history):
+        if S.shape == model.shape:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        multiscale(model, data, None, start, callback=stop, **options)
+    resumed = multiscale(model, data, None, start, resume=True, **options)
+    assert resumed.S.tobytes() == whole.S.tobytes() and resumed.misfit == whole.misfit
+
+
+def test_without_trials_the_phased_object_is_taken_as_it_is(little):
+    model, _, data = little
+    few = FEW | {"steps": 8, "iterations": (0, 2), "places": False, "trial_epochs": 0}
+    assert multiscale(model, data, levels=0, **few).misfit > 0
+
+
+def test_a_keyword_of_polish_is_refused_before_the_search(little, monkeypatch):
+    model, _, data = little
+    monkeypatch.setattr(Search, "run", None)
+    with pytest.raises(ValueError, match="trim: expected a finite number > 0, got -1.0"):
+        multiscale(model, data, trim=-1, **FEW)
+    with pytest.raises(
+        TypeError, match=r"multiscale\(\) got an unexpected keyword argument 'round'; did you mean 'rounds'"
+    ):
+        multiscale(model, data, round=2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cube import QUIET
 from pendel import compare, phantom, place, polish
-from pendel.recipes.half_voxel import half_step
+from pendel.recipes.placing import half_step
 
 
 @pytest.mark.parametrize("axis", (0, 1, 2))

@@ -57,6 +57,28 @@ def test_there_are_no_circles():
     list(graphlib.TopologicalSorter(IMPORTS).static_order())
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if FLOOR[room(name)] > FLOOR["fit"]])
+def test_nobody_above_the_fit_sees_an_engine(name):
+    tree = ast.walk(ast.parse(MODULES[name].read_text()))
+    assert not [node.lineno for node in tree if isinstance(node, ast.Attribute) and node.attr == "engine"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nobody_reaches_for_what_another_object_keeps_to_itself(name):
+    """`self._x`, `cls._x` and a module's own `_x` are its own; `other._x` is not, but for named tuples' methods."""
+    own = {"self", "cls", "copied"}  # the last: a copy of itself that an object makes
+    reached = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in ("_replace", "_asdict", "_fields")
+        and not (isinstance(node.value, ast.Name) and node.value.id in own)
+    ]
+    assert not reached
+
+
 def test_no_module_hides_behind_another_name():
     for info in pkgutil.walk_packages(pendel.__path__, "pendel."):
         if info.name.rpartition(".")[2] not in ("_cuda", "__main__"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cube import bright_frames, make_model, strained
 from pendel import Model, compare, kinematic, kinematic_start
-from pendel.recipes.trials import box_for, phase
+from pendel.recipes.kinematic_starts import box_for, phase
 
 ITERATIONS = 300
 

@@ -19,9 +19,9 @@ from .model.model import Model
 from .operator.engines import cuda_available, info
 from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
 from .recipes.coarse_to_fine import multiscale
-from .recipes.half_voxel import place
+from .recipes.kinematic_starts import Start, kinematic_start
 from .recipes.levels import coarse, resample
-from .recipes.trials import Start, kinematic_start
+from .recipes.placing import place
 
 __all__ = [
     "Adjoint",

@@ -1,4 +1,4 @@
-"""Command line: pendel demo | simulate | reconstruct | view | keys | info.
+"""Command line: pendel demo | simulate | reconstruct | view | config | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run.
 Results go to stdout, progress, warnings and errors to stderr.
@@ -85,7 +85,7 @@ def _parser():
     sub.add_argument("result", metavar="RESULT.cxi")
     sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.png)")
 
-    command("keys", _keys, "list the keys of a configuration file, with their defaults")
+    command("config", _config, "print all keys of a configuration file, with their defaults and what they mean")
     command("info", _info, "what is installed and what it uses")
     return parser
 
@@ -203,7 +203,7 @@ def _view(args):
     _say(f"written to {picture}")
 
 
-def _keys(_):
+def _config(_):
     _say(schema.listing())
 
 

@@ -1,4 +1,4 @@
-"""TOML configuration of a run: every key with its type, default and meaning; unknown keys and wrong types are refused.
+"""TOML configuration of a run; unknown keys and wrong types are refused. The keys are those of `pendel.app.schema`.
 
 Keys carry their unit in the name (`energy_keV`, `distance_mm`); everything handed on is SI. A key set in the file
 wins over what the data file says. `load` gives a `Config` with one namespace per section: ``config.recipe.epochs``.
@@ -90,7 +90,7 @@ class Config:
             raise ConfigError(f"data.format: {error}") from None
 
     def experiment(self, scan=None) -> Experiment:
-        """`pendel.experiment.Experiment` from [experiment], completed by what ``scan`` knows. ConfigError names a
+        """`pendel.Experiment` from [experiment], completed by what ``scan`` knows. ConfigError names a
         missing key.
         """
         this = self.experiment_keys
@@ -151,7 +151,7 @@ class Config:
         return np.radians(this.rocking_step_deg * (np.arange(count) - count // 2))
 
     def crystal(self, experiment=None) -> Crystal:
-        """`pendel.model.Crystal` from [crystal]; ``experiment`` gives the energy where a material is named."""
+        """`pendel.Crystal` from [crystal]; ``experiment`` gives the energy where a material is named."""
         this = self.crystal_keys
         if this.material is not None:
             return self._tabulated(experiment)
@@ -184,7 +184,7 @@ class Config:
         return replace(found, name=this.name or found.name)
 
     def make_model(self, experiment, shape, voxel) -> Model:
-        """`pendel.model.Model` of [model] and [crystal] on the given grid."""
+        """`pendel.Model` of [model] and [crystal] on the given grid."""
         names = ("coupling", "scheme", "transport", "dtype", "device", "threads", "resync")
         options = {name: getattr(self.model, name) for name in names}
         crystal = self.crystal(experiment)

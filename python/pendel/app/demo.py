@@ -22,7 +22,7 @@ from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment, rotation
 from ..model.model import Model
 from ..recipes.coarse_to_fine import multiscale
-from ..recipes.trials import kinematic_start, phase
+from ..recipes.kinematic_starts import kinematic_start, phase
 from . import simulate, store
 
 EDGE = 0.8e-6  # m

@@ -1,10 +1,11 @@
 """Methods: the algorithms that ``recipe.method`` names.
 
 To add one: its file, with a function (model, data, mask, start, support, *, progress, and the fields of its recipe) ->
-`Result`, as `pendel.reconstruct`; and one line in `METHODS`. Of its recipe's fields those that are keys of [recipe] are
-taken from there.
+`Result`, as `pendel.reconstruct`; and one line in `METHODS`. The fields of its recipe are keys of [recipe]; those that
+another method has too share the key.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +17,8 @@ from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import LbfgsRecipe, lbfgs
 from ..fit.result import Result
 from ..recipes.coarse_to_fine import multiscale
+from ..recipes.multiscale_recipe import MultiscaleRecipe
 from .errors import ConfigError
-
-KEYS = MinibatchRecipe.names()  # of [recipe], that steer an algorithm
-POLISH_KEYS = tuple(name for name in PolishRecipe.names() if name in KEYS)
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,22 @@ class Method:
     Parameters
     ----------
     function : what is called.
-    options : (Config) -> its keywords, but for progress, checkpoint and resume; ConfigError names a key that it cannot
-        be given, a UserWarning those that it has no use for.
+    recipe : the kind of its recipe, whose fields are keys of [recipe], or of ``section``.
+    renamed : {field: key of another method} where the names are not the same.
+    refused : keys of what it cannot do, which must not be asked for.
+    options : (Config) -> its keywords, but for progress, checkpoint and resume; None: `recipe_options`.
     keeps_checkpoint : it takes ``checkpoint`` and ``resume``.
     checkpoint_is_start : its checkpoint holds the crystal on the model's grid; a resumed run needs no other start.
     own_starts : the kinds of start.kind that it makes itself, given their name.
-    polishes_itself : it polishes; recipe.polish_rounds is not for it.
+    polishes_itself : recipe.polish_rounds is not for it.
     section : of the configuration, that only it uses.
     """
 
     function: Callable[..., Result]
-    options: Callable[[Any], dict]
+    recipe: type[Recipe]
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    options: Callable[[Any], dict] | None = None
     keeps_checkpoint: bool = False
     checkpoint_is_start: bool = False
     own_starts: tuple[str, ...] = ()
@@ -52,37 +56,47 @@ class Method:
         return self.function(model, data, mask, start, support, progress=progress, **files, **options)
 
 
-def of_recipe(kind: type[Recipe], refused: tuple[str, ...] = (), **renamed: str) -> Callable[[Any], dict]:
-    """The options of a method whose recipe is a ``kind``.
+def recipe_fields() -> list[dataclasses.Field]:
+    """The fields that are keys of [recipe], each once, as the first method of `METHODS` that has it declares it."""
+    found = {}
+    for method in METHODS.values():
+        for item in dataclasses.fields(method.recipe):
+            if not method.section and item.name not in method.renamed:
+                found.setdefault(item.name, item)
+    return list(found.values())
 
-    Parameters
-    ----------
-    kind : its fields are taken from the keys of [recipe] of the same names; where a key is not set, from its default.
-    refused : keys of what the method cannot do, which must not be asked for.
-    renamed : {field: key} where the names are not the same.
+
+def _keys():
+    return [item.name for item in recipe_fields()]
+
+
+def _polish_keys():
+    """Keys of [recipe] that a polish has too."""
+    return [key for key in _keys() if key in PolishRecipe.names()]
+
+
+def recipe_options(config, method: Method) -> dict:
+    """The options of a method: the keys of [recipe] that are fields of its recipe, where not set its own defaults.
+
+    Raises ConfigError naming a key of what it cannot do; a UserWarning names those that it has no use for.
     """
-    keys = {name: renamed.get(name, name) for name in kind.names()}
-    keys = {name: key for name, key in keys.items() if key in KEYS}
-    defaults = kind()
+    for key in method.refused:
+        value = getattr(config.recipe, key)
+        if value:
+            name = config.recipe.method
+            raise ConfigError(f"recipe.{key}: expected none with recipe.method = {name!r}, got {value!r}")
+    keys = {name: method.renamed.get(name, name) for name in method.recipe.names()}
+    _warn_of_unused(config, ("polish_rounds", *keys.values()))
 
-    def options(config):
-        for key in refused:
-            value = getattr(config.recipe, key)
-            if value:
-                method = config.recipe.method
-                raise ConfigError(f"recipe.{key}: expected none with recipe.method = {method!r}, got {value!r}")
-        _warn_of_unused(config, ("polish_rounds", *keys.values()))
-        found = {}
-        for name, key in keys.items():
-            found[name] = getattr(config.recipe, key) if f"recipe.{key}" in config.given else getattr(defaults, name)
-        return found
-
-    return options
+    found, defaults = {}, method.recipe()
+    for name, key in keys.items():
+        found[name] = getattr(config.recipe, key) if f"recipe.{key}" in config.given else getattr(defaults, name)
+    return found
 
 
 def _multiscale_options(config):
     """[multiscale], and of [recipe] what is set of the keys that its polish has too."""
-    taken = [key for key in POLISH_KEYS if key not in ("likelihood", "seed")]
+    taken = [key for key in _polish_keys() if key not in ("likelihood", "seed")]
     _warn_of_unused(config, ("likelihood", "seed", *taken))
     options = {key: getattr(config.recipe, key) for key in taken if f"recipe.{key}" in config.given}
     options |= vars(config.multiscale)
@@ -91,23 +105,24 @@ def _multiscale_options(config):
 
 def _warn_of_unused(config, used):
     """A UserWarning that names the keys of [recipe] that are set and not ``used``."""
-    unused = [f"recipe.{key}" for key in (*KEYS, "polish_rounds") if key not in used]
+    unused = [f"recipe.{key}" for key in (*_keys(), "polish_rounds") if key not in used]
     given = [key for key in unused if key in config.given]
     if given:
         warnings.warn(f"{', '.join(given)}: not used by recipe.method = {config.recipe.method!r}", stacklevel=4)
 
 
 METHODS = {
-    "adam": Method(reconstruct, of_recipe(MinibatchRecipe), keeps_checkpoint=True, checkpoint_is_start=True),
+    "adam": Method(reconstruct, MinibatchRecipe, keeps_checkpoint=True, checkpoint_is_start=True),
     "lbfgs": Method(
         lbfgs,
-        of_recipe(
-            LbfgsRecipe, refused=("phase_only_epochs", "refine_angles", "refine_intensities"), iterations="epochs"
-        ),
+        LbfgsRecipe,
+        renamed={"iterations": "epochs"},
+        refused=("phase_only_epochs", "refine_angles", "refine_intensities"),
     ),
     "multiscale": Method(
         multiscale,
-        _multiscale_options,
+        MultiscaleRecipe,
+        options=_multiscale_options,
         keeps_checkpoint=True,
         own_starts=("kinematic", "flat", "solid"),
         polishes_itself=True,
@@ -131,12 +146,13 @@ def options_of(config) -> dict:
         given = [key for key in sorted(config.given) if method.section and key.startswith(prefix)]
         if given and name != recipe.method:
             warnings.warn(f"{', '.join(given)}: only used by recipe.method = {name!r}", stacklevel=2)
-    return METHODS[recipe.method].options(config)
+    method = METHODS[recipe.method]
+    return recipe_options(config, method) if method.options is None else method.options(config)
 
 
 def polish_options(options: dict) -> dict:
     """Those of a method's options that a polish after it takes over."""
-    return {key: options[key] for key in POLISH_KEYS if key in options}
+    return {key: options[key] for key in _polish_keys() if key in options}
 
 
 def names_with(quality: Callable[[Method], bool]) -> str:

@@ -6,7 +6,7 @@ Where a key is an argument of a function or a field of a recipe, default and bou
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..base import checks
@@ -14,13 +14,12 @@ from ..base.axes import axis_as_given
 from ..base.recipe import Recipe, choice, flag, integer, number
 from ..experiment.crystal import polarization_fractions
 from ..experiment.geometry import Experiment
-from ..fit.minibatch import MinibatchRecipe
 from ..io import beamlines
 from ..model.model import Model
 from ..operator.physics import ORIENTATIONS, SCHEMES, TRANSPORTS
-from ..recipes.coarse_to_fine import MultiscaleRecipe
-from ..recipes.trials import kinematic_start
-from .methods import METHODS
+from ..recipes.kinematic_starts import kinematic_start
+from ..recipes.multiscale_recipe import MultiscaleRecipe
+from .methods import METHODS, recipe_fields
 from .simulate import SHAPES, STRAINS
 from .starts import STARTS
 
@@ -120,10 +119,10 @@ def _beamline(name, value):
     return checks.choice(name, value, ("auto", *beamlines.names()))
 
 
-def _keys_of(recipe: type[Recipe], *left_out: str) -> dict[str, Key]:
+def _keys_of(fields: Iterable[dataclasses.Field], *left_out: str) -> dict[str, Key]:
     """A key for every field of a recipe but those ``left_out`` and recipes in it."""
     keys = {}
-    for item in dataclasses.fields(recipe):
+    for item in fields:
         if item.name not in left_out and not isinstance(item.default, Recipe):
             check, about = item.metadata["check"], item.metadata["about"]
             if hasattr(check, "of") and not _passes(check, False):
@@ -234,9 +233,10 @@ SCHEMA = {
         "method": Key(choice(*METHODS), "adam", "multiscale: from nothing, coarse to fine, with [multiscale]."),
         "polish_rounds": Key(_at_least_0, 0, "rounds of `pendel.polish` at the end, all pixels in."),
         "checkpoint": Key(_text, about="HDF5 file for --resume."),
-        **_keys_of(MinibatchRecipe),
+        **_keys_of(recipe_fields()),
     },
-    "multiscale": _keys_of(MultiscaleRecipe, "counts", "seed"),  # given by likelihood and seed of [recipe]
+    # counts and seed are given by likelihood and seed of [recipe]
+    "multiscale": _keys_of(dataclasses.fields(MultiscaleRecipe), "counts", "seed"),
     "simulate": {
         "shape": Key(choice(*SHAPES), "cube"),
         "size_nm": Key(

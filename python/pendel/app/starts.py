@@ -13,8 +13,8 @@ from ..experiment.geometry import Experiment
 from ..fit.checkpoint import checkpoint_shape
 from ..kinematic.support import box_support
 from ..model.model import Model
+from ..recipes.kinematic_starts import box_for, kinematic_start, phase
 from ..recipes.thick_crystals import extinction_length, thick
-from ..recipes.trials import box_for, kinematic_start, phase
 from . import methods
 from .errors import ConfigError
 

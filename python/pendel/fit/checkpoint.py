@@ -13,7 +13,7 @@ from .result import FREE_HISTORY
 
 HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
 ARRAYS = ("S", "support", "s_0", "angle_offsets", "flux")
-# What a run is that a checkpoint goes on with; the values of runs that did not store them.
+# What has to be the same in the run that goes on; the values stand for files that do not hold them.
 SETTINGS = {
     "s_0": "tied",
     "likelihood": "amplitude",

@@ -6,8 +6,10 @@ is kept in the middle of its support. The intensity scale is the closed-form bes
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +18,15 @@ from ..base.arrays import host, module
 from ..base.progress import Progress
 from ..base.recipe import choice, flag, from_keywords, integer, maybe, number, option, with_keywords_of
 from ..kinematic.support import recentre, shrink_wrap
+from ..model.model import Model
+from ..operator.engine import Array
 from . import checkpoint as checkpoints
 from . import kernels
 from .adam import Adam
 from .checkpoint import HISTORY, Run
 from .objective import Objective, ObjectiveRecipe, bounded, initial, measured
 from .refinement import Angles, Flux
-from .result import FREE_HISTORY, finish, free_numbers
+from .result import FREE_HISTORY, Result, finish, free_numbers
 
 OPTIMISED = ("S", "phase")
 SCHEDULES = ("cosine", "plateau", "constant")
@@ -122,19 +126,19 @@ class Refinements(NamedTuple):
 
 @with_keywords_of(MinibatchRecipe)
 def reconstruct(
-    model,
-    data,
-    mask=None,
-    start=None,
-    support=None,
+    model: Model,
+    data: Array,
+    mask: Array | None = None,
+    start: Array | None = None,
+    support: Array | None = None,
     *,
-    recipe=None,
-    checkpoint=None,
-    resume=False,
-    progress=True,
-    callback=None,
-    **keywords,
-):
+    recipe: MinibatchRecipe | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool | str = True,
+    callback: Callable[..., Any] | None = None,
+    **keywords: Any,
+) -> Result:
     """Fit the crystal function to measured frames by minibatch Adam.
 
     With a model on a device data, mask, start and support may be NumPy's or CuPy's; they are uploaded once, before the
@@ -200,7 +204,7 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
     model = objective.model
     with model.engine.here():
         refinements = _refinements(objective, recipe)
-        settings = _settings(objective, recipe)
+        settings = {name: getattr(recipe, name) for name in checkpoints.SETTINGS}
         if files.goes_on():
             run = checkpoints.load(files.checkpoint, model, recipe.seed, settings)
         else:
@@ -234,11 +238,6 @@ def _refinements(objective, recipe):
     if recipe.refine_intensities:
         flux = Flux(experiment, fit.pixels, fit.likelihood, recipe.intensity_spread, upload)
     return Refinements(angles, flux)
-
-
-def _settings(objective, recipe):
-    """What a run is that a checkpoint goes on with."""
-    return {name: getattr(recipe, name) for name in checkpoints.SETTINGS}
 
 
 def _begin(objective, S, support, recipe):

@@ -14,7 +14,7 @@ import numpy as np
 from ..base import checks
 from ..base.arrays import host, module
 from ..base.recipe import Recipe, choice, integer, number, option
-from ..model.loss import LIKELIHOODS, check_data, check_mask, refuse_bad_data
+from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, refuse_bad_data
 from ..model.passes import Evaluation
 from ..model.pixels import free_pixels
 from ..operator.engines import on_device
@@ -97,13 +97,13 @@ def measured(model, data, mask, recipe):
 
     data, mask = check_data("data", data, shape, take), check_mask("mask", mask, shape, take)
     free = free_pixels(shape, recipe.free_fraction, host(mask), recipe.seed) if recipe.free_fraction else None
+    likelihood = Likelihood(recipe.likelihood, recipe.background)
     with engine.here():
-        given = [engine.upload(a) for a in (_narrow(data, model), mask, free)]
-        options = {"likelihood": recipe.likelihood, "background": recipe.background, "free": given[2]}
-        fit = model.fit(*given[:2], **options)
+        there, mask, free = (engine.upload(a) for a in (_narrow(data, model), mask, free))
+        fit = model.fit_of(there, mask, likelihood, free)
         if not engine.reads_values:
             refuse_bad_data("data", fit.pixels.root)
-    fit.data = data
+    fit.data = data  # as given: what it became on a device is not kept
     return fit
 
 
@@ -165,16 +165,26 @@ class Objective:
 
         s_0 : the density, real (nz, ny, nx), where it is "free".  angle_offsets, flux : (n_frames,) or None.
         """
-        model = self.model
-        frames = np.arange(model.n_frames) if frames is None else frames
-        dq = model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0]
-        s_0 = self._density(S, support, s_0)
-        flux = None if flux is None else flux.astype(model.real_dtype)
-        now = model.passes.evaluate(S, self.fit, frames, None, dq=dq, s_0=s_0, support=support, flux=flux)
+        now = self._evaluate(S, support, frames, s_0, angle_offsets, flux)
         if not self._weight:
             return now
         value, adj_S = self._total_variation(S, support)
         return now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
+
+    def _evaluate(self, S, support, frames, s_0, angle_offsets, flux, gradient=True):
+        """The loss alone, in (1)."""
+        model = self.model
+        frames = np.arange(model.n_frames) if frames is None else frames
+        scan = self._scan(angle_offsets, flux) | {"s_0": self._density(S, support, s_0)}
+        return model.passes.evaluate(S, self.fit, frames, None, support=support, gradient=gradient, **scan)
+
+    def _scan(self, angle_offsets, flux):
+        """dq and flux of the frames, in the model's numbers."""
+        model = self.model
+        return {
+            "dq": model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0],
+            "flux": None if flux is None else flux.astype(model.real_dtype),
+        }
 
     def _density(self, S, support, s_0):
         return support.astype(S.real.dtype) if self.density == "support" else s_0
@@ -190,10 +200,14 @@ class Objective:
         """`evaluate` of all frames with NumPy arrays and floats in and out, wherever the model works."""
         if self.engine.reads_values:
             return self.evaluate(S, support, None, s_0, angle_offsets, flux)
-        given = (self.engine.upload(a) for a in (S, support, s_0, angle_offsets, flux))
-        S, support, *others = given
-        values = (host(value) for value in self.evaluate(S, support, None, *others))
-        return Evaluation(*(float(v) if v is not None and v.ndim == 0 else v for v in values))
+        S, support, *others = (self.engine.upload(a) for a in (S, support, s_0, angle_offsets, flux))
+        return _on_host(self.evaluate(S, support, None, *others))
+
+    @on_device
+    def measure(self, S, support, s_0=None, angle_offsets=None, flux=None):
+        """Scale, misfit and held-out pixels of S: an `Evaluation` of the loss, without gradients, as of `on_host`."""
+        S, support, *others = (self.engine.upload(a) for a in (S, support, s_0, angle_offsets, flux))
+        return _on_host(self._evaluate(S, support, None, *others, gradient=False))
 
     @on_device
     def trusted(self, S, support, trim, angle_offsets=None, flux=None):
@@ -203,11 +217,9 @@ class Objective:
         """
         upload, model, pixels = self.engine.upload, self.model, self.fit.pixels
         S, support, angle_offsets, flux = (upload(a) for a in (S, support, angle_offsets, flux))
-        s_0 = self._density(S, support, None)
-        dq = model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0]
-        scale = self.evaluate(S, support, None, None, angle_offsets, flux).scale
-        flux = None if flux is None else flux.astype(model.real_dtype)
-        D = model.passes.intensities(S, np.arange(model.n_frames), s_0, dq, flux)
+        scale = self._evaluate(S, support, None, None, angle_offsets, flux, gradient=False).scale
+        scan = self._scan(angle_offsets, flux) | {"s_0": self._density(S, support, None)}
+        D = model.passes.intensities(S, np.arange(model.n_frames), **scan)
 
         xp, data = module(D), upload(_narrow(self.fit.data, model))
         residual = xp.sqrt(scale * D + self.fit.likelihood.background) - xp.sqrt(xp.maximum(data, 0))
@@ -215,6 +227,12 @@ class Objective:
         good = xp.ones(residual.shape, bool) if known is None else xp.broadcast_to(known, residual.shape)
         square = xp.where(good, xp.square(residual), 0)
         return good & (square <= trim**2 * square.sum(dtype=np.float64) / xp.count_nonzero(good))
+
+
+def _on_host(evaluation):
+    """An `Evaluation` with NumPy arrays and floats."""
+    values = (host(value) if hasattr(value, "ndim") else value for value in evaluation)
+    return Evaluation(*(float(v) if hasattr(v, "ndim") and v.ndim == 0 else v for v in values))
 
 
 def initial(model, start, support, amplitude_bound):

@@ -19,7 +19,9 @@ amplitude would first get worse. Each round therefore runs without the pixels mi
 rms residual, then with all of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -28,10 +30,12 @@ from ..base import checks
 from ..base.arrays import host
 from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
+from ..model.model import Model
+from ..operator.engine import Array
 from .objective import DataRecipe, Objective, Variation, initial, measured
 from .priors import Priors
 from .quasi_newton import NO_CORRECTIONS, Cartesian, Corrections, Limits, Log, minimise
-from .result import finish
+from .result import Result, finish
 
 EVALUATIONS = 3  # at most, for an iteration
 
@@ -98,19 +102,19 @@ class PolishRecipe(DataRecipe):
 
 @with_keywords_of(PolishRecipe)
 def polish(
-    model,
-    data,
-    mask=None,
-    start=None,
-    support=None,
+    model: Model,
+    data: Array,
+    mask: Array | None = None,
+    start: Array | Result | None = None,
+    support: Array | None = None,
     *,
-    recipe=None,
-    angle_offsets=None,
-    flux=None,
-    progress=True,
-    callback=None,
-    **keywords,
-):
+    recipe: PolishRecipe | None = None,
+    angle_offsets: np.ndarray | None = None,
+    flux: np.ndarray | None = None,
+    progress: bool | str = True,
+    callback: Callable[..., Any] | None = None,
+    **keywords: Any,
+) -> Result:
     """Fit S to all frames, equation (1), from a start in the right valley.
 
     SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient. Data
@@ -178,7 +182,7 @@ def _run(objective, S, support, recipe, iterations, log, corrections):
     return variables.S(found.x), found.ended
 
 
-def photon_weight(model, data, mask=None, support=None):
+def photon_weight(model: Model, data: Array, mask: Array | None = None, support: Array | None = None) -> float:
     """An ``atv_weight`` for counted data: the noise of one voxel, sqrt(voxels/(4 counts)).
 
     Parameters

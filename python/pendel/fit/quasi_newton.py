@@ -14,8 +14,9 @@ has a corner at a = 0.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize
@@ -23,11 +24,13 @@ from scipy import optimize
 from ..base import checks
 from ..base.progress import Progress
 from ..base.recipe import choice, from_keywords, integer, maybe, number, option, with_keywords_of
+from ..model.model import Model
+from ..operator.engine import Array
 from .minibatch import OPTIMISED
 from .objective import Objective, ObjectiveRecipe, initial, measured
-from .result import FREE_HISTORY, finish, free_numbers
+from .result import FREE_HISTORY, Result, finish, free_numbers
 
-HISTORY = ("loss", "misfit", "scale", "support")
+ITERATION_HISTORY = ("loss", "misfit", "scale", "support")
 LINE_SEARCH_FAILED = 2  # SciPy's status
 
 
@@ -92,7 +95,7 @@ class Log:
     """
 
     def __init__(self, fit, shown, callback=None):
-        names = HISTORY + (FREE_HISTORY if fit.pixels.free is not None else ())
+        names = ITERATION_HISTORY + (FREE_HISTORY if fit.pixels.free is not None else ())
         self.history = {name: [] for name in names}
         self.shown, self.callback, self.done = shown, callback, 0
 
@@ -122,7 +125,7 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
     ----------
     objective : Objective
     variables : `Polar` or alike: start, bounds, S, s_0, adjoint, and the support
-    priors : None, or `Priors`, in units of the mean intensity
+    priors : None, or `Priors` for `Cartesian` variables, in units of the mean intensity
     limits : Limits
     log : Log
     corrections : Corrections
@@ -166,19 +169,19 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
 
 @with_keywords_of(LbfgsRecipe)
 def lbfgs(
-    model,
-    data,
-    mask=None,
-    start=None,
-    support=None,
+    model: Model,
+    data: Array,
+    mask: Array | None = None,
+    start: Array | None = None,
+    support: Array | None = None,
     *,
-    recipe=None,
-    angle_offsets=None,
-    flux=None,
-    progress=True,
-    callback=None,
-    **keywords,
-):
+    recipe: LbfgsRecipe | None = None,
+    angle_offsets: np.ndarray | None = None,
+    flux: np.ndarray | None = None,
+    progress: bool | str = True,
+    callback: Callable[..., Any] | None = None,
+    **keywords: Any,
+) -> Result:
     """Fit the crystal function to all measured frames by L-BFGS-B (`scipy.optimize.minimize`), in a fixed support.
 
     Ends early where the objective no longer falls; a UserWarning tells where the line search failed, as it does at the

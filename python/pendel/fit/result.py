@@ -77,7 +77,7 @@ class Result:
 def finish(objective, S, support, history, epochs, seed, s_0=None, angle_offsets=None, flux=None):
     """The `Result` at S, from one more evaluation of all frames by an `Objective`; arrays are NumPy's."""
     model = objective.model
-    final = objective.on_host(S, support, s_0, angle_offsets, flux)
+    final = objective.measure(S, support, s_0, angle_offsets, flux)
     free = dict(zip(FREE_HISTORY, free_numbers(final.free), strict=True)) if final.free is not None else {}
     return Result(
         S=S,

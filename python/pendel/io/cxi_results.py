@@ -3,8 +3,8 @@
 Paths follow PyNX (`save_obj_cxi`) and the one-image-per-property layout of cdiutils; all numbers are SI. Arrays are
 centred, (z, y, x). Every file is written under another name beside its target and then renamed.
 
-To store something new, add one field to `StoredResult`: it says where in the file it stands, and `write_result` and
-`read_result` go through the fields.
+To store something new, add one field of the group CONFIGURATION, RESULT or MAPS to `StoredResult`: it says where in the
+file it stands, and `write_result` and `read_result` go through the fields. `pendel.app.store` fills them from a run.
 """
 
 from collections.abc import Callable

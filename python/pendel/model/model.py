@@ -2,13 +2,14 @@
 
 (1) E_h_p = TakagiTaupin(S, dq_j; C_p),   C_sigma = 1,  C_pi = |cos 2theta|         one solve per polarisation state
 (2) D_j = sum_p w_p |FarField(E_h_p)|^2                                             w_p intensity fractions
-(3) loss = amplitude loss of scale D against the data (`pendel.model.loss`, equation 1)
+(3) loss of scale D against the data, amplitude or Poisson (`pendel.model.loss`, equations 1 and 4)
 
 Adjoint of (2): adj_F_p = 2 w_p adj_D F_p. `pendel.model.passes` goes through the frames.
 """
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..base import checks
 from ..base.arrays import host
 from ..experiment.crystal import Crystal, polarization_fractions
 from ..experiment.geometry import Experiment
+from ..operator.engine import Array
 from ..operator.engines import on_device
 from ..operator.far_field import FarField
 from ..operator.takagi_taupin import TakagiTaupin
@@ -148,7 +150,15 @@ class Model:
         return tuple(sizes)
 
     @on_device
-    def intensities(self, S, frames=None, s_0=None, *, dq=None, flux=None):
+    def intensities(
+        self,
+        S: Array,
+        frames: Any = None,
+        s_0: Array | None = None,
+        *,
+        dq: Array | None = None,
+        flux: Array | None = None,
+    ) -> Array:
         """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
 
         Parameters
@@ -169,7 +179,16 @@ class Model:
         return host(self.intensities(S, frames, s_0, dq=dq, flux=flux))
 
     @on_device
-    def fit(self, data, mask=None, *, likelihood="amplitude", background=0.0, free=None, frames=None):
+    def fit(
+        self,
+        data: Array,
+        mask: Array | None = None,
+        *,
+        likelihood: str = "amplitude",
+        background: float = 0.0,
+        free: Array | None = None,
+        frames: Any = None,
+    ) -> Fit:
         """The `Fit` of measured data, which `evaluate` takes: checked, and turned into amplitudes, once.
 
         Parameters
@@ -193,13 +212,25 @@ class Model:
         mask, free = loss.check_mask("mask", mask, shape, take), loss.check_mask("free", free, shape, take)
         if frames is not None:
             frames = checks.frame_indices(frames, self.n_frames)
+        return self.fit_of(data, mask, likelihood, free, frames)
 
+    def fit_of(self, data, mask, likelihood, free=None, frames=None):
+        """`fit` of checked arrays where the model works and a `Likelihood`; the values of data are looked at here."""
         pixels = Pixels.measured(data, mask, self.real_dtype, free, frames)
         if self.engine.reads_values:
             loss.refuse_bad_data("data", pixels.root)
         return Fit(self, data, pixels, likelihood)
 
-    def loss_and_adjoint(self, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None):
+    def loss_and_adjoint(
+        self,
+        S: Array,
+        data: Array,
+        mask: Array | None = None,
+        frames: Any = None,
+        scale: float | None = 1.0,
+        s_0: Array | None = None,
+        support: Array | None = None,
+    ) -> tuple[float, Array]:
         """(loss, adj_S), equation (3): float and complex (nz, ny, nx), dL = Re sum conj(adj_S) dS.
 
         Parameters
@@ -211,7 +242,18 @@ class Model:
         return result.loss, result.adj_S
 
     @on_device
-    def evaluate(self, S, fit, frames=None, scale=1.0, s_0=None, support=None, *, dq=None, flux=None):
+    def evaluate(
+        self,
+        S: Array,
+        fit: Fit,
+        frames: Any = None,
+        scale: float | None = 1.0,
+        s_0: Array | None = None,
+        support: Array | None = None,
+        *,
+        dq: Array | None = None,
+        flux: Array | None = None,
+    ) -> Evaluation:
         """All that one pass gives, an `Evaluation`.
 
         Parameters
@@ -237,7 +279,9 @@ class Model:
         return self.passes.evaluate(S, fit, frames, scale, dq=dq, s_0=s_0, support=support, flux=flux)
 
     @on_device
-    def misfit(self, S, data, mask=None, frames=None, s_0=None):
+    def misfit(
+        self, S: Array, data: Array, mask: Array | None = None, frames: Any = None, s_0: Array | None = None
+    ) -> float:
         """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
         fit, frames = self.fit(data, mask, frames=frames), checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self._crystal(S, s_0)

@@ -138,8 +138,8 @@ class Pass:
         self.operators, self.far_field, self.seen = operators, far_field, seen
         op = operators[0][1]
         self.engine, self.real = op.engine, op.real_dtype
-        self.xp, self.on_device = self.engine.xp, not self.engine.reads_values
-        self.threads = 1 if self.on_device else threads
+        self.xp, self.reads_values = self.engine.xp, self.engine.reads_values
+        self.threads = threads if self.reads_values else 1
 
     def intensities(self, S, frames, s_0, dq, flux):
         """Computed intensities of ``frames``, indices on the host."""
@@ -177,7 +177,7 @@ class Pass:
 
         sums = xp.concatenate(terms, axis=1).sum(axis=1)
         free = sums[3:] if len(sums) > 3 else None
-        numbers = [sums[i] if self.on_device else float(sums[i]) for i in range(3)]
+        numbers = [float(sums[i]) if self.reads_values else sums[i] for i in range(3)]
         return Evaluation(numbers[0], total.adj_S, total.adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free)
 
     def blocks(self, count):
@@ -186,11 +186,11 @@ class Pass:
         ny, columns = op.exit_shape
         stored = op.layers_shape(1)
         exit_pixels = ny * (2 * columns + op.row_length) + (math.prod(stored) if stored else 0)
-        pixels = max(self.far_field.far_shape) * max(self.far_field.detector_shape)
+        pixels = max(self.far_field.far_shape) * max(self.far_field.detector_shape)  # between the two FFTs, at most
         complex_bytes, real_bytes = op.dtype.itemsize, self.real.itemsize
         size = len(self.operators) * (exit_pixels + pixels) * complex_bytes + 2 * pixels * real_bytes
 
-        parts = -(-count // max(1, (DEVICE_BLOCK_BYTES if self.on_device else BLOCK_BYTES) // size))
+        parts = -(-count // max(1, (BLOCK_BYTES if self.reads_values else DEVICE_BLOCK_BYTES) // size))
         edges = [count * i // parts for i in range(parts + 1)]
         return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 

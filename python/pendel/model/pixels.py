@@ -103,7 +103,7 @@ def free_pixels(shape, fraction, mask=None, seed=0):
     ----------
     shape : (frames, rows, cols).
     fraction : number > 0 and < 1.
-    mask : bool, True = good, as in `Model`.
+    mask : bool, True = good, as in `Model.fit`.
     seed : same seed, same pixels.
 
     Raises ValueError where no pixel is left on one of both sides.

@@ -14,7 +14,7 @@ from ..model.model import Model
 
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 FEWEST = 8  # detector pixels and frames of a level, at least
-FILLED = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
+CRYSTAL_HEIGHT = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def levels_of(model, data, mask, count, smallest, progress):
     return [Level(*given, f"level {n - i} of {n}: " if progress else "") for i, given in enumerate(stack)]
 
 
-def coarse(model, data, mask=None, factor=2):
+def coarse(
+    model: Model, data: np.ndarray, mask: np.ndarray | None = None, factor: int = 2
+) -> tuple[Model, np.ndarray, np.ndarray | None]:
     """(model, data, mask) of the scan seen with voxels ``factor`` times as wide.
 
     Pixels: the middle 1/factor of each axis about ``experiment.centre``. Frames: those whose dq lies in the band of
@@ -158,14 +160,14 @@ def _middle_frames(model, voxel):
     box = np.array(model.shape)[::-1] * model.voxel[::-1]  # x, y, z
 
     # the phase may advance by a turn from end to end of the crystal
-    stride = max(1, int(2 * np.pi / (FILLED * step @ box)))
+    stride = max(1, int(2 * np.pi / (CRYSTAL_HEIGHT * step @ box)))
     stride = min(stride, (len(inside) - 1) // (FEWEST - 1))
     centre = round(model.experiment.centre[0])
     first = inside[0] + (centre - inside[0]) % stride
     return slice(int(first), int(inside[-1]) + 1, stride)
 
 
-def resample(S, voxel, model):
+def resample(S: np.ndarray, voxel: tuple[float, float, float], model: Model) -> np.ndarray:
     """S on the grid of a model: trilinear, 0 outside its box, in the model's dtype.
 
     Parameters
@@ -194,7 +196,7 @@ def _linear(S, places, axis):
     return np.moveaxis((1 - part) * here + part * after, 0, axis)
 
 
-def sharpen(S, wide=3, gain=2.0):
+def sharpen(S: np.ndarray, wide: int = 3, gain: float = 2.0) -> np.ndarray:
     """A blurred crystal function made a better start: a steeper surface, and phases there from further inside.
 
     Voxels nearer than ``wide`` to the surface take the phase of the nearest one that is not, and its slope: a wide

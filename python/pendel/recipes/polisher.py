@@ -6,7 +6,10 @@ import numpy as np
 
 from ..fit.objective import DataRecipe, begun
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
-from .half_voxel import place_fit
+from ..fit.quasi_newton import Corrections
+from .levels import Level
+from .multiscale_recipe import MultiscaleRecipe
+from .placing import place_fit
 
 NO_NOISE = PolishRecipe(atv_weight=1e-4)  # bench/paper.py A, half, no noise
 COUNTED = PolishRecipe(  # bench/paper.py A, small, 1e6 to 1e9 photons; atv_weight by `photon_weight`
@@ -34,7 +37,7 @@ class Polisher:
     corrections, callback : as of `polish_fit`
     """
 
-    def __init__(self, level, recipe, keywords, corrections, callback):
+    def __init__(self, level: Level, recipe: MultiscaleRecipe, keywords: dict, corrections: Corrections, callback):
         self.level, self.recipe = level, recipe
         self.keywords = keywords | {"seed": recipe.seed}
         self.corrections, self.callback = corrections, callback
@@ -65,7 +68,8 @@ class Polisher:
         recipe = self.recipe_for(support)
         found = self._polish(S, support, recipe.but(rounds=rounds if counts else 1))
         S, support = found.S, found.support
-        if not counts if self.recipe.places is None else self.recipe.places:
+        places = not counts if self.recipe.places is None else self.recipe.places
+        if places:
             fit, progress = self.level.fit(recipe), self.level.name
             S, support, _ = place_fit(fit, S, support, recipe, progress=progress, corrections=self.corrections)
 

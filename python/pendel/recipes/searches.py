@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
-from ..fit.objective import Objective, begun
+from ..fit.objective import DataRecipe, Objective, begun
 from ..fit.polishing import polish_fit
+from .levels import Level
+from .multiscale_recipe import MultiscaleRecipe
 from .thick_crystals import search_solid
 
 
@@ -22,9 +24,9 @@ class Search:
     data : DataRecipe, how frames are compared
     """
 
-    level: object
-    recipe: object
-    data: object
+    level: Level
+    recipe: MultiscaleRecipe
+    data: DataRecipe
 
     def run(self, S, support, what="", *, steps=None, rate=None, seed=None):
         """`Result` of a search from S, in the right valley if all went well; ``what`` begins its title."""

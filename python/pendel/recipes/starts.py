@@ -1,8 +1,11 @@
 """How the coarsest level comes to its crystal: one function for every start, and the table of them.
 
-A new start is a function here, called as start(given, search, polisher), and a line in STARTS.
+A new start is a function here and a line in STARTS; `multiscale`'s docstring says what it is, and for configurations
+`pendel.app.starts` makes its keys of it.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +15,11 @@ from ..base import checks
 from ..base.arrays import host
 from ..kinematic import KinematicResult
 from ..model.model import Model
+from .kinematic_starts import TRIAL, checked_phased, phase, start_of, untried
 from .levels import resample
+from .polisher import Polisher
+from .searches import Search
 from .thick_crystals import thick
-from .trials import TRIAL, checked_phased, phase, start_as_phased, start_of
 
 SHARED = 0.25  # part of a coarse voxel in a given support above which it is in the coarse one, which is then one wider
 
@@ -38,7 +43,8 @@ class Given(NamedTuple):
         if start is None:
             start = "solid" if phased is None and not levels and thick(model) else "kinematic"
         kind, S = start if isinstance(start, str) else "given", None
-        checks.choice("start", kind, tuple(STARTS))
+        if isinstance(start, str):
+            checks.choice("start", start, NAMES)
         shape, axes, support = model.shape, "(nz, ny, nx)", host(support)
         if kind == "given":
             S = checks.array("start", host(start), shape, np.complex128, axes=axes)
@@ -71,7 +77,7 @@ def kinematic(given, search, polisher):
             progress=given.progress,
         )
     if recipe.trial_epochs == 0:
-        begun_with = start_as_phased(level.model, phased)
+        begun_with = untried(level.model, phased)
     else:
         trial = TRIAL.but(seed=recipe.seed, epochs=recipe.trial_epochs)
         begun_with = start_of(level.fit(trial), phased, trial, given.progress)
@@ -98,6 +104,26 @@ def own(given, search, polisher):
     return search.run(*given.on(search.level.model)).crystal
 
 
-STARTS = {"kinematic": kinematic, "flat": flat, "random": random, "solid": solid, "given": own}
-BLIND = ("flat", "random")  # searched for on two levels, and on smaller ones: they do not phase
-ALONE = ("solid", "given")  # on the finest level alone, if not asked for more
+@dataclass(frozen=True)
+class StartKind:
+    """A start.
+
+    run : called as run(given, search, polisher), gives (S, support) on the coarsest level.
+    searches_twice : also on the next level, which its crystal is searched on again, and on smaller levels: it does not
+        phase.
+    alone : on the finest level alone, if not asked for more.
+    """
+
+    run: Callable[[Given, Search, Polisher], tuple[np.ndarray, np.ndarray]]
+    searches_twice: bool = False
+    alone: bool = False
+
+
+STARTS = {
+    "kinematic": StartKind(kinematic),
+    "flat": StartKind(flat, searches_twice=True),
+    "random": StartKind(random, searches_twice=True),
+    "solid": StartKind(solid, alone=True),
+    "given": StartKind(own, alone=True),
+}
+NAMES = tuple(name for name in STARTS if name != "given")  # what ``start`` may say

@@ -25,7 +25,7 @@ from ..kinematic.support import largest_component, reference_amplitude
 LEVEL, BRIGHTER = 0.5, 0.8  # of (1): inside is above this part of that quantile of |S| in the support
 SMOOTHING = 2  # voxels: bumps and parts thinner than twice that and one are taken off the shape
 SURFACE = 0.5  # blur of the surface, voxels
-FILLED = 0.8  # of the height of its box: a crystal, as a rule
+CRYSTAL_HEIGHT = 0.8  # of the height of its box: a crystal, as a rule
 
 
 def check_sizes(name, value):
@@ -77,8 +77,8 @@ def extinction_length(model):
 
 
 def thick(model):
-    """Whether a crystal that fills FILLED of the height of the model's box is thicker than an extinction length."""
-    height = FILLED * model.shape[0] * model.voxel[0]
+    """Whether a crystal of CRYSTAL_HEIGHT of the model's box is thicker than an extinction length."""
+    height = CRYSTAL_HEIGHT * model.shape[0] * model.voxel[0]
     return model.coupling == "dynamical" and height > extinction_length(model)
 
 

@@ -52,7 +52,8 @@ def place(
     model, data, mask, S, support : of a polished crystal; data as in `polish`
     iterations : of `polish`, for what is there, as it is and with a steeper surface, and for each of the three trials
         The smaller loss is kept. With counted photons the total variation may decide instead of the data.
-    recipe : `PolishRecipe`, or None; keywords replace its fields, of which rounds, trim and widen are not used
+    recipe : `PolishRecipe`, or None; keywords replace its fields
+        Its rounds, iterations, trim and widen are not used.
     angle_offsets, flux, progress : as in `polish`
 
     Returns

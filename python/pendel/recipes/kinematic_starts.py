@@ -25,7 +25,7 @@ FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than t
 
 @dataclass
 class Start:
-    """S : complex64 (nz, ny, nx), kinematic or flat, |S| <= 1.  support : bool (nz, ny, nx), a voxel wider than S.
+    """S : complex (nz, ny, nx), kinematic or flat, |S| <= 1.  support : bool (nz, ny, nx), a voxel wider than S.
 
     chi : kinematic misfit of the phasing (amplitudes, square root).
     kind : "phased", "flat", "twin phased" or "twin flat": the candidate taken.
@@ -84,7 +84,7 @@ def kinematic_start(
     if phased is None:
         phased = phase(data, mask, iterations=iterations, seed=seed, threads=model.threads, progress=progress)
     if trial_epochs == 0:
-        return start_as_phased(model, phased)
+        return untried(model, phased)
     fit = measured(model, data, mask, recipe)
     return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress)
 
@@ -96,8 +96,8 @@ def checked_phased(phased):
     return phased
 
 
-def start_as_phased(model, phased):
-    """The `Start` of a phased object without a trial."""
+def untried(model, phased):
+    """The `Start` of a phased object as it is."""
     return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
 
 
@@ -120,7 +120,7 @@ def _candidates(model, phased):
     for twin, prefix in ((False, ""), (True, "twin ")):
         S = kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel, twin=twin)
         S = recentre(S)[0]
-        support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
+        support = ndimage.binary_dilation(shrink_wrap(S, TRIAL.shrink_wrap_threshold, TRIAL.shrink_wrap_sigma))
         candidates[prefix + "phased"] = S.astype(model.dtype), support
         candidates[prefix + "flat"] = np.where(support, FLAT, 0).astype(model.dtype), support
     return candidates
