@@ -163,6 +163,10 @@ def test_a_stored_result_is_written_as_its_fields_are(tmp_path, rng):
         io.write_result(tmp_path / "d.cxi", stored, voxel=(1e-9, 1e-9, 1e-9))
     with pytest.raises(TypeError, match="voxel: expected 3 numbers, got None"):
         io.write_result(tmp_path / "d.cxi", S=fields["S"])
+    with pytest.raises(TypeError, match="write_result.* unexpected keyword argument 'suport'; did you mean 'support'"):
+        io.write_result(tmp_path / "d.cxi", **fields, suport=None)
+    with pytest.raises(TypeError, match="result: expected a StoredResult, or its fields from S on, got neither"):
+        io.write_result(tmp_path / "d.cxi", voxel=(1e-9, 1e-9, 1e-9))
 
 
 def test_every_stored_field_says_where_it_stands_and_what_it_is():

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.constants import LIGHT_SPEED, PLANCK
+from ..base.recipe import refuse_unknown
 from . import hdf5
 
 # Groups of a file, below entry_1.
@@ -178,7 +179,10 @@ def write_result(
     TypeError, ValueError : naming the field.
     OSError : when the file cannot be written.
     """
+    refuse_unknown(given, [f.name for f in fields(StoredResult) if f.name != "metadata"], "write_result")
     if result is None:
+        if "S" not in given:
+            raise TypeError("result: expected a StoredResult, or its fields from S on, got neither")
         result = StoredResult(**given, metadata=extra or {})
     elif given or extra is not None:
         raise TypeError(f"result: expected a StoredResult or its fields, got both and {', '.join(given) or 'extra'}")
