@@ -95,6 +95,20 @@ def test_kinematic_model_is_quadratic_in_s(crystal_function):
     assert np.linalg.norm(dynamical - D) > 1e-2 * np.linalg.norm(D)
 
 
+def test_a_fit_of_some_frames_knows_no_others(crystal_function, measured):
+    model, (data, mask) = model_of(), measured
+    some, whole = model.fit(data, mask, frames=[5, 0, 3]), model.fit(data, mask)
+    for frames in ([3], [0, 5], [-2, 0]):
+        one, other = (model.evaluate(crystal_function, fit, frames, None) for fit in (some, whole))
+        assert one.loss == other.loss and np.array_equal(one.adj_S, other.adj_S)
+    for frames in (None, [0, 1]):
+        with pytest.raises(ValueError, match=r"frames: expected some of \[0, 3, 5\], which fit has, got \[0, 1"):
+            model.evaluate(crystal_function, some, frames)
+    alone = [model.fit(data, mask, frames=[frame]) for frame in (0, 3, 5)]
+    assert some.counts == pytest.approx(sum(fit.counts for fit in alone), rel=1e-6)
+    assert some.mean_intensity == pytest.approx(sum(fit.mean_intensity for fit in alone) / 3, rel=1e-6)
+
+
 @pytest.mark.parametrize("transport", ("shift", "fourier"))
 @pytest.mark.parametrize("coupling", ("dynamical", "kinematic"))
 @pytest.mark.parametrize("scale", (1e5, None))

@@ -272,6 +272,9 @@ class Model:
         frames = checks.frame_indices(frames, self.n_frames)
         if not isinstance(fit, Fit) or fit.model is not self:
             raise TypeError(f"fit: expected a Fit, made by fit(data, mask) of this model, got {checks.describe(fit)}")
+        there = fit.pixels.frames
+        if there is not None and not np.isin(frames, there).all():
+            raise ValueError(f"frames: expected some of {there.tolist()[:8]}, which fit has, got {frames.tolist()[:8]}")
         S, s_0, support = self._crystal(S, s_0, support)
         if is_number(scale):
             scale = checks.number("scale", scale, at_least=0)

@@ -72,11 +72,11 @@ class Fit:
 
     @functools.cached_property
     def mean_intensity(self):
-        """(1/L) sum_j (1/M_j) sum_good I_j over all frames, float: the amplitude loss of an empty model."""
-        total = 0.0
+        """(1/L) sum_j (1/M_j) sum_good I_j over all its frames, float: the amplitude loss of an empty model."""
+        total, frames = 0.0, self.pixels.frames
         for root, good in self.pixels.each_frame():
             total += float(loss.frame_weights(good, root) @ loss.frame_sums(root * root))
-        return total / self.model.n_frames
+        return total / (self.model.n_frames if frames is None else len(frames))
 
     @functools.cached_property
     def counts(self):

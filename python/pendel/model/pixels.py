@@ -20,23 +20,25 @@ class Pixels:
         Good pixels that are held out of the fit, and not in ``good``.
     place : int (n_frames,) or None
         Where in ``root`` each frame of the scan is; None: all are there.
+    frames : int (count,), on the host, or None
+        Which frames of the scan are there, in order; None: all are.
     narrowed : bool
         Whether ``root`` holds amplitudes on pixels that are not in ``good``.
     """
 
-    def __init__(self, root, good, free=None, place=None, narrowed=False):
+    def __init__(self, root, good, free=None, place=None, frames=None, narrowed=False):
         self.root, self.good, self.free = root, good, free
-        self.place, self.narrowed = place, narrowed
+        self.place, self.frames, self.narrowed = place, frames, narrowed
 
     @classmethod
     def measured(cls, data, mask, real, free=None, frames=None):
         """Of checked arrays: data (n_frames, rows, cols), mask True = good, free True = held out, both bool or None.
 
-        frames : indices of those that will be asked for; None: all.  real : dtype of the amplitudes.
+        frames : indices of those that will be asked for, on the host; None: all.  real : dtype of the amplitudes.
         """
-        xp, place = module(data), None
+        xp, place, there = module(data), None, None
         if frames is not None:
-            frames = xp.asarray(frames)
+            there, frames = np.unique(frames), xp.asarray(frames)
             place = xp.zeros(len(data), np.int64)
             place[frames] = xp.arange(len(frames))
             data, mask, free = data[frames], _of(mask, frames), _of(free, frames)
@@ -48,9 +50,9 @@ class Pixels:
             root[part] = loss.root_intensity(data[part], _of(mask, part), real)
 
         if free is None:
-            return cls(root, mask, None, place)
+            return cls(root, mask, None, place, there)
         good = ~free if mask is None else mask & ~free
-        return cls(root, good, free if mask is None else mask & free, place, narrowed=True)
+        return cls(root, good, free if mask is None else mask & free, place, there, narrowed=True)
 
     @property
     def known(self):
@@ -60,8 +62,8 @@ class Pixels:
     def only(self, kept):
         """The same without the pixels that are not ``kept``, bool (frames, rows, cols), all of them known ones."""
         if self.free is None:
-            return Pixels(self.root, kept, None, self.place, narrowed=True)
-        return Pixels(self.root, kept & ~self.free, kept & self.free, self.place, narrowed=True)
+            return Pixels(self.root, kept, None, self.place, self.frames, narrowed=True)
+        return Pixels(self.root, kept & ~self.free, kept & self.free, self.place, self.frames, narrowed=True)
 
     def load(self, indices):
         """(sqrt I, good) of the given frames for the fit; good is None where all pixels are."""
@@ -82,7 +84,7 @@ class Pixels:
     def each_frame(self):
         """(sqrt I, good) of one frame after the other, (1, rows, cols)."""
         xp = module(self.root)
-        for frame in range(len(self.root)):
+        for frame in range(len(self.root)) if self.frames is None else self.frames:
             yield self.load(xp.asarray(np.array([frame])))
 
 
