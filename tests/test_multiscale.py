@@ -135,6 +135,22 @@ def test_a_finished_run_of_counts_is_measured_by_its_own_likelihood(little, tmp_
     assert done.scale == pytest.approx(result.scale, rel=1e-6)
 
 
+def test_a_finished_run_of_another_precision_or_shape(little, tmp_path):
+    model, S, data = little
+    options = {"start": S, "checkpoint": tmp_path / "levels.h5", **FEW, "steps": 8, "iterations": (0, 1)}
+    result = multiscale(model, data, **options)
+
+    def like(shape, dtype):
+        return Model(model.experiment, model.crystal, shape, model.voxel, model.polarization, dtype=dtype)
+
+    done = multiscale(like(model.shape, "complex128"), data, resume=True, **options)
+    assert done.S.dtype == np.complex128 and np.array_equal(done.S, result.S)
+    assert done.misfit == pytest.approx(result.misfit, rel=1e-3)
+    wider = like((model.shape[0] + 2, *model.shape[1:]), "complex64")
+    with pytest.raises(ValueError, match=r"checkpoint \(S\): expected shape \(nz, ny, nx\) = .*, got"):
+        multiscale(wider, data, resume=True, **(options | {"start": np.ones(wider.shape)}))
+
+
 def test_flat_phases_in_a_known_shape(little):
     model, S, data = little
     support = ndimage.binary_dilation(np.abs(S) > 0)

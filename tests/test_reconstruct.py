@@ -263,6 +263,19 @@ def test_bad_checkpoints_are_named(problem, tmp_path):
         checkpoint_shape(path)
 
 
+@pytest.mark.parametrize("name", ["support", "s_0", "flux", "angle_offsets"])
+def test_arrays_of_a_checkpoint_are_checked_before_a_sweep(problem, tmp_path, name):
+    options = {"s_0": "free", "refine_angles": True, "refine_intensities": True, "refine_after": 0}
+    path = tmp_path / "run.h5"
+    run(problem, epochs=1, checkpoint=path, **options)
+    with h5py.File(path, "r+") as file:
+        stored = file[name][()]
+        del file[name]
+        file[name] = stored[1:]
+    with pytest.raises(ValueError, match=rf"checkpoint \({name}\): expected shape .*, got"):
+        run(problem, checkpoint=path, resume=True, **options)
+
+
 def test_a_run_that_blows_up_says_so(problem):
     broken = with_loss(model_of(), np.nan)
     with pytest.raises(RuntimeError, match="the loss became nan in epoch 1; try a smaller learning_rate"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
+from ..base import checks
 from ..base.arrays import host
 from ..io import hdf5
 from .adam import Adam
@@ -96,6 +97,7 @@ def load(path, model, seed, settings):
         history = {name: list(file[f"history/{name}"][()]) for name in names}
         attributes = dict(file.attrs)
     _refuse_another(path, model, arrays["S"], attributes, {"seed": seed} | settings)
+    arrays = _checked(arrays, model)
 
     upload = model.engine.upload
     for adam in adams.values():
@@ -110,6 +112,14 @@ def load(path, model, seed, settings):
         history=history,
         **{name: upload(array) for name, array in arrays.items()},
     )
+
+
+def _checked(arrays, model):
+    """Arrays of a checkpoint as the model wants them, for nobody checks them again before a sweep."""
+    box, frames = model.shape, (model.n_frames,)
+    wanted = {"S": (box, model.dtype), "support": (box, bool), "s_0": (box, model.real_dtype)}
+    wanted |= {"angle_offsets": (frames, np.float64), "flux": (frames, np.float64)}
+    return {name: checks.array(f"checkpoint ({name})", array, *wanted[name]) for name, array in arrays.items()}
 
 
 def _refuse_another(path, model, S, attributes, wanted):

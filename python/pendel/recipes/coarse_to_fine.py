@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
+from ..base import checks
 from ..base.arrays import host
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
 from ..fit.objective import Objective
@@ -114,7 +115,8 @@ def multiscale(
             _save(checkpoint, found, i, made_by)
 
     if isinstance(found, _Done):  # nothing was left to do
-        return finish(Objective(levels[0].fit(data_recipe(recipe.counts))), found.S, found.support, {}, 0, recipe.seed)
+        S, support = found.checked(model)
+        return finish(Objective(levels[0].fit(data_recipe(recipe.counts))), S, support, {}, 0, recipe.seed)
     return found
 
 
@@ -157,6 +159,11 @@ class _Done:
     support: np.ndarray
     voxel: tuple
     level: int
+
+    def checked(self, model):
+        """(S, support) as the model wants them, where it is of the same shape."""
+        S = checks.array("checkpoint (S)", self.S, model.shape, model.dtype, axes="(nz, ny, nx)")
+        return S, checks.array("checkpoint (support)", self.support, model.shape, bool, axes="(nz, ny, nx)")
 
 
 def _save(path, result, level, made_by):
