@@ -126,3 +126,9 @@ def test_solid_in_a_given_support_and_resumed(tmp_path):
         multiscale(model, data, None, "flat", support[0], **few)
     with pytest.raises(ValueError, match="starts: expected an integer >= 1, got 0"):
         multiscale(model, data, starts=0, **few)
+
+
+@pytest.mark.parametrize("sizes", [(), 3, "ab"])
+def test_sizes_that_are_none_are_named(sizes):
+    with pytest.raises(TypeError, match="sizes: expected a list of one or more numbers, got"):
+        dataclasses.replace(SOLID, sizes=sizes)

@@ -29,7 +29,9 @@ CRYSTAL_HEIGHT = 0.8  # of the height of its box: a crystal, as a rule
 
 
 def check_sizes(name, value):
-    """Check of a sequence of numbers > 0."""
+    """Check of a list of one or more numbers > 0."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise TypeError(f"{name}: expected a list of one or more numbers, got {checks.describe(value)}")
     return tuple(checks.number(f"{name}[{i}]", v, above=0) for i, v in enumerate(value))
 
 
