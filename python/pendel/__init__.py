@@ -1,6 +1,6 @@
 """pendel: Takagi-Taupin engine for dynamical Bragg coherent diffraction imaging."""
 
-import sys
+import sys as _sys
 
 from . import io, kinematic
 from .analysis import phantom, resolution
@@ -57,4 +57,4 @@ __all__ = [
 ]
 
 # They live in rooms of their own and are imported by these names.
-sys.modules |= {f"pendel.{name}": globals()[name] for name in ("phantom", "refraction", "resolution")}
+_sys.modules |= {f"pendel.{name}": globals()[name] for name in ("phantom", "refraction", "resolution")}

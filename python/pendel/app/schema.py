@@ -125,7 +125,8 @@ def _keys_of(fields: Iterable[dataclasses.Field], *left_out: str) -> dict[str, K
     for item in fields:
         if item.name not in left_out and not isinstance(item.default, Recipe):
             check, about = item.metadata["check"], item.metadata["about"]
-            if hasattr(check, "of") and not _passes(check, False):
+            # a default of None is had by leaving the key out; false would be read as "never"
+            if hasattr(check, "of") and item.default is not None and not _passes(check, False):
                 check, about = _false_for_none(check.of), f"{about} false: None."
             keys[item.name] = Key(check, item.default, about)
     return keys

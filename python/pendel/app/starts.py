@@ -33,6 +33,7 @@ class Setup(NamedTuple):
     say: Callable[[str], None]  # called with each line of the story
 
     def model(self, shape):
+        """The model on a box of ``shape`` (nz, ny, nx)."""
         return self.config.make_model(self.experiment, shape, self.voxel)
 
     def makes_itself(self, kind):

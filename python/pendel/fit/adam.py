@@ -25,6 +25,7 @@ class Adam:
         return cls(m, xp.zeros(shape, m.real.dtype))
 
     def direction(self, gradient):
+        """Adam's direction against ``gradient``, of the array's shape and dtype; the moments take it up."""
         self.steps += 1
         bias = 1 - self.beta_1**self.steps, 1 - self.beta_2**self.steps
         tiny = np.finfo(self.v.dtype).tiny ** 0.5

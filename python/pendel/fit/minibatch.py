@@ -40,6 +40,8 @@ def check_schedule(name, value):
         return checks.choice(name, value, SCHEDULES)
     try:
         pairs = []
+        if len(value) == 0:
+            raise ValueError
         for epoch, rate in value:
             pairs.append((checks.integer(name, epoch, at_least=0), checks.number(name, rate, above=0)))
     except (TypeError, ValueError) as error:

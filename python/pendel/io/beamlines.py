@@ -19,6 +19,8 @@ Options of a reader are keywords with defaults. It gets those that it declares: 
 """
 
 import inspect
+import itertools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -93,15 +95,16 @@ def names() -> list[str]:
 def find(name: str, path: Path | str) -> Beamline:
     """The beamline of a name, or for "auto" the one that recognises a path.
 
-    Other packages' beamlines are asked first whether they do, and broken ones of them passed over.
+    Other packages' beamlines are asked first whether they do; a UserWarning names broken ones, which are passed over.
 
     Raises
     ------
     ValueError : for unknown names, and naming the entry point where another package's beamline cannot be loaded.
     """
     if name == "auto":
-        candidates = (*_working(), *BEAMLINES.values())
-        return next(b for b in candidates if b.recognises is not None and b.recognises(Path(path)))
+        foreign = _recognising(Path(path))
+        own = (b for b in BEAMLINES.values() if b.recognises is not None and b.recognises(Path(path)))
+        return next(itertools.chain(foreign, own))
     checks.choice("beamline", name, ("auto", *names()))
     return BEAMLINES[name] if name in BEAMLINES else _load(name, _registered()[name])
 
@@ -112,13 +115,15 @@ def _registered() -> dict[str, EntryPoint]:
     return {entry_point.name: entry_point for entry_point in found if entry_point.name not in ("auto", *BEAMLINES)}
 
 
-def _working():
-    """The beamlines of other packages that can be loaded."""
+def _recognising(path):
+    """The beamlines of other packages that recognise a path."""
     for name, entry_point in _registered().items():
         try:
-            yield _load(name, entry_point)
-        except ValueError:
-            continue
+            beamline = _load(name, entry_point)
+            if beamline.recognises is not None and beamline.recognises(path):
+                yield beamline
+        except Exception as error:  # whatever another package raises: it must not keep this one from reading
+            warnings.warn(f"beamline {name!r} of {entry_point.value} was passed over: {error}", stacklevel=3)
 
 
 def _load(name, entry_point):

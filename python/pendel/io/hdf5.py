@@ -41,6 +41,7 @@ def replacing(path):
 
 
 def new_group(parent, name, nx_class):
+    """A group of a NeXus class, made where it is not there."""
     group = parent.require_group(name)
     group.attrs["NX_class"] = nx_class
     return group
@@ -79,6 +80,7 @@ def put_head(file, version, name):
 
 
 def now():
+    """The time in ISO 8601, with its zone."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
@@ -104,6 +106,7 @@ def put_instrument(parent, energy, distance, pixel_size):
 
 
 def put_process(parent, configuration):
+    """Write process_1: the program, its version and a dict of what it was told."""
     process = new_group(parent, "process_1", "NXprocess")
     process["program"], process["version"] = "pendel", __version__
     group = new_group(process, "configuration", "NXcollection")
@@ -112,6 +115,7 @@ def put_process(parent, configuration):
 
 
 def put_image(entry, number, data, voxel, title, data_type, units=None):
+    """Write image_``number``: a map of a crystal with its title, size and centre."""
     image = new_group(entry, f"image_{number}", "NXdata")
     image.attrs.update(signal="data", interpretation="image")
     image.create_dataset("data", data=data, **PACKED)

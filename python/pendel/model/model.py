@@ -196,7 +196,7 @@ class Model:
         data : (n_frames, rows, cols)
             Of ALL frames, any real dtype, intensities >= 0 on good pixels.
         mask : bool (n_frames, rows, cols) or (rows, cols), or None
-            True = good pixel; bad ones may hold anything. None: all are good.
+            True = good pixel; bad ones may hold anything. None: all are good. Not copied.
         likelihood, background
             "amplitude" or "poisson", the latter with background counts per pixel, see `pendel.model.loss`.
         free : bool, shape as mask, or None

@@ -50,7 +50,17 @@ TRIAL = MinibatchRecipe(learning_rate=0.1, schedule="cosine", shrink_wrap_every=
 
 
 def kinematic_start(
-    model, data, mask=None, *, phased=None, iterations=500, trial_epochs=25, seed=0, progress=True, **keywords
+    model,
+    data,
+    mask=None,
+    *,
+    phased=None,
+    iterations=500,
+    trial_epochs=25,
+    seed=0,
+    progress=True,
+    callback=None,
+    **keywords,
 ):
     """Phase the scan kinematically and return a `Start` on the model's grid.
 
@@ -63,7 +73,7 @@ def kinematic_start(
     iterations : of HIO and ER, see `pendel.kinematic.phase`
     trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned
     seed : of the random phases
-    progress : as in `reconstruct`
+    progress, callback : as in `reconstruct`, of every trial
     keywords : further fields of `MinibatchRecipe` for the trials, but for epochs
 
     Returns
@@ -86,7 +96,7 @@ def kinematic_start(
     if trial_epochs == 0:
         return untried(model, phased)
     fit = measured(model, data, mask, recipe)
-    return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress)
+    return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress, callback)
 
 
 def checked_phased(phased):
@@ -101,13 +111,14 @@ def untried(model, phased):
     return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
 
 
-def start_of(fit, phased, recipe, progress=True):
+def start_of(fit, phased, recipe, progress=True, callback=None):
     """The `Start` of a phased object whose candidates a `MinibatchRecipe` tries against a `Fit`."""
     misfits, candidates = {}, _candidates(fit.model, phased)
     for name, (S, support) in candidates.items():
         S = begun(S, support, recipe.amplitude_bound)
         shown = f"trial {name}" if progress else False
-        misfits[name] = fit_minibatches(Objective.of(fit, recipe), S, support, recipe, progress=shown).misfit
+        trial = fit_minibatches(Objective.of(fit, recipe), S, support, recipe, progress=shown, callback=callback)
+        misfits[name] = trial.misfit
     best = [min((k for k in misfits if k.startswith("twin") == twin), key=misfits.get) for twin in (False, True)]
     kind, second = sorted(best, key=misfits.get)
     other = Start(*candidates[second], phased.chi, second, misfits)
