@@ -1,1 +1,8 @@
-"""The command line and what stands behind it: configuration, simulation, the demo, result files."""
+"""The command line and what stands behind it.
+
+cli                 the commands
+config, schema      configuration files, and their keys
+methods, starts     the algorithms and the starts that a configuration can name: tables
+simulate, demo      simulated scans, and the whole story on one
+store               what a run leaves behind
+"""

@@ -1,1 +1,10 @@
-"""Whole ways from a scan to its crystal, made of phasing and fits."""
+"""Whole ways from a scan to its crystal, made of phasing and fits.
+
+coarse_to_fine      `pendel.multiscale`, on one screen; its numbers are in multiscale_recipe
+levels              the scan on wider voxels, and crystals brought to finer ones
+starts              how the coarsest level comes to its crystal: a table
+kinematic_starts    phasing, and trials of what it found and of its twin (`pendel.kinematic_start`)
+searches            minibatch Adam on a level; which twin to go on with
+thick_crystals      searches between which a crystal is made perfect, for an extinction length and more
+polisher, placing   rounds of polish, and where between the voxels the crystal stands (`pendel.place`)
+"""
