@@ -145,7 +145,12 @@ _lengths = _list(_positive, 3)
 SCHEMA = {
     "data": {
         "path": Key(_text, about="file or folder, relative to the config file."),
-        "format": Key(_beamline, "auto", "see `pendel.io.beamlines`; auto: a folder is 34idc, a file is cxi."),
+        "format": Key(
+            _beamline,
+            "auto",
+            "see `pendel.io.beamlines`; auto: that of another package which knows the path, else a folder is 34idc, a"
+            " file is cxi.",
+        ),
         "scan": Key(_at_least_0, about="number in the SPEC file."),
         "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
         "crop": Key(_list(_at_least_1, 2), about="[rows, cols] about the centre."),

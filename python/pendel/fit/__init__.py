@@ -11,10 +11,11 @@ checkpoint, result  what is kept
 Where |S| is bounded, by ``amplitude_bound`` (1 if not said otherwise):
 
 - what every fit begins with: `objective.begun`, by `objective.bounded`
-- Adam: after every step, `minibatch._step`, by `objective.bounded` (on a device by the kernel STEP)
+- Adam: after every step, `minibatch._step`, by `objective.bounded` (steps of S on a device by the kernel STEP)
 - L-BFGS, `lbfgs`: a box for the variable a = +-|S|, `quasi_newton.Polar`
 - L-BFGS, `polish`: a penalty, `priors.Priors`; |S| may exceed the bound a little
 
-`multiscale` polishes with the bound it is given; its searches, and a start made steeper for a finer level
-(`pendel.recipes.levels.sharpen`), have 1.
+`multiscale` polishes with the bound it is given. 1, whatever that is, bounds its searches, a kinematic start
+(`pendel.kinematic.to_model_grid`), a start made steeper for a finer level (`pendel.recipes.levels.sharpen`) and a
+crystal moved by half a voxel (`pendel.recipes.placing.half_step`).
 """

@@ -2,7 +2,8 @@
 
 The loss knows neither the crystal's place in the box nor, without help, its size. What makes a flat start arrive:
 |S| <= 1 (a dynamical amplitude is absolute, chi_h is known), a support that shrinks to the crystal, and a crystal that
-is kept in the middle of its support. The intensity scale is the closed-form best one of every group of frames.
+is kept in the middle of its support. The intensity scale is the best one of every group of frames, in closed form but
+for Poisson counts on a background.
 """
 
 import os
@@ -79,7 +80,8 @@ class MinibatchRecipe(ObjectiveRecipe):
     optimise: str = option(
         "S",
         choice(*OPTIMISED),
-        '"S", amplitude and phase; or "phase": |S| stays as it is at the start, and s_0 and the support with it.',
+        '"S", amplitude and phase; or "phase": |S| keeps its values, and s_0 and the support with it; all may still be'
+        " moved to the middle of the box.",
     )
     phase_only_epochs: int = option(0, integer(at_least=0), 'so many epochs as with optimise="phase" first.')
     shrink_wrap_every: int = option(

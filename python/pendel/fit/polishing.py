@@ -37,7 +37,7 @@ from .priors import Priors
 from .quasi_newton import NO_CORRECTIONS, Cartesian, Corrections, Limits, Log, minimise
 from .result import Result, finish
 
-EVALUATIONS = 3  # at most, for an iteration
+EVALUATIONS = 3  # for an iteration, on average, at most
 
 
 def check_pair(name, value):
@@ -72,7 +72,9 @@ class PolishRecipe(DataRecipe):
         "voxels by which the support is dilated first: shrink-wrap cuts corners off, and a missing voxel costs more"
         " than one too many.",
     )
-    amplitude_bound: float | None = option(1.0, maybe(number(above=0)), "|S| inside is at most this; None: no bound.")
+    amplitude_bound: float | None = option(
+        1.0, maybe(number(above=0)), "|S| above this costs, see ``bound_weight``; None: no bound."
+    )
     bound_weight: float = option(
         1.0, number(at_least=0), "of the bound. Photon-limited data bear a weight of 10 and more."
     )
@@ -89,7 +91,7 @@ class PolishRecipe(DataRecipe):
         0.0,
         check_precision,
         'for counts: inverse variance of the second differences of the phase, rad^-2; or "evidence": the most probable'
-        " one for what each round begins with.",
+        " one for what each of the two runs begins with.",
     )
     uniformity: float | str = option(0.0, check_precision, "the same of |S| inside.")
     memory: int = option(10, integer(at_least=1), "pairs of vectors kept.")

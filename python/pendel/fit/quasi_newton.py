@@ -124,7 +124,7 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
     Parameters
     ----------
     objective : Objective
-    variables : `Polar` or alike: start, bounds, S, s_0, adjoint, and the support
+    variables : `Polar` or alike: start, bounds, S, s_0, adjoint, the support and its size
     priors : None, or `Priors` for `Cartesian` variables, in units of the mean intensity
     limits : Limits
     log : Log

@@ -6,15 +6,16 @@ How to add a beamline
    or file holds (`Reader`). Everything is SI and radians in the lab frame: z along the beam, y up, x = y x z. What the
    files do not say stays None, and the configuration completes it. ``scan.centre`` is the pixel that k_h hits;
    `pattern_centre` finds it where nothing else is known.
-2. One line in `BEAMLINES`; its name is then a value of ``data.format``. ``recognises`` says which paths are its own,
-   for ``data.format = "auto"``.
+2. One line in `BEAMLINES`, before those that take any file or folder; its name is then a value of ``data.format``.
+   ``recognises`` says which paths are its own, for ``data.format = "auto"``.
 
 Another package registers a beamline of its own in its pyproject.toml; nothing changes here::
 
     [project.entry-points."pendel.beamlines"]
     id01 = "my_package.id01:BEAMLINE"      # BEAMLINE = Beamline(read_id01, recognises=is_id01)
 
-Options of a reader are keywords with defaults. It gets those that it declares: of a configuration ``data.scan``,
+A name of this package's own cannot be taken by another. Options of a reader are keywords with defaults. It gets those
+that it declares by name: of a configuration ``data.scan``,
 ``data.dark`` and ``data.whitefield``, whichever it has a use for.
 """
 
@@ -54,7 +55,7 @@ class Reader(Protocol):
     ValueError : naming the file, for damaged or contradicting ones.
     """
 
-    def __call__(self, path: Path, **options: Any) -> Scan: ...
+    def __call__(self, path: Path, *, scan: int | None = None, dark: bool = True, whitefield: bool = True) -> Scan: ...
 
 
 @dataclass(frozen=True)

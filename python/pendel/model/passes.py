@@ -33,7 +33,7 @@ class Evaluation(NamedTuple):
     scale : float
         The one used.
     misfit_numerator, misfit_denominator : float
-        Sums over all good pixels of (sqrt(scale D) - sqrt I)^2 and of I, D with the background.
+        Sums over all fitted pixels of (sqrt(scale D) - sqrt I)^2 and of I, D with the background.
     adj_dq : float64 (L, 3)
         At fixed scale or, which is the same, the best one.
     sums : float64 (2, L), or None where the scale was given
@@ -87,7 +87,7 @@ class Fit:
         return total
 
     def only(self, kept):
-        """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them good ones."""
+        """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them known ones."""
         return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood)
 
 
@@ -181,7 +181,7 @@ class Pass:
         return Evaluation(numbers[0], total.adj_S, total.adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free)
 
     def blocks(self, count):
-        """Slices of ``range(count)`` of equal length whose arrays stay within BLOCK_BYTES."""
+        """Slices of ``range(count)``, nearly equal, a frame at least, within BLOCK_BYTES or DEVICE_BLOCK_BYTES."""
         op = self.operators[0][1]
         ny, columns = op.exit_shape
         stored = op.layers_shape(1)

@@ -82,7 +82,7 @@ class Pixels:
         return module(root).where(free, root, root.dtype.type(0)), free
 
     def each_frame(self):
-        """(sqrt I, good) of one frame after the other, (1, rows, cols)."""
+        """`load` of one frame after the other."""
         xp = module(self.root)
         for frame in range(len(self.root)) if self.frames is None else self.frames:
             yield self.load(xp.asarray(np.array([frame])))

@@ -71,7 +71,7 @@ def multiscale(
         or in an ellipsoid, and many searches, between which what they find is made a perfect crystal
         (`pendel.recipes.thick_crystals`), for crystals of an extinction length and more. None: "solid" where 0.8 of the
         box is thicker than an extinction length, unless ``phased`` or ``levels`` > 0 are given, "kinematic" elsewhere.
-    support : bool (nz, ny, nx) to begin with, on the grid of ``model``
+    support : bool (nz, ny, nx) to begin with, on the grid of ``model``; "kinematic" brings its own
     recipe : `MultiscaleRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
         The latter steer polish alone: searches see all good pixels, with the likelihood that ``counts`` says and |S|
         at most 1. With ``counts`` their defaults are those of `pendel.recipes.polisher.COUNTED`.
@@ -79,7 +79,7 @@ def multiscale(
     checkpoint : path of an HDF5 file written after every level (so with "solid" at the end)
     resume : levels of the checkpoint, of the same start, seed and number of levels, are not done again
     angle_offsets, flux : as in `polish`, for a single level
-    callback : as in `polish`, on every level; True ends the polish of that level
+    callback : as in `polish`, for every polish of a level; True ends that one
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The numbers that steer `multiscale`, with what set them."""
+"""The numbers that steer `multiscale`, with the bench that set them where one did."""
 
 from dataclasses import dataclass
 
@@ -56,7 +56,11 @@ class MultiscaleRecipe(Recipe):
         " rounds or more there (with ``counts``, the last without evidence); None: not with ``counts``, whose noise"
         " hides it.",
     )
-    seed: int = option(0, integer(at_least=0), "of phasing and of the random groups.")
+    seed: int = option(
+        0,
+        integer(at_least=0),
+        "of all that is random: phasing, groups of frames, blind starts, held-out pixels.",
+    )
     smallest: int = option(
         48,
         integer(at_least=16),

@@ -1,7 +1,7 @@
 """How the coarsest level comes to its crystal: one function for every start, and the table of them.
 
-A new start is a function here and a line in STARTS; `multiscale`'s docstring says what it is, and for configurations
-`pendel.app.starts` makes its keys of it.
+A new start is a function here and a line in STARTS, and a sentence in `multiscale`'s docstring. For configurations it
+needs a line in STARTS of `pendel.app.starts` as well, and its name in ``own_starts`` of the method.
 """
 
 from collections.abc import Callable
