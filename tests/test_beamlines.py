@@ -63,10 +63,12 @@ def test_a_beamline_from_outside_is_read_by_name_and_recognised(outside, path):
     made = config.loads(f'[data]\npath = "{path}"\nformat = "id99"\nscan = 5\ndark = false')
     assert (made.scan().data == 7).all()
     assert outside.calls == [{"scan": 5, "whitefield": True}]  # dark is no option of this reader
-    assert (config.loads(f'[data]\npath = "{path}"').scan().data == 7).all()
+    with pytest.warns(UserWarning, match="beamline 'broken' of outside:NOTHING was passed over"):
+        assert (config.loads(f'[data]\npath = "{path}"').scan().data == 7).all()
     data = {"energy": 1e-15, "distance": 1.0, "pixel_size": 1e-6}
     io.write_scan(path.with_suffix(".cxi"), np.ones((3, 4, 5)), **data)
-    assert config.loads(f'[data]\npath = "{path.with_suffix(".cxi")}"').scan().data.shape == (3, 4, 5)
+    with pytest.warns(UserWarning, match="beamline 'missing' of no_such_package:BEAMLINE was passed over"):
+        assert config.loads(f'[data]\npath = "{path.with_suffix(".cxi")}"').scan().data.shape == (3, 4, 5)
     assert beamlines.find("cxi", path) is beamlines.BEAMLINES["cxi"]  # names of the package cannot be taken
 
 

@@ -9,26 +9,33 @@ from .base.version import __version__
 from .experiment.crystal import Crystal
 from .experiment.geometry import Experiment
 from .experiment.structure_factor import Susceptibility, susceptibility
-from .fit.minibatch import reconstruct
-from .fit.polishing import photon_weight, polish
-from .fit.quasi_newton import lbfgs
+from .fit.minibatch import MinibatchRecipe, reconstruct
+from .fit.polishing import PolishRecipe, photon_weight, polish
+from .fit.quasi_newton import LbfgsRecipe, lbfgs
 from .fit.result import Result
 from .fit.total_variation import atv
 from .kinematic import refraction
-from .model.model import Model
+from .model.model import Evaluation, Fit, Model
 from .operator.engines import cuda_available, info
 from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
 from .recipes.coarse_to_fine import multiscale
 from .recipes.kinematic_starts import Start, kinematic_start
 from .recipes.levels import coarse, resample
+from .recipes.multiscale_recipe import MultiscaleRecipe
 from .recipes.placing import place
 
 __all__ = [
     "Adjoint",
     "Comparison",
     "Crystal",
+    "Evaluation",
     "Experiment",
+    "Fit",
+    "LbfgsRecipe",
+    "MinibatchRecipe",
     "Model",
+    "MultiscaleRecipe",
+    "PolishRecipe",
     "Result",
     "Start",
     "Susceptibility",
