@@ -59,6 +59,7 @@ def test_the_package_s_own_beamlines(tmp_path):
         beamlines.find("id99", tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:beamline .* was passed over")  # the other broken ones
 def test_a_beamline_from_outside_is_read_by_name_and_recognised(outside, path):
     made = config.loads(f'[data]\npath = "{path}"\nformat = "id99"\nscan = 5\ndark = false')
     assert (made.scan().data == 7).all()
