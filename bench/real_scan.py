@@ -19,7 +19,7 @@ import pendel
 from pendel import kinematic
 from pendel.app import config
 from pendel.kinematic.support import recentre, shrink_wrap
-from pendel.recipes import trials as start
+from pendel.recipes import kinematic_starts
 from scipy import ndimage, stats
 
 
@@ -50,8 +50,10 @@ def prepare(settings, folder):
     scan = settings.scan(folder)
     experiment, crystal = settings.experiment(scan), settings.crystal()
     voxel = settings.voxel(experiment)
-    phased = start.phase(scan.data, scan.mask, iterations=settings.start.iterations, seed=settings.start.seed)
-    shape = start.box_for(phased, experiment, voxel)
+    phased = kinematic_starts.phase(
+        scan.data, scan.mask, iterations=settings.start.iterations, seed=settings.start.seed
+    )
+    shape = kinematic_starts.box_for(phased, experiment, voxel)
     models = {c: pendel.Model(experiment, crystal, shape, voxel, coupling=c) for c in ("dynamical", "kinematic")}
     return scan, phased, models
 

@@ -1,6 +1,11 @@
 """The GPU bench measures what it says: each peer has pendel's gradient, kernels are called right, output is read."""
 
+import ast
+import importlib
+import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +51,27 @@ def test_the_kernels_are_called_as_the_operator_calls_them(built, without_fusion
     cuda = Emulated(built).module
     for differences in gpu_pendel.check_kernels(cuda, gpu_driver.Host(), without_fusion).values():
         assert max(differences) < 1e-5
+
+
+@pytest.mark.parametrize("path", sorted(BENCH.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_bench_takes_from_pendel_is_there(path):
+    """Also of those that need PyTorch, JAX or a GPU and are not run here."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pendel":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                found = hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}")
+                assert found, f"{path.name}:{node.lineno} {node.module}.{alias.name}"
+
+
+def test_the_model_is_timed():
+    command = [sys.executable, BENCH / "gpu_pendel.py", "model", "--emulate", "--transport", "shift"]
+    command += ["--size", "16", "--frames", "6", "--repeat", "1"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    out = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    results = [json.loads(line.removeprefix("RESULT ")) for line in out.splitlines() if line.startswith("RESULT ")]
+    assert [r["variant"] for r in results] == ["model", "reconstruct", "reconstruct, no ATV"]
+    assert all(r["epoch_ms"] > 0 for r in results)
 
 
 NCU = """==PROF== Connected to process 7

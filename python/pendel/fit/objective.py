@@ -15,7 +15,7 @@ from ..base import checks
 from ..base.arrays import host, module
 from ..base.recipe import Recipe, choice, integer, number, option
 from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, refuse_bad_data
-from ..model.passes import Evaluation
+from ..model.passes import Evaluation, Fit
 from ..model.pixels import free_pixels
 from ..operator.engines import on_device
 from .refinement import Turns
@@ -103,8 +103,7 @@ def measured(model, data, mask, recipe):
         fit = model.fit_of(there, mask, likelihood, free)
         if not engine.reads_values:
             refuse_bad_data("data", fit.pixels.root)
-    fit.data = data  # as given: what it became on a device is not kept
-    return fit
+    return Fit(model, data, fit.pixels, likelihood)  # data as given: what they became on a device is not kept
 
 
 def _narrow(data, model):

@@ -96,7 +96,6 @@ class Search:
     def solid(self, support):
         """(S, support) of a thick crystal."""
         recipe = self.recipe
-
         quick = {"steps": max(1, recipe.steps // recipe.solid_part), "rate": recipe.solid_rate}
 
         def search(start, cycle, S, support):
