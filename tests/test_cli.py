@@ -1,7 +1,13 @@
 """The command line in-process: exit status, messages, and the way from a config to a picture."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
+import pendel
 import pytest
 from pendel import __version__, io
 from pendel.app import config, simulate
@@ -338,3 +344,12 @@ def test_polish_at_the_end(folder, capsys):
     polished, plain = io.read_result(path), io.read_result(folder / "result.cxi")
     assert polished.loss["loss"].shape == (100,)  # that of the polish
     assert polished.loss["misfit"][-1] < 0.5 * plain.loss["misfit"][-1]
+
+
+@pytest.mark.parametrize("module", ("pendel", "pendel.cli", "pendel.app.cli"))
+def test_the_command_line_is_a_module_too(module):
+    path = os.pathsep.join([str(Path(pendel.__file__).parents[1]), *sys.path])
+    command = [sys.executable, "-m", module, "--version"]
+    run = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout == f"pendel {__version__}\n"
+    assert subprocess.run([*command[:-1], "nothing"], env=os.environ | {"PYTHONPATH": path}).returncode == 2

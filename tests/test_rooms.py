@@ -3,7 +3,10 @@
 import ast
 import graphlib
 import importlib
+import os
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pendel
@@ -43,6 +46,8 @@ IMPORTS = {name: imported(name, path) for name, path in MODULES.items()}
 
 
 def room(module):
+    if module in ("cli", "__main__"):  # doors of the command line: python -m pendel
+        return "app"
     return module.split(".")[0] if "." in module else ""
 
 
@@ -77,6 +82,23 @@ def test_nobody_reaches_for_what_another_object_keeps_to_itself(name):
         and not (isinstance(node.value, ast.Name) and node.value.id in own)
     ]
     assert not reached
+
+
+def test_modules_are_found_by_the_names_that_programs_import():
+    code = """
+import sys
+import pendel.beamline, pendel.phantom, pendel.refraction, pendel.resolution, pendel.start
+from pendel.result import Result
+from pendel.beamline import crop_scan, hot_pixel_mask, pattern_centre, read_34idc
+assert Result is pendel.Result and pendel.beamline.read_34idc is pendel.io.read_34idc
+assert not any(name.startswith(("pendel.app", "matplotlib")) for name in sys.modules)
+from pendel import config, demo, plot, simulate, store
+assert pendel.config is config and config.__name__ == "pendel.app.config"
+"""
+    path = os.pathsep.join([str(ROOT.parent), *sys.path])
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True)
+    with pytest.raises(AttributeError, match="module 'pendel' has no attribute 'nothing'"):
+        pendel.nothing  # noqa: B018
 
 
 def test_no_module_hides_behind_another_name():

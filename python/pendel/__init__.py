@@ -1,6 +1,7 @@
 """pendel: Takagi-Taupin engine for dynamical Bragg coherent diffraction imaging."""
 
 import sys as _sys
+from importlib import import_module as _import_module
 
 from . import io, kinematic
 from .analysis import phantom, resolution
@@ -9,15 +10,18 @@ from .base.version import __version__
 from .experiment.crystal import Crystal
 from .experiment.geometry import Experiment
 from .experiment.structure_factor import Susceptibility, susceptibility
+from .fit import result as _result
 from .fit.minibatch import MinibatchRecipe, reconstruct
 from .fit.polishing import PolishRecipe, photon_weight, polish
 from .fit.quasi_newton import LbfgsRecipe, lbfgs
 from .fit.result import Result
 from .fit.total_variation import atv
 from .kinematic import refraction
+from .model import loss as _loss
 from .model.model import Evaluation, Fit, Model
 from .operator.engines import cuda_available, info
 from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
+from .recipes import kinematic_starts as _start
 from .recipes.coarse_to_fine import multiscale
 from .recipes.kinematic_starts import Start, kinematic_start
 from .recipes.levels import coarse, resample
@@ -63,5 +67,16 @@ __all__ = [
     "susceptibility",
 ]
 
-# They live in rooms of their own and are imported by these names.
-_sys.modules |= {f"pendel.{name}": globals()[name] for name in ("phantom", "refraction", "resolution")}
+# Modules that programs import by these names, `pendel.beamline` and `pendel.result` for example, and where they are.
+_modules = {"beamline": io, "result": _result, "start": _start, "loss": _loss}
+_modules |= {"phantom": phantom, "refraction": refraction, "resolution": resolution}
+globals().update(_modules)
+_sys.modules |= {f"pendel.{name}": module for name, module in _modules.items()}
+# The floor above, and matplotlib, are not loaded before they are asked for.
+_later = {"config": "app", "demo": "app", "simulate": "app", "store": "app", "plot": "analysis"}
+
+
+def __getattr__(name):
+    if name in _later:
+        return _import_module(f"pendel.{_later[name]}.{name}")
+    raise AttributeError(f"module 'pendel' has no attribute {name!r}")
