@@ -22,6 +22,7 @@ from ..operator.engines import on_device
 from ..operator.far_field import FarField
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
+from .ewald import EwaldSphere
 from .passes import Evaluation, Fit, Pass, is_number
 from .pixels import Pixels
 
@@ -41,6 +42,8 @@ class Model:
         A state of weight 0 is skipped, each other one costs a solve.
     coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
     scheme, transport, dtype, device, threads, resync : as in `TakagiTaupin`.
+    ewald : "curved", every pixel on its Ewald sphere, and the crystal turning with the rocking angle
+        (`pendel.model.ewald`); "flat", the plane through k_h on which one Fourier transform of the exit field lies.
 
     With device "cuda" or "cuda:N" everything runs there: sweeps, far field, loss and their adjoints. Arrays are CuPy's,
     in and out, the numbers of an `Evaluation` too; NumPy arrays are TypeErrors that say how to convert, but for
@@ -66,6 +69,7 @@ class Model:
         device="cpu",
         threads=None,
         resync=None,
+        ewald="curved",
     ):
         for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
             if not isinstance(value, kind):
@@ -125,7 +129,11 @@ class Model:
             self.threads,
             self.engine,
         )
-        self.passes = Pass(self.operators, self.far_field, seen, self.threads)
+        self.ewald = checks.choice("ewald", ewald, ("curved", "flat"))
+        sphere = None
+        if ewald == "curved":
+            sphere = EwaldSphere(experiment, self.shape, self.voxel, self.dtype, self.engine, self.threads)
+        self.passes = Pass(self.operators, self.far_field, seen, self.threads, sphere, kinematic)
         self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
 
     def _far_shape(self):

@@ -132,10 +132,15 @@ class _Gradient:
 
 
 class Pass:
-    """A pass with the operators and the far field of a model; ``seen``: columns of E_h that go to the far field."""
+    """A pass with the operators and the far field of a model.
 
-    def __init__(self, operators, far_field, seen, threads):
+    seen : slice of the columns of E_h that go to the far field.  sphere : `EwaldSphere`, or None: flat.
+    linear : no operator refracts or absorbs, and none has a use for s_0.
+    """
+
+    def __init__(self, operators, far_field, seen, threads, sphere=None, linear=False):
         self.operators, self.far_field, self.seen = operators, far_field, seen
+        self.sphere, self.linear = sphere, linear
         op = operators[0][1]
         self.engine, self.real = op.engine, op.real_dtype
         self.xp, self.reads_values = self.engine.xp, self.engine.reads_values
@@ -144,6 +149,7 @@ class Pass:
     def intensities(self, S, frames, s_0, dq, flux):
         """Computed intensities of ``frames``, indices on the host."""
         xp = self.xp
+        S, s_0, dq, _ = self._seen_by_sweep(S, s_0, dq, None)
         frames = xp.asarray(frames)
         D = xp.empty((len(frames), *self.far_field.detector_shape), self.real)
         for block in self.blocks(len(frames)):
@@ -159,7 +165,8 @@ class Pass:
     def evaluate(self, S, fit, frames, scale, *, dq, s_0=None, support=None, flux=None, gradient=True):
         """`Evaluation` of ``frames``, indices on the host; without ``gradient`` there is none in it."""
         xp, count = self.xp, len(frames)
-        task = _Task(S, fit, s_0, support, dq, flux, gradient)
+        swept, density, dq, inside = self._seen_by_sweep(S, s_0, dq, support)
+        task = _Task(swept, fit, density, inside, dq, flux, gradient)
         frames = xp.asarray(frames)
         blocks = [frames[block] for block in self.blocks(count)]
 
@@ -174,11 +181,37 @@ class Pass:
         for indices in blocks:
             terms.append(self._evaluate_block(task, indices, scale, count, first, total))
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
+        adj_S, adj_s_0 = self._of_crystal(total, S, s_0, inside, support) if gradient else (None, None)
 
         sums = xp.concatenate(terms, axis=1).sum(axis=1)
         free = sums[3:] if len(sums) > 3 else None
         numbers = [float(sums[i]) if self.reads_values else sums[i] for i in range(3)]
-        return Evaluation(numbers[0], total.adj_S, total.adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free)
+        return Evaluation(numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free)
+
+    def _seen_by_sweep(self, S, s_0, dq, support):
+        """(S, s_0, dq, support) as a sweep takes them, which knows a flat Ewald sphere only."""
+        if self.sphere is None:
+            return S, s_0, dq, support
+        filled = S != 0
+        reached = self.sphere.reached(filled if support is None else support | filled)
+        if s_0 is None and not self.linear:
+            s_0 = self.xp.abs(S)
+        return self.sphere.forward(S, reached), s_0, dq + self.sphere.turned, None if support is None else reached
+
+    def _of_crystal(self, total, S, s_0, reached, support):
+        """(adj_S, adj_s_0): adjoint of `_seen_by_sweep` of the added gradients of sweeps."""
+        adj_S, adj_s_0 = total.adj_S, total.adj_s_0
+        if self.sphere is None:
+            return adj_S, adj_s_0
+        adj_S = self.sphere.adjoint(adj_S, reached)
+        if s_0 is None and not self.linear:
+            size = self.xp.abs(S)
+            adj_S += adj_s_0 * (S / self.xp.maximum(size, np.finfo(size.dtype).tiny))
+            adj_s_0 = None
+        if support is not None:
+            adj_S *= support
+            adj_s_0 = None if adj_s_0 is None else adj_s_0 * support
+        return adj_S, adj_s_0
 
     def blocks(self, count):
         """Slices of ``range(count)``, nearly equal, a frame at least, within BLOCK_BYTES or DEVICE_BLOCK_BYTES."""

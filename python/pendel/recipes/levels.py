@@ -120,6 +120,7 @@ def coarse(
         device=model.device,
         threads=model.threads,
         resync=model.resync,
+        ewald=model.ewald,
     )
 
     good = None if mask is None else mask[tuple(cuts[3 - mask.ndim :])]
