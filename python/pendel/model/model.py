@@ -22,9 +22,9 @@ from ..operator.engines import on_device
 from ..operator.far_field import FarField
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
-from .ewald import EwaldSphere
 from .passes import Evaluation, Fit, Pass, is_number
 from .pixels import Pixels
+from .swept import Swept
 
 __all__ = ["Evaluation", "Fit", "Model"]
 
@@ -43,7 +43,9 @@ class Model:
     coupling : "dynamical", or "kinematic" (first order: no refraction, absorption or back-coupling; linear in S).
     scheme, transport, dtype, device, threads, resync : as in `TakagiTaupin`.
     ewald : "curved", every pixel on its Ewald sphere, and the crystal turning with the rocking angle
-        (`pendel.model.ewald`); "flat", the plane through k_h on which one Fourier transform of the exit field lies.
+        (`pendel.model.swept`); "flat", the plane through k_h on which one Fourier transform of the exit field lies.
+    sampling : "mean", the value of a voxel is the mean of the crystal function over it, so the volume fraction at a
+        surface; "point", its value at the voxel's centre, as the operator takes it.
 
     With device "cuda" or "cuda:N" everything runs there: sweeps, far field, loss and their adjoints. Arrays are CuPy's,
     in and out, the numbers of an `Evaluation` too; NumPy arrays are TypeErrors that say how to convert, but for
@@ -70,6 +72,7 @@ class Model:
         threads=None,
         resync=None,
         ewald="curved",
+        sampling="mean",
     ):
         for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
             if not isinstance(value, kind):
@@ -130,10 +133,11 @@ class Model:
             self.engine,
         )
         self.ewald = checks.choice("ewald", ewald, ("curved", "flat"))
-        sphere = None
-        if ewald == "curved":
-            sphere = EwaldSphere(experiment, self.shape, self.voxel, self.dtype, self.engine, self.threads)
-        self.passes = Pass(self.operators, self.far_field, seen, self.threads, sphere, kinematic)
+        self.sampling = checks.choice("sampling", sampling, ("mean", "point"))
+        swept, given = None, {"curved": ewald == "curved", "means": sampling == "mean"}
+        if any(given.values()):
+            swept = Swept(experiment, self.shape, self.voxel, self.dtype, self.engine, self.threads, **given)
+        self.passes = Pass(self.operators, self.far_field, seen, self.threads, swept, kinematic)
         self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
 
     def _far_shape(self):

@@ -134,13 +134,13 @@ class _Gradient:
 class Pass:
     """A pass with the operators and the far field of a model.
 
-    seen : slice of the columns of E_h that go to the far field.  sphere : `EwaldSphere`, or None: flat.
+    seen : slice of the columns of E_h that go to the far field.  swept : `Swept`, or None: as it is.
     linear : no operator refracts or absorbs, and none has a use for s_0.
     """
 
-    def __init__(self, operators, far_field, seen, threads, sphere=None, linear=False):
+    def __init__(self, operators, far_field, seen, threads, swept=None, linear=False):
         self.operators, self.far_field, self.seen = operators, far_field, seen
-        self.sphere, self.linear = sphere, linear
+        self.swept, self.linear = swept, linear
         op = operators[0][1]
         self.engine, self.real = op.engine, op.real_dtype
         self.xp, self.reads_values = self.engine.xp, self.engine.reads_values
@@ -150,6 +150,7 @@ class Pass:
         """Computed intensities of ``frames``, indices on the host."""
         xp = self.xp
         S, s_0, dq, _ = self._seen_by_sweep(S, s_0, dq, None)
+        flux = self._brightness(flux)
         frames = xp.asarray(frames)
         D = xp.empty((len(frames), *self.far_field.detector_shape), self.real)
         for block in self.blocks(len(frames)):
@@ -165,8 +166,8 @@ class Pass:
     def evaluate(self, S, fit, frames, scale, *, dq, s_0=None, support=None, flux=None, gradient=True):
         """`Evaluation` of ``frames``, indices on the host; without ``gradient`` there is none in it."""
         xp, count = self.xp, len(frames)
-        swept, density, dq, inside = self._seen_by_sweep(S, s_0, dq, support)
-        task = _Task(swept, fit, density, inside, dq, flux, gradient)
+        crystal, density, dq, inside = self._seen_by_sweep(S, s_0, dq, support)
+        task = _Task(crystal, fit, density, inside, dq, self._brightness(flux), gradient)
         frames = xp.asarray(frames)
         blocks = [frames[block] for block in self.blocks(count)]
 
@@ -190,20 +191,27 @@ class Pass:
 
     def _seen_by_sweep(self, S, s_0, dq, support):
         """(S, s_0, dq, support) as a sweep takes them, which knows a flat Ewald sphere only."""
-        if self.sphere is None:
+        if self.swept is None:
             return S, s_0, dq, support
         filled = S != 0
-        reached = self.sphere.reached(filled if support is None else support | filled)
+        reached = self.swept.reached(filled if support is None else support | filled)
         if s_0 is None and not self.linear:
             s_0 = self.xp.abs(S)
-        return self.sphere.forward(S, reached), s_0, dq + self.sphere.turned, None if support is None else reached
+        return self.swept.forward(S, reached), s_0, dq + self.swept.turned, None if support is None else reached
+
+    def _brightness(self, flux):
+        """What multiplies the intensities of each frame, (n_frames,) or None: 1."""
+        brightness = None if self.swept is None else self.swept.brightness
+        if flux is None or brightness is None:
+            return brightness if flux is None else flux
+        return brightness * flux
 
     def _of_crystal(self, total, S, s_0, reached, support):
         """(adj_S, adj_s_0): adjoint of `_seen_by_sweep` of the added gradients of sweeps."""
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
-        if self.sphere is None:
+        if self.swept is None:
             return adj_S, adj_s_0
-        adj_S = self.sphere.adjoint(adj_S, reached)
+        adj_S = self.swept.adjoint(adj_S, reached)
         if s_0 is None and not self.linear:
             size = self.xp.abs(S)
             adj_S += adj_s_0 * (S / self.xp.maximum(size, np.finfo(size.dtype).tiny))

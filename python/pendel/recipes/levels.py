@@ -121,6 +121,7 @@ def coarse(
         threads=model.threads,
         resync=model.resync,
         ewald=model.ewald,
+        sampling=model.sampling,
     )
 
     good = None if mask is None else mask[tuple(cuts[3 - mask.ndim :])]
