@@ -14,15 +14,15 @@ from .crystals import SampleCrystal, sampled
 KEV = 1.602176634e-16
 PIXEL = 55e-6
 
-# name: (material, hkl, energy in keV, arm (axis, degrees) outermost first, rocking axis)
+# name: (material, hkl, keV, arm (axis, degrees) outermost first, axis of what is left of 2theta, rocking axis)
 GEOMETRIES = {
-    "coplanar": ("Au", (0, 0, 2), 8.0, (("y+", 44.67),), "y+"),
-    # Au (111) as scan 54 of the 34-ID-C example data has it: the detector rolls by 161 degrees
-    "34idc": ("Au", (1, 1, 1), 9.0, (("y+", 32.174), ("x-", 12.6346)), "y+"),
-    # vertical arm, eta rocks about the horizontal axis across the beam
-    "id01": ("Pt", (1, 1, 1), 8.0, (("x-", 39.97),), "x-"),
-    "Sr2IrO4": ("Sr2IrO4", (1, 1, 6), 8.0, (("y+", 33.0),), "y+"),
-    "Si": ("Si", (2, 2, 0), 8.0, (("y+", 47.6),), "y+"),
+    "coplanar": ("Au", (0, 0, 2), 8.0, (), "y+", "y+"),
+    # scan 54 of the 34-ID-C example data: the detector rolls by 160 degrees, the crystal rocks about a skew axis
+    "34idc": ("Au", (1, 1, 1), 9.0, (("y+", 32.174),), "x-", "y+"),
+    # nu, then delta upwards; eta rocks about the horizontal axis across the beam
+    "id01": ("Pt", (1, 1, 1), 8.0, (("y+", 12.0),), "x-", "x-"),
+    "Sr2IrO4": ("Sr2IrO4", (1, 1, 6), 8.0, (), "y+", "y+"),
+    "Si": ("Si", (2, 2, 0), 8.0, (), "y+", "y+"),
 }
 
 
@@ -46,14 +46,17 @@ def rocking_scan(
     orientation, polarization : of the `Experiment`, the latter of its beam
     """
     checks.choice("geometry", geometry, tuple(GEOMETRIES))
-    material, hkl, energy, arm, rocking_axis = GEOMETRIES[geometry]
-    crystal = susceptibility(material, hkl=hkl, energy=energy * KEV).crystal()
+    material, hkl, energy, arm, last, rocking_axis = GEOMETRIES[geometry]
+    reflection = susceptibility(material, hkl=hkl, energy=energy * KEV)
+    turns = [(axis, math.radians(angle)) for axis, angle in arm]
+    # rotations about axes across one another: their cosines multiply
+    turns.append((last, math.acos(math.cos(reflection.two_theta) / math.prod(math.cos(angle) for _, angle in turns))))
 
     arguments = {
         "energy": energy * KEV,
         "pixel_size": PIXEL,
         "detector_shape": (pixels, pixels),
-        "arm": tuple((axis, math.radians(angle)) for axis, angle in arm),
+        "arm": tuple(turns),
         "rocking_axis": rocking_axis,
         "beam_polarization": polarization,
         "orientation": orientation,
@@ -65,7 +68,7 @@ def rocking_scan(
         distance=resolution * pixels * PIXEL / one.wavelength,
         rocking_angles=step * (np.arange(frames) - frames // 2),
         **arguments,
-    ), crystal
+    ), reflection.crystal()
 
 
 def wide_angle_scan(experiment: Experiment, angle_offsets=None) -> wide_angle.Scan:
