@@ -76,7 +76,7 @@ def vacuum_waves(scan, axis):
     """Of every frame: how far G is detuned along ``axis`` from its wave in the vacuum; that wave along it; rad/m."""
     waves = []
     for frame in range(len(scan.rocking_angles)):
-        carrier = scan.k_h + scan.turn(frame) @ scan.h - scan.h
+        carrier = scan.k_h + scan.dq(frame)
         along = carrier @ axis
         vacuum = math.copysign(math.sqrt(scan.k**2 - carrier @ carrier + along**2), along)
         waves.append((along - vacuum, vacuum))
@@ -124,7 +124,7 @@ def test_perfect_bragg_slab(linearised):
     D, wave = vacuum_waves(scan, axes[0])
     if linearised:
         wave = scan.k_h @ axes[0]
-        D = np.array([scan.k_h @ (scan.turn(j) @ scan.h - scan.h) for j in range(FRAMES)]) / wave
+        D = np.array([scan.k_h @ scan.dq(j) for j in range(FRAMES)]) / wave
     expected = bragg_reflection(scan, thickness, D, (scan.k_0 @ axes[0], wave), C)
     assert expected.max() > 0.2
 
@@ -155,7 +155,7 @@ def sum_over_voxels(scan, sample, frames, turning=True, flat=False):
     for frame in frames:
         turn = scan.turn(frame)
         S = sample((turn.T if turning else np.eye(3)) @ r, 0)[1]
-        Q = scan.k_0 + turn @ scan.h - k_f
+        Q = scan.k_0 + turn @ scan.lattice - k_f
         # a wave of a point: k^2 chi_h / (4 pi R)
         F = np.array([np.exp(1j * q @ r) @ S for q in Q]) * step**3 * scan.k**2 * FIRST_ORDER.chi_h / (4 * np.pi * far)
         found.append((np.abs(F) ** 2 * scan.pixel_size**2 * scan.distance / far).reshape(scan.detector_shape))
@@ -173,6 +173,17 @@ def test_first_order_is_the_sum_over_the_turned_crystal_at_every_pixels_k_f(name
     # What the flat sphere and the body that does not turn would do is seen a hundred thousand times over.
     assert misfit(sum_over_voxels(scan, Blob(), (0, 4), flat=True), expected) > 1e-6
     assert misfit(sum_over_voxels(scan, Blob(), (0, 4), turning=False), expected) > 1e-6
+
+
+def test_first_order_of_a_crystal_that_is_off_bragg():
+    """The energy is another one, the lattice and the pixels are not."""
+    at_bragg = wide_angle_scan(experiment("rolled", pixels=8, resolution=20e-9))
+    exp = experiment("rolled", pixels=8, resolution=20e-9)
+    scan = wide_angle_scan(exp, energy_offset=4e-4)
+    assert scan.k == pytest.approx(1.0004 * exp.k, rel=1e-12) and (scan.lattice == at_bragg.lattice).all()
+    D = wide_angle.intensities(scan, FIRST_ORDER, Blob(), Method(8e-9), frames=(2,))
+    assert misfit(D, sum_over_voxels(scan, Blob(), (2,))) < 2e-11
+    assert misfit(D, sum_over_voxels(at_bragg, Blob(), (2,))) > 1e-2
 
 
 def test_linear_propagators_see_a_flat_sphere():
@@ -217,7 +228,10 @@ class Square:
     hull = None
 
     def __init__(self, scan, size):
-        along = (scan.h / np.linalg.norm(scan.h), (scan.k_0 + scan.k_h) / np.linalg.norm(scan.k_0 + scan.k_h))
+        along = (
+            scan.lattice / np.linalg.norm(scan.lattice),
+            (scan.k_0 + scan.k_h) / np.linalg.norm(scan.k_0 + scan.k_h),
+        )
         self.faces = [HalfSpace(sign * n, sign * size / 2 * n) for n in along for sign in (1, -1)]
         self.axes, self.size = np.array(along), size
 
@@ -253,13 +267,13 @@ def test_linear_propagators_leave_out_the_curvature_of_the_ewald_sphere(row_of_g
     pitch = 2 * math.pi / (250 * 8e-9)
     before = after = 0.0
     for frame in (1, 3):
-        dq = axes @ (scan.turn(frame) @ scan.h - scan.h)
+        dq = axes @ scan.dq(frame)
         for col in (10, 60, 240):
             q = pitch * (col - 125)
             wanted = dq[2] + q**2 / (2 * scan.k)
             angle = scan.rocking_angles[frame] * wanted / dq[2]  # but for its square, 1e-6 of it
             turned = dataclasses.replace(scan, rocking_angles=[angle])
-            moved = axes[0] @ (turned.turn(0) @ scan.h - scan.h) - dq[0]
+            moved = axes[0] @ turned.dq(0) - dq[0]
             turned = dataclasses.replace(turned, centre_pixel=(0, 125 - moved / pitch))
             root = math.sqrt(exact[frame, col])
             before += (math.sqrt(linear[frame, col]) - root) ** 2

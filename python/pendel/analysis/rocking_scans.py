@@ -71,14 +71,20 @@ def rocking_scan(
     ), reflection.crystal()
 
 
-def wide_angle_scan(experiment: Experiment, angle_offsets=None) -> wide_angle.Scan:
-    """The experiment as plain vectors; ``angle_offsets`` (n_frames,), rad, are what its angles are really off by."""
+def wide_angle_scan(experiment: Experiment, angle_offsets=None, energy_offset: float = 0.0) -> wide_angle.Scan:
+    """The experiment as plain vectors, and what is really different in it.
+
+    Parameters
+    ----------
+    angle_offsets : (n_frames,) rad, of the true angles from those of the experiment; None: 0
+    energy_offset : of the true energy, relative; the lattice, the pixels and the angles stay where they are
+    """
     angles = experiment.rocking_angles
     if angle_offsets is not None:
         angles = angles + checks.array("angle_offsets", angle_offsets, angles.shape, np.float64)
     return wide_angle.Scan(
-        k_0=experiment.k_0,
-        k_h=experiment.k_h,
+        k_0=(1 + energy_offset) * experiment.k_0,
+        k_h=(1 + energy_offset) * experiment.k_h,
         rocking_axis=experiment.rocking_axis,
         rocking_angles=angles,
         centre_angle=experiment.centre_angle,
@@ -88,6 +94,7 @@ def wide_angle_scan(experiment: Experiment, angle_offsets=None) -> wide_angle.Sc
         pixel_size=experiment.pixel_size,
         centre_pixel=experiment.centre[1:],
         detector_shape=experiment.detector_shape,
+        lattice=experiment.h,
     )
 
 
@@ -98,6 +105,7 @@ def foreign_frames(
     *,
     voxel: float | None = None,
     angle_offsets=None,
+    energy_offset: float = 0.0,
     polarization=None,
     workers: int = 1,
     frames=None,
@@ -107,7 +115,7 @@ def foreign_frames(
     Parameters
     ----------
     voxel : of the wide-angle grid, m; None: a quarter of the resolution, field of view over pixels
-    angle_offsets : (n_frames,) rad, of the true angles from those of the experiment
+    angle_offsets, energy_offset : as in `wide_angle_scan`
     polarization : {"sigma": w, "pi": w}, or None: the experiment's
     workers : threads
     frames : indices; None: all
@@ -121,7 +129,7 @@ def foreign_frames(
     weights = experiment.polarization if polarization is None else polarization
     states = [(w, 1.0 if state == "sigma" else abs(math.cos(experiment.two_theta))) for state, w in weights.items()]
     found = wide_angle.intensities(
-        wide_angle_scan(experiment, angle_offsets),
+        wide_angle_scan(experiment, angle_offsets, energy_offset),
         crystal,
         sample,
         wide_angle.Method(voxel, march),
