@@ -49,7 +49,7 @@ def frames_at(experiment):
         scan = wide_angle_scan(experiment)
         k_0 = scan.k_0 + np.array(dk)
         scan = dataclasses.replace(scan, k_0=k_0 * scan.k / np.linalg.norm(k_0))
-        return wide_angle.intensities(scan, Crystal(0, 1e-9), Peanut(), wide_angle.Method(11e-9)) * 1e20
+        return wide_angle.intensities(scan, Crystal(0, 1e-9), Peanut(), wide_angle.Method(13e-9)) * 1e20
 
     return frames
 
