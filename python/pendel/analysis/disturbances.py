@@ -134,8 +134,9 @@ def measured(frames: np.ndarray, experiment: Experiment, disturbances: Disturban
         frames = partially_coherent(frames, experiment, disturbances.visibility, size)
 
     flux = relative_flux(experiment.n_frames, disturbances)
-    scale = 1.0 if disturbances.photons is None else disturbances.photons / frames.sum()
-    expected = spread(scale * flux[:, None, None] * frames, disturbances.point_spread)
+    lit = flux[:, None, None] * frames
+    scale = 1.0 if disturbances.photons is None else disturbances.photons / lit.sum()
+    expected = spread(scale * lit, disturbances.point_spread)
     background = background_counts(shape, disturbances)
     dead = ~live_pixels(experiment, disturbances)
     if disturbances.photons is None:
