@@ -1,12 +1,13 @@
 """Bodies with sharp surfaces, as functions of position: what a sample crystal is cut out of.
 
-A body's ``fraction(r, width)`` is its indicator function smoothed over a few times ``width`` by a kernel with two
-vanishing moments, which keeps spatial frequencies up to 1/(8 width) to 5e-4 and suppresses those that a grid of this
-width would fold back to 4e-2 and less: steeper than a voxel's volume fraction in the band, smoother beyond it. It
-overshoots [0, 1] by 5 %. ``points()`` are positions whose convex hull holds the body. Positions r are (3, ...) in the
-laboratory, m.
+A body's ``fraction(r, width)`` is its indicator function smoothed over a few times ``width`` by a kernel whose second
+and fourth moments vanish: it keeps spatial frequencies up to 1/(8 width) to 5e-4, and of those that a grid of this
+width would fold back there 4e-2 and less are left. Volume fractions of voxels, 2.6e-2 and 0.14, are worse at both. It
+overshoots [0, 1] by 8 % per surface. ``points()`` are positions whose convex hull holds the body. Positions r are
+(3, ...) in the laboratory, m.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ def smoothed_step(distance, width: float):
     total += _STEP[0]
     total *= t
     total += 0.5
+    total *= t > -1  # no rounding where nothing is
     return total
 
 
@@ -88,14 +90,14 @@ class Polyhedron:
 
 def corners(normals: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Corners (c, 3) of the convex body n_i.r <= d_i; raises ValueError where it is not bounded."""
-    triples = np.array([(i, j, k) for k in range(len(normals)) for j in range(k) for i in range(j)])
+    triples = np.array(list(itertools.combinations(range(len(normals)), 3)), int).reshape(-1, 3)
     planes = normals[triples]
     proper = np.abs(np.linalg.det(planes)) > 1e-9
     at = np.linalg.solve(planes[proper], distances[triples[proper]][..., None])[..., 0]
-    inside = (at @ normals.T <= distances + 1e-9 * np.abs(distances).max()).all(1)
-    if inside.sum() < 4:
-        raise ValueError(f"normals: expected facets that enclose a body, got {inside.sum()} corners")
-    return at[inside]
+    found = at[(at @ normals.T <= distances + 1e-9 * np.abs(distances).max()).all(1)]
+    if len(found) < 4:
+        raise ValueError(f"normals: expected facets that enclose a body, got {len(found)} corners")
+    return found
 
 
 @dataclass(frozen=True)

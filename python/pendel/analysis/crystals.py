@@ -8,12 +8,15 @@ turned; h is that of the experiment. A crystal of size d has a largest extent d 
     s_0, S = crystal(r, width=7e-9)  # r (3, ...), m
 """
 
+import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..base import checks
-from .bodies import HALF_WIDTH, Polyhedron, corners
+from .bodies import HALF_WIDTH, Ball, HalfSpace, Polyhedron, Roughness, corners
 from .phantom import coordinates, orientation
 from .strain_fields import Bumps, Dislocation, Inclusion, Sum
 
@@ -171,3 +174,158 @@ def smooth(seed: int, size: float, h, peak_to_peak: float = 2.5, length: float =
     body = _facets(rng, size, h)
     phase = _smooth_phase(rng, body, size, peak_to_peak, length * size)
     return SampleCrystal(f"smooth {seed}", size, (Grain((body,), strain=phase),))
+
+
+def strong(seed: int, size: float, h) -> SampleCrystal:
+    """Facets at random, and a smooth phase of 10 to 15 rad peak to peak: in 0.8 um up to some 1 rad in 30 nm."""
+    return _named("strong", smooth(seed, size, h, np.random.default_rng([seed, 1]).uniform(10, 15), 0.3))
+
+
+def dislocation(seed: int, size: float, h, character: str | None = None) -> SampleCrystal:
+    """A smooth crystal with a straight dislocation near its middle, h.b = 2 pi.
+
+    Parameters
+    ----------
+    seed, size, h : as in `smooth`
+    character : "edge" or "screw"; None: even seeds edge, odd ones screw
+    """
+    if character is None:
+        character = ("edge", "screw")[seed % 2]
+    checks.choice("character", character, ("edge", "screw"))
+    h = np.asarray(h, float)
+    rng, whole = np.random.default_rng([seed, 2]), smooth(seed, size, h, peak_to_peak=1.5)
+    burgers = _tilted(rng, h, rng.uniform(0.2, 0.7))
+    line = burgers if character == "screw" else np.cross(burgers, _direction(rng))
+    core = Dislocation(
+        h=h,
+        through=tuple(rng.uniform(-0.12, 0.12, 3) * size),
+        line=line / np.linalg.norm(line),
+        burgers=2 * np.pi / (h @ burgers) * burgers,
+        length=size,
+    )
+    return _with(whole, f"{character} dislocation", strain=Sum((whole.grains[0].strain, core)))
+
+
+def void(seed: int, size: float, h, strained: bool | None = None) -> SampleCrystal:
+    """A smooth crystal with a spherical hole.
+
+    Parameters
+    ----------
+    seed, size, h : as in `smooth`
+    strained : whether it strains the crystal around it, by 1.5 rad at its surface; None: of odd seeds
+    """
+    strained = bool(seed % 2) if strained is None else checks.flag("strained", strained)
+    h = np.asarray(h, float)
+    rng, whole = np.random.default_rng([seed, 3]), smooth(seed, size, h)
+    hole = Ball(tuple(rng.uniform(-0.14, 0.14, 3) * size), rng.uniform(0.1, 0.15) * size)
+    strain = whole.grains[0].strain
+    if strained:
+        pulled = Inclusion(h, hole.centre, hole.radius, 1.5 / (np.linalg.norm(h) * hole.radius))
+        strain = Sum((strain, pulled))
+    return _with(whole, "strained void" if strained else "void", holes=(hole,), strain=strain)
+
+
+def porous(seed: int, size: float, h) -> SampleCrystal:
+    """A smooth crystal with some eight spherical holes of 0.1 to 0.2 sizes across."""
+    rng, whole = np.random.default_rng([seed, 4]), smooth(seed, size, h)
+    holes = tuple(
+        Ball(tuple(place), radius)
+        for place, radius in zip(rng.uniform(-0.3, 0.3, (8, 3)) * size, rng.uniform(0.05, 0.1, 8) * size, strict=True)
+    )
+    return _with(whole, "porous", holes=holes)
+
+
+def wall(seed: int, size: float, h, jump: float = 2 * np.pi / 3) -> SampleCrystal:
+    """A smooth crystal with a plane through its middle at which the phase jumps, rad, as antiphase domains' does."""
+    rng, whole = np.random.default_rng([seed, 5]), smooth(seed, size, h, peak_to_peak=1.5)
+    grain, plane = whole.grains[0], _cut(rng, size)
+    sides = (grain.strain, dataclasses.replace(grain.strain, offset=jump))
+    return _halves(whole, "wall", plane, sides)
+
+
+def twin(seed: int, size: float, h) -> SampleCrystal:
+    """A smooth crystal of two domains, of which one refracts and absorbs without scattering into the reflection."""
+    rng, whole = np.random.default_rng([seed, 6]), smooth(seed, size, h)
+    return _halves(whole, "twin", _cut(rng, size), (whole.grains[0].strain, None))
+
+
+def rough(seed: int, size: float, h, height: float = 8e-9) -> SampleCrystal:
+    """A smooth crystal whose facets are rough by ``height`` (rms, m) over 60 to 150 nm."""
+    rng, whole = np.random.default_rng([seed, 7]), smooth(seed, size, h)
+    lengths = rng.uniform(60e-9, 150e-9, 12)
+    waves = np.array([2 * np.pi / length * _direction(rng) for length in lengths])
+    surface = Roughness(waves, rng.uniform(0, 2 * np.pi, 12), np.full(12, height / math.sqrt(6)))
+    body = dataclasses.replace(whole.grains[0].bodies[0], roughness=surface)
+    return _with(whole, "rough", bodies=(body,))
+
+
+def two_grains(seed: int, size: float, h, scatter: bool | None = None) -> SampleCrystal:
+    """Two facetted grains that touch in a plane; the second one is turned by 0.01 to 0.03 deg, or far off Bragg.
+
+    Parameters
+    ----------
+    seed, size, h : as in `smooth`
+    scatter : whether the second one scatters into the reflection; None: of odd seeds
+    """
+    scatter = bool(seed % 2) if scatter is None else checks.flag("scatter", scatter)
+    rng, h = np.random.default_rng([seed, 8]), np.asarray(h, float)
+    apart = _direction(rng)
+    grains = []
+    for sign in (1, -1):
+        centre = tuple(0.2 * size * sign * apart)
+        body = _facets(rng, 0.6 * size, h, centre=centre)
+        strain = _smooth_phase(rng, body, 0.6 * size, 2.0, 0.2 * size)
+        grains.append(Grain((body, HalfSpace(-sign * apart)), strain=strain))
+    turned = math.radians(rng.uniform(0.01, 0.03)) * np.cross(_direction(rng), h)
+    strain = dataclasses.replace(grains[1].strain, slope=tuple(turned)) if scatter else None
+    grains[1] = dataclasses.replace(grains[1], strain=strain)
+    return SampleCrystal(f"two grains {seed}", size, tuple(grains))
+
+
+def _named(kind, crystal):
+    return dataclasses.replace(crystal, name=f"{kind} {crystal.name.split()[-1]}")
+
+
+def _with(crystal, kind, **changes):
+    """A crystal of one grain, changed."""
+    grain = dataclasses.replace(crystal.grains[0], **changes)
+    return dataclasses.replace(_named(kind, crystal), grains=(grain,))
+
+
+def _halves(crystal, kind, plane, strains):
+    """A crystal of one grain, cut in two with a strain for either half."""
+    (body,) = crystal.grains[0].bodies
+    sides = (plane, dataclasses.replace(plane, normal=-plane.normal))
+    grains = tuple(Grain((body, side), strain=strain) for side, strain in zip(sides, strains, strict=True))
+    return dataclasses.replace(_named(kind, crystal), grains=grains)
+
+
+def _cut(rng, size):
+    """A plane through some place near the middle."""
+    return HalfSpace(_direction(rng), tuple(rng.uniform(-0.1, 0.1, 3) * size))
+
+
+def _direction(rng):
+    """A unit vector, (3,)."""
+    vector = rng.normal(size=3)
+    return vector / np.linalg.norm(vector)
+
+
+def _tilted(rng, h, angle):
+    """A unit vector at ``angle`` (rad) to h."""
+    along = h / np.linalg.norm(h)
+    across = np.cross(along, _direction(rng))
+    return np.cos(angle) * along + np.sin(angle) * across / np.linalg.norm(across)
+
+
+KINDS: dict[str, Callable[[int, float, np.ndarray], SampleCrystal]] = {
+    "smooth": smooth,
+    "strong": strong,
+    "dislocation": dislocation,
+    "void": void,
+    "porous": porous,
+    "wall": wall,
+    "twin": twin,
+    "rough": rough,
+    "grains": two_grains,
+}

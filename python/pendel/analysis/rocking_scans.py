@@ -14,15 +14,15 @@ from .crystals import SampleCrystal, sampled
 KEV = 1.602176634e-16
 PIXEL = 55e-6
 
-# name: (material, hkl, energy in keV, arm (axis, degrees) outermost first, rocking axis)
+# name: (material, hkl, keV, arm (axis, degrees) outermost first, axis of what is left of 2theta, rocking axis)
 GEOMETRIES = {
-    "coplanar": ("Au", (0, 0, 2), 8.0, (("y+", 44.67),), "y+"),
-    # Au (111) as scan 54 of the 34-ID-C example data has it: the detector rolls by 161 degrees
-    "34idc": ("Au", (1, 1, 1), 9.0, (("y+", 32.174), ("x-", 12.6346)), "y+"),
-    # vertical arm, eta rocks about the horizontal axis across the beam
-    "id01": ("Pt", (1, 1, 1), 8.0, (("x-", 39.97),), "x-"),
-    "Sr2IrO4": ("Sr2IrO4", (1, 1, 6), 8.0, (("y+", 33.0),), "y+"),
-    "Si": ("Si", (2, 2, 0), 8.0, (("y+", 47.6),), "y+"),
+    "coplanar": ("Au", (0, 0, 2), 8.0, (), "y+", "y+"),
+    # scan 54 of the 34-ID-C example data: the detector rolls by 160 degrees, the crystal rocks about a skew axis
+    "34idc": ("Au", (1, 1, 1), 9.0, (("y+", 32.174),), "x-", "y+"),
+    # nu, then delta upwards; eta rocks about the horizontal axis across the beam
+    "id01": ("Pt", (1, 1, 1), 8.0, (("y+", 12.0),), "x-", "x-"),
+    "Sr2IrO4": ("Sr2IrO4", (1, 1, 6), 8.0, (), "y+", "y+"),
+    "Si": ("Si", (2, 2, 0), 8.0, (), "y+", "y+"),
 }
 
 
@@ -46,14 +46,17 @@ def rocking_scan(
     orientation, polarization : of the `Experiment`, the latter of its beam
     """
     checks.choice("geometry", geometry, tuple(GEOMETRIES))
-    material, hkl, energy, arm, rocking_axis = GEOMETRIES[geometry]
-    crystal = susceptibility(material, hkl=hkl, energy=energy * KEV).crystal()
+    material, hkl, energy, arm, last, rocking_axis = GEOMETRIES[geometry]
+    reflection = susceptibility(material, hkl=hkl, energy=energy * KEV)
+    turns = [(axis, math.radians(angle)) for axis, angle in arm]
+    # rotations about axes across one another: their cosines multiply
+    turns.append((last, math.acos(math.cos(reflection.two_theta) / math.prod(math.cos(angle) for _, angle in turns))))
 
     arguments = {
         "energy": energy * KEV,
         "pixel_size": PIXEL,
         "detector_shape": (pixels, pixels),
-        "arm": tuple((axis, math.radians(angle)) for axis, angle in arm),
+        "arm": tuple(turns),
         "rocking_axis": rocking_axis,
         "beam_polarization": polarization,
         "orientation": orientation,
@@ -65,17 +68,23 @@ def rocking_scan(
         distance=resolution * pixels * PIXEL / one.wavelength,
         rocking_angles=step * (np.arange(frames) - frames // 2),
         **arguments,
-    ), crystal
+    ), reflection.crystal()
 
 
-def wide_angle_scan(experiment: Experiment, angle_offsets=None) -> wide_angle.Scan:
-    """The experiment as plain vectors; ``angle_offsets`` (n_frames,), rad, are what its angles are really off by."""
+def wide_angle_scan(experiment: Experiment, angle_offsets=None, energy_offset: float = 0.0) -> wide_angle.Scan:
+    """The experiment as plain vectors, and what is really different in it.
+
+    Parameters
+    ----------
+    angle_offsets : (n_frames,) rad, of the true angles from those of the experiment; None: 0
+    energy_offset : of the true energy, relative; the lattice, the pixels and the angles stay where they are
+    """
     angles = experiment.rocking_angles
     if angle_offsets is not None:
         angles = angles + checks.array("angle_offsets", angle_offsets, angles.shape, np.float64)
     return wide_angle.Scan(
-        k_0=experiment.k_0,
-        k_h=experiment.k_h,
+        k_0=(1 + energy_offset) * experiment.k_0,
+        k_h=(1 + energy_offset) * experiment.k_h,
         rocking_axis=experiment.rocking_axis,
         rocking_angles=angles,
         centre_angle=experiment.centre_angle,
@@ -85,6 +94,7 @@ def wide_angle_scan(experiment: Experiment, angle_offsets=None) -> wide_angle.Sc
         pixel_size=experiment.pixel_size,
         centre_pixel=experiment.centre[1:],
         detector_shape=experiment.detector_shape,
+        lattice=experiment.h,
     )
 
 
@@ -95,6 +105,7 @@ def foreign_frames(
     *,
     voxel: float | None = None,
     angle_offsets=None,
+    energy_offset: float = 0.0,
     polarization=None,
     workers: int = 1,
     frames=None,
@@ -104,7 +115,7 @@ def foreign_frames(
     Parameters
     ----------
     voxel : of the wide-angle grid, m; None: a quarter of the resolution, field of view over pixels
-    angle_offsets : (n_frames,) rad, of the true angles from those of the experiment
+    angle_offsets, energy_offset : as in `wide_angle_scan`
     polarization : {"sigma": w, "pi": w}, or None: the experiment's
     workers : threads
     frames : indices; None: all
@@ -118,7 +129,7 @@ def foreign_frames(
     weights = experiment.polarization if polarization is None else polarization
     states = [(w, 1.0 if state == "sigma" else abs(math.cos(experiment.two_theta))) for state, w in weights.items()]
     found = wide_angle.intensities(
-        wide_angle_scan(experiment, angle_offsets),
+        wide_angle_scan(experiment, angle_offsets, energy_offset),
         crystal,
         sample,
         wide_angle.Method(voxel, march),

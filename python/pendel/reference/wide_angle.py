@@ -2,7 +2,7 @@
 
 The scalar field of one state of polarisation (C multiplies chi_h and chi_hbar), exp(+ik.r), Im chi > 0 absorbs:
 
-(1) psi = E_0 exp(i k_0.r) + G exp(i (k_h + dq).r),   dq = R h - h,   R the crystal's turn about the rocking axis
+(1) psi = E_0 exp(i k_0.r) + G exp(i (k_0 + R h).r),   k_0 + R h = k_h + dq,   R the crystal's turn about its axis
 (2) chi = chi_0 s_0 + chi_h S exp(i R h.r) + chi_hbar conj(S) exp(-i R h.r),   s_0 and S taken at R^-1 r
 (3) E(kappa, z + dz) = exp(i (k_z(kappa) - carrier's k_z) dz) E(kappa, z),   k_z(kappa) = sqrt(k^2 - |kappa|^2)
 (4) E(kappa) += (k_cz / k_z(kappa)) F[(exp(dz V) - 1) F^-1 E],   V_ij = i k^2 chi_ij / (2 k_cz), k_c = k_0 or k_h
@@ -43,11 +43,12 @@ class Scan:
     k_0, k_h : (3,) rad/m, of equal length
     rocking_axis : (3,), any length above zero
     rocking_angles : (n,) rad
-    centre_angle : rad, where the crystal is not turned and dq = 0
+    centre_angle : rad, where the crystal is not turned
     e_col, e_row : (3,) unit vectors of growing column and row, perpendicular to k_h
     distance, pixel_size : m
     centre_pixel : (row, col) that k_h hits, real numbers
     detector_shape : (rows, cols)
+    lattice : (3,) h of the crystal that is not turned, rad/m, where it is not on Bragg; None: k_h - k_0
 
     Raises
     ------
@@ -65,10 +66,13 @@ class Scan:
     pixel_size: float
     centre_pixel: tuple[float, float]
     detector_shape: tuple[int, int]
+    lattice: np.ndarray | None = None
 
     def __post_init__(self):
         for name in ("k_0", "k_h", "rocking_axis", "e_col", "e_row"):
             object.__setattr__(self, name, checks.array(name, getattr(self, name), (3,), np.float64))
+        h = self.k_h - self.k_0 if self.lattice is None else self.lattice
+        object.__setattr__(self, "lattice", checks.array("lattice", h, (3,), np.float64))
         angles = checks.array("rocking_angles", self.rocking_angles, (None,), np.float64)
         object.__setattr__(self, "rocking_angles", angles)
         if abs(np.linalg.norm(self.k_h) / self.k - 1) > 1e-9:
@@ -81,15 +85,14 @@ class Scan:
         """2 pi / wavelength, rad/m."""
         return float(np.linalg.norm(self.k_0))
 
-    @property
-    def h(self) -> np.ndarray:
-        """k_h - k_0 of the crystal that is not turned, rad/m."""
-        return self.k_h - self.k_0
-
     def turn(self, frame: int) -> np.ndarray:
         """R of a frame, (3, 3)."""
         axis = self.rocking_axis / np.linalg.norm(self.rocking_axis)
         return Rotation.from_rotvec(axis * (self.rocking_angles[frame] - self.centre_angle)).as_matrix()
+
+    def dq(self, frame: int) -> np.ndarray:
+        """R h - (k_h - k_0) of a frame, (3,) rad/m, lab."""
+        return self.turn(frame) @ self.lattice - (self.k_h - self.k_0)
 
     def places(self) -> np.ndarray:
         """(rows, cols, 3) of the pixels' centres from the crystal, m, lab."""
@@ -306,7 +309,7 @@ class _March:
         nz, ny, nx = self.box.shape
         rows, cols = self.box.filled
         turn = self.scan.turn(frame)
-        dq = self.box.axes @ (turn @ self.scan.h - self.scan.h)
+        dq = self.box.axes @ self.scan.dq(frame)
         propagator, obliquity = (np.stack(pair) for pair in zip(self.incident, self._propagator(1, dq), strict=True))
 
         axes = self.box.axes @ turn if self.method.turning else self.box.axes
@@ -389,8 +392,7 @@ class _Detector:
 
     def intensity(self, G, frame):
         """Of G (ny, nx) of a frame, float64 (rows, cols)."""
-        h = self.scan.h
-        dq = self.axes @ (self.scan.turn(frame) @ h - h)
+        dq = self.axes @ self.scan.dq(frame)
         # exp(i dq.r) of equation (1)
         G = G * np.exp(1j * (dq[1] * self.y[:, None] + dq[0] * self.x)).astype(self.dtype)
 
