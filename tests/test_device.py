@@ -16,7 +16,7 @@ import pytest
 from pendel import Model, atv
 from pendel.fit.adam import Adam
 from pendel.kinematic.support import recentre, shrink_wrap
-from pendel.model.loss import Likelihood
+from pendel.model.loss import Compared, Likelihood
 from pendel.operator.far_field import FarField
 from scan import FRAMES, SHAPE, STRONG, evaluate, make_crystal, make_data, make_model
 
@@ -170,26 +170,27 @@ def test_where_the_cpu_raises_the_device_gives_nan(device, rng):
     assert np.isnan(float(evaluate(model, S, xp.asarray(data), scale=1e5).loss))
     assert np.isnan(float(evaluate(model, xp.zeros_like(S), xp.asarray(abs(data)), scale=None).loss))
     explained = Likelihood("poisson", 5.0)
-    D = xp.ones((1, 2, 2))
-    weight = xp.ones(1)
-    sums = (weight @ s for s in explained.sums(D, D, None))
-    assert np.isnan(float(explained.scale(*sums, [(D, D, None, weight)])))
+    D, weight = xp.ones((1, 2, 2)), xp.ones(1)
+    compared = Compared(D, D, None, weight, 5.0)
+    sums = (weight @ s for s in explained.sums(compared))
+    assert np.isnan(float(explained.scale(*sums, [compared])))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("share", [1e-3, 0.5, 0.9])
-def test_the_best_scale_beside_a_background_is_that_of_the_cpu(device, rng, dtype, share):
+@pytest.mark.parametrize("name", ["amplitude", "poisson"])
+def test_the_best_scale_beside_a_background_is_that_of_the_cpu(device, rng, dtype, share, name):
     xp, D = device.cupy, rng.exponential(size=(3, 40, 50))
     background = 20.0
     I = rng.poisson(background + background * (1 / share - 1) * D)  # noqa: E741
-    likelihood, weight, arrays = (
-        Likelihood("poisson", background),
-        np.ones(3),
-        (D.astype(dtype), np.sqrt(I).astype(dtype)),
-    )
-    expected = likelihood.scale(*(weight @ s for s in likelihood.sums(*arrays, None)), [(*arrays, None, weight)])
-    there, at = xp.asarray(weight), [xp.asarray(a) for a in arrays]
-    found = likelihood.scale(*(there @ s for s in likelihood.sums(*at, None)), [(*at, None, there)])
+    likelihood = Likelihood(name, background)
+    here = D.astype(dtype), np.sqrt(I).astype(dtype), None, np.ones(3)
+
+    def best(compared):
+        return likelihood.scale(*(compared.weight @ s for s in likelihood.sums(compared)), [compared])
+
+    expected = best(Compared(*here, background))
+    found = best(Compared(*(None if a is None else xp.asarray(a) for a in here), background))
     # the left side of (6) is a difference of sums 1/(1 - share) times as large
     assert float(found) == pytest.approx(expected, rel=float(10 * np.finfo(dtype).eps / (1 - share)))
 

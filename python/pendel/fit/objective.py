@@ -219,9 +219,11 @@ class Objective:
         scale = self._evaluate(S, support, None, None, angle_offsets, flux, gradient=False).scale
         scan = self._scan(angle_offsets, flux) | {"s_0": self._density(S, support, None)}
         D = model.passes.intensities(S, np.arange(model.n_frames), **scan)
+        background = self.fit.likelihood.beside(self.engine.xp.arange(model.n_frames))
+        D = scale * D if background is None else scale * D + background
 
         xp, data = module(D), upload(_narrow(self.fit.data, model))
-        residual = xp.sqrt(scale * D + self.fit.likelihood.background) - xp.sqrt(xp.maximum(data, 0))
+        residual = xp.sqrt(D) - xp.sqrt(xp.maximum(data, 0))
         known = pixels.known
         good = xp.ones(residual.shape, bool) if known is None else xp.broadcast_to(known, residual.shape)
         square = xp.where(good, xp.square(residual), 0)
