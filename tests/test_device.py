@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pendel.model.passes
 import pytest
-from pendel import Model, atv
+from pendel import Coherence, Model, Nuisance, atv
 from pendel.fit.adam import Adam
 from pendel.kinematic.support import recentre, shrink_wrap
 from pendel.model.loss import Compared, Likelihood
@@ -21,6 +21,7 @@ from pendel.operator.far_field import FarField
 from scan import FRAMES, SHAPE, STRONG, evaluate, make_crystal, make_data, make_model
 
 MIXED = {"sigma": 0.3, "pi": 0.7}
+BEAM = {"point_spread": (0.7, 0.4), "coherence": Coherence(40e-9, 60e-9, 1e-3, modes=3)}
 
 
 def close(value, expected, relative, tolerance):
@@ -50,6 +51,13 @@ CASES = {
         {"scale": None, "likelihood": "poisson", "background": 0.2},
         {"mask", "free", "flux"},
     ),
+    "blur, backgrounds, weights": (BEAM, {"scale": 1e5}, {"background", "weights", "nuisance", "flux", "mask"}),
+    "blur, backgrounds, weights, best scale": (
+        BEAM | {"coupling": "kinematic"},
+        {"scale": None, "likelihood": "poisson"},
+        {"background", "weights", "nuisance", "free"},
+    ),
+    "amplitudes beside a background, best scale": ({}, {"scale": None, "background": 0.2}, {"nuisance"}),
 }
 
 
@@ -67,10 +75,16 @@ def test_evaluation_is_that_of_the_cpu(device, rng, relative, tolerance, name, d
         "s_0": rng.uniform(0, 1, SHAPE) if "s_0" in given else None,
         "dq": cpu.experiment.dq + 1e5 if "dq" in given else None,
         "flux": rng.uniform(0.8, 1.2, FRAMES) if "flux" in given else None,
+        "weights": rng.uniform(0.1, 1, data.shape) if "weights" in given else None,
     }
-    expected = evaluate(cpu, S, data, **arrays, **options)
+    if "background" in given:
+        arrays["background"] = rng.uniform(0, 2, FRAMES)
+    wanted = Nuisance(gradients=("flux", "background", "blur") if "nuisance" in given else ())
+    levels = rng.uniform(0, 1, FRAMES) if "nuisance" in given else None
+    expected = evaluate(cpu, S, data, **arrays, **options, nuisance=wanted._replace(background=levels))
     device.unharmed()
     xp = device.cupy
+    options = options | {"nuisance": wanted._replace(**there(device, background=levels))}
     found = evaluate(there_model, xp.asarray(S), xp.asarray(data), **there(device, **arrays), **options)
     assert device.unharmed(), "a kernel wrote outside its arrays"
     for field, value, wanted in zip(found._fields, found, expected, strict=True):

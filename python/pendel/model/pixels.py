@@ -94,7 +94,7 @@ def check_background(name, value, shape, take=checks.numpy_array):
 
     shape : (n_frames, rows, cols).  take : as in `loss.check_data`.  Values of arrays are left unread.
     """
-    if np.ndim(value) == 0 and not loss.has_axes(value):
+    if not loss.has_axes(value):
         return checks.number(name, value, at_least=0)
     value = take(name, value)
     if value.dtype.kind not in "iuf":
