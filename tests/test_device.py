@@ -68,17 +68,19 @@ def test_evaluation_is_that_of_the_cpu(device, rng, relative, tolerance, name, d
     cpu, there_model = make_model(dtype, **change), make_model(dtype, device="cuda", **change)
     S, data = make_crystal(rng).astype(dtype), make_data(rng)
     good = rng.random(data.shape) > 0.2
-    arrays = {
-        "mask": good if "mask" in given else good[0] if "mask of one frame" in given else None,
-        "support": S != 0 if "support" in given else None,
-        "free": rng.random(data.shape) < 0.1 if "free" in given else None,
-        "s_0": rng.uniform(0, 1, SHAPE) if "s_0" in given else None,
-        "dq": cpu.experiment.dq + 1e5 if "dq" in given else None,
-        "flux": rng.uniform(0.8, 1.2, FRAMES) if "flux" in given else None,
-        "weights": rng.uniform(0.1, 1, data.shape) if "weights" in given else None,
+    possible = {
+        "mask": good,
+        "support": S != 0,
+        "free": rng.random(data.shape) < 0.1,
+        "s_0": rng.uniform(0, 1, SHAPE),
+        "dq": cpu.experiment.dq + 1e5,
+        "flux": rng.uniform(0.8, 1.2, FRAMES),
+        "weights": rng.uniform(0.1, 1, data.shape),
+        "background": rng.uniform(0, 2, FRAMES),
     }
-    if "background" in given:
-        arrays["background"] = rng.uniform(0, 2, FRAMES)
+    arrays = {key: value for key, value in possible.items() if key in given}
+    if "mask of one frame" in given:
+        arrays["mask"] = good[0]
     wanted = Nuisance(gradients=("flux", "background", "blur") if "nuisance" in given else ())
     levels = rng.uniform(0, 1, FRAMES) if "nuisance" in given else None
     expected = evaluate(cpu, S, data, **arrays, **options, nuisance=wanted._replace(background=levels))

@@ -112,8 +112,8 @@ class Flux:
         if experiment.n_frames < 2 * SLOW:
             raise ValueError(f"refine_intensities: expected at least {2 * SLOW} frames, got {experiment.n_frames}")
         self.likelihood, self.pixels, self.inverse = likelihood, pixels, spread**-2
-        counts = np.array([float(frame_sums(root * root)[0]) for root, _ in pixels.each_frame()])
-        share = counts / (counts + self.inverse)
+        self.counts = np.array([float(frame_sums(root * root)[0]) for root, _ in pixels.each_frame()])
+        share = self.counts / (self.counts + self.inverse)
         self.smooth = _smoother(experiment.rocking_angles, SLOW, share, upload)
 
     def update(self, flux, frames, sums, scale):

@@ -116,6 +116,11 @@ class Fit:
             total += float(loss.frame_sums(root * root)[0])
         return total
 
+    def frame_weights(self):
+        """1/M_j of every frame there is, float64 (frames,), where the model works."""
+        weights = [loss.frame_weights(good, root) for root, good in self.pixels.each_frame()]
+        return module(self.pixels.root).concatenate(weights)
+
     def only(self, kept):
         """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them known ones."""
         return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood, self.weights)

@@ -141,15 +141,23 @@ def error_weights(intensity, error, mask=None):
     -------
     float32 (n_frames, rows, cols)
     """
-    intensity = checks.array("intensity", intensity, (None, None, None), np.float64, finite=False)
     error = np.asarray(error, np.float64)
     if not (np.isfinite(error) & (error >= 0)).all():
         raise ValueError(f"error: expected finite numbers >= 0, got {checks.describe(error)}")
+    return (1 / (1 + error**2 * local_mean(intensity, mask))).astype(np.float32)
+
+
+def local_mean(intensity, mask=None):
+    """Mean over the good ones of each pixel and its 26 neighbours in the scan, float64; 0 without any.
+
+    intensity : (n_frames, rows, cols).  mask : bool, True = good, or None.
+    """
+    intensity = checks.array("intensity", intensity, (None, None, None), np.float64, finite=False)
     good = np.ones(intensity.shape) if mask is None else np.broadcast_to(mask, intensity.shape).astype(np.float64)
     near = {"size": 3, "mode": "constant"}
-    light = ndimage.uniform_filter(np.where(good, np.maximum(intensity, 0), 0), **near)
-    local = light / np.maximum(ndimage.uniform_filter(good, **near), 1 / 27)
-    return (1 / (1 + error**2 * np.maximum(local, 0))).astype(np.float32)
+    light = ndimage.uniform_filter(np.where(good > 0, np.maximum(intensity, 0), 0), **near)
+    # a running sum leaves rounding where there is no light
+    return np.maximum(light / np.maximum(ndimage.uniform_filter(good, **near), 1 / 27), 0)
 
 
 def of_frames(pixels, frames):
