@@ -90,6 +90,11 @@ class Corrections(NamedTuple):
             raise ValueError(f"flux: expected relative intensities > 0, got {given['flux'].min():g}")
         return cls(**given)
 
+    def of_frames(self, frames):
+        """Those of some frames."""
+        *arrays, point_spread = self
+        return Corrections(*(None if a is None else a[frames] for a in arrays), point_spread)
+
     def filled(self, other):
         """These, and ``other`` where these are None."""
         return Corrections(*(b if a is None else a for a, b in zip(self, other, strict=True)))

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..base.arrays import module
 from ..model.loss import frame_sums, frame_weights, has_axes
+from ..model.pixels import of_frames
 
 STEP = 0.1  # largest change of an angle at a time, in steps of the scan
 SLOW = 4  # degree of the changes of flux over a scan that are left to the crystal
@@ -106,12 +107,16 @@ class Angles:
 
 
 class Flux:
-    """Steps (4). ``spread``: expected relative rms of the incident intensity; further arguments as in `Angles`."""
+    """Steps (4). ``spread``: expected relative rms of the incident intensity; further arguments as in `Angles`.
 
-    def __init__(self, experiment, pixels, likelihood, spread, upload=np.asarray):
+    weights : of the `Fit`, or None.
+    """
+
+    def __init__(self, experiment, pixels, likelihood, spread, upload=np.asarray, weights=None):
         if experiment.n_frames < 2 * SLOW:
             raise ValueError(f"refine_intensities: expected at least {2 * SLOW} frames, got {experiment.n_frames}")
         self.likelihood, self.pixels, self.inverse = likelihood, pixels, spread**-2
+        self.weights = weights
         self.counts = np.array([float(frame_sums(root * root)[0]) for root, _ in pixels.each_frame()])
         share = self.counts / (self.counts + self.inverse)
         self.smooth = _smoother(experiment.rocking_angles, SLOW, share, upload)
@@ -130,15 +135,18 @@ class Flux:
         flux[frames] = (xp.maximum(X, 0) + self.inverse) / (N + self.inverse)
 
     def _beside(self, frames):
-        """Sum of the background over the good pixels of each of ``frames``, where the model works."""
+        """Sum of the background over the good pixels of each of ``frames``, weighted, where the model works."""
         background = self.likelihood.beside(frames)
         if background is None:
             return 0.0
         root, good = self.pixels.load(frames)
-        if not has_axes(background):
+        weights = of_frames(self.weights, frames)
+        if not has_axes(background) and weights is None:
             return background / module(root).maximum(frame_weights(good, root), 1e-30)
-        background = module(root).broadcast_to(background, root.shape)
-        return frame_sums(background if good is None else background * good)
+        background = background * module(root).ones(root.shape)
+        for factor in (good, weights):
+            background = background if factor is None else background * factor
+        return frame_sums(background)
 
     def fix(self, flux):
         """Slow changes of log(flux) to 0 and mean to 1, in place."""
