@@ -182,7 +182,7 @@ def _measured(args, made):
 
 
 def _known(scan, options):
-    """What a scan knows of the beam, as keywords of a method; its background beside that of the method's ``options``."""
+    """What a scan knows of the beam, as keywords of a method whose own are ``options``."""
     known = {} if scan.flux is None else {"flux": scan.flux}
     if scan.background is not None:
         counted = COUNTED.background if options.get("counts") else 0.0
