@@ -28,8 +28,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     model, data, mask, result : what was fitted to what, see `stored_result`.
     name : title of the file.
     config : TOML text.
-    extra : as in `io.write_scan`; kept with what else was found: s_0, angle_offsets, flux, background,
-        background_level, point_spread, free_misfit, free_loss.
+    extra : as in `io.write_scan`; kept with what else was found: s_0, free_misfit, free_loss.
     """
     stored = stored_result(model, data, mask, result)
     stored.name, stored.config = name, config
@@ -40,9 +39,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
 def stored_result(model, data, mask, result) -> io.StoredResult:
     """A `Result` with its model and its fit, as it is stored."""
     experiment, crystal = model.experiment, model.crystal
-    names = ("s_0", "angle_offsets", "flux", "background_level", "point_spread", "free_misfit", "free_loss")
-    found = {n: getattr(result, n) for n in names}
-    found["background"] = result.background if np.any(result.background) else None
+    found = {n: getattr(result, n) for n in ("s_0", "free_misfit", "free_loss")}
     return io.StoredResult(
         S=result.S,
         support=result.support,
@@ -64,8 +61,10 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         loss=result.history,
         scale=result.scale,
         misfit=result.misfit,
+        background=result.background if np.any(result.background) else None,
         rocking_angles=experiment.rocking_angles,
         metadata={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found,
+        **result.corrections._asdict(),
         **fit_to_data(model, data, mask, result),
     )
 
