@@ -8,7 +8,7 @@ from cube import AU, EDGE, QUIET, SIZE, central, make_model, strained
 from pendel import Coherence, Experiment, Model, compare, lbfgs, photon_weight, polish
 from pendel.fit.nuisances import Corrections, NuisanceRecipe, Nuisances
 from pendel.fit.objective import DataRecipe, Objective, measured
-from pendel.fit.refinement import dq_at
+from pendel.fit.refinement import Flux, dq_at
 
 ALL = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 BEAM = Coherence(horizontal=1.2e-6, vertical=1.2e-6)
@@ -63,6 +63,24 @@ def test_nothing_refined_is_nothing_changed(gold_cube):
     assert NuisanceRecipe(**ALL).refines and not NuisanceRecipe(**ALL).without_refinement().refines
     refined = lbfgs(gold_cube.model, gold_cube.data(), None, gold_cube.truth, refine_blur=True, **options)
     assert refined.flux is refined.angle_offsets is None and len(refined.point_spread) == 2
+
+
+@pytest.mark.parametrize("likelihood", ("amplitude", "poisson"))
+@pytest.mark.parametrize("background", ("number", "frames", "pixels"))
+def test_a_step_of_the_flux_is_exact_beside_a_background_and_with_weights(gold_cube, rng, likelihood, background):
+    model = make_model("complex128")
+    flux, weights = rng.uniform(0.8, 1.2, SIZE), rng.uniform(0.1, 1, (SIZE, SIZE, SIZE))
+    given = {"number": 3.0, "frames": rng.uniform(1, 5, SIZE), "pixels": rng.uniform(1, 5, (SIZE, SIZE))}[background]
+    added = given[:, None, None] if background == "frames" else given
+    data = 1e9 * model.intensities(gold_cube.truth, flux=flux) + added
+    mask = rng.uniform(size=data.shape) > 0.2
+    fit = model.fit(data, mask, likelihood=likelihood, background=given, weights=weights)
+    updated = np.ones(SIZE)
+    found = model.evaluate(gold_cube.truth, fit, None, None, flux=updated)
+    step = Flux(model.experiment, fit.pixels, fit.likelihood, 1e3, weights=weights)
+    step.update(updated, np.arange(SIZE), found.sums, found.scale)
+    # a prior of a millionth; the scale found is that of the wrong flux
+    np.testing.assert_allclose(updated, flux * 1e9 / found.scale, rtol=1e-6)
 
 
 class Beamline:
