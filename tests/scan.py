@@ -47,6 +47,6 @@ def make_data(rng, counts=1e5):
 
 def evaluate(model, S, data, mask=None, frames=None, scale=1.0, s_0=None, support=None, **options):
     """`Model.evaluate` of data not yet a `Fit`; ``options`` of both."""
-    fitted = {name: options.pop(name) for name in ("likelihood", "background", "free") if name in options}
+    fitted = {name: options.pop(name) for name in ("likelihood", "background", "free", "weights") if name in options}
     fit = model.fit(data, mask, frames=frames, **fitted)
     return model.evaluate(S, fit, frames, scale, s_0, support, **options)

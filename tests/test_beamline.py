@@ -71,6 +71,18 @@ def loose(tmp_path):
     return folder
 
 
+def test_the_monitor_of_a_packed_scan(packed):
+    assert beamline.read_34idc(packed).flux is None
+    path, readings = packed / "spec_scan54.txt", 100.0 + np.arange(N)
+    lines = path.read_text().replace("ImageMax", "Monitor").splitlines()
+    table = [f"{line.split()[0]} {reading} 3" for line, reading in zip(lines[-N:], readings, strict=True)]
+    path.write_text("\n".join(lines[:-N] + table) + "\n")
+    np.testing.assert_allclose(beamline.read_34idc(packed).flux, readings / readings.mean())
+    # one that was not read out is none
+    path.write_text("\n".join(lines[:-N] + [line.replace(f" {readings[3]} ", " 0 ") for line in table]) + "\n")
+    assert beamline.read_34idc(packed).flux is None
+
+
 def change(folder, **changes):
     meta = json.loads((folder / "meta.json").read_text()) | changes
     (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if v is not None}))

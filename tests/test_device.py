@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pendel.model.passes
 import pytest
-from pendel import Model, atv
+from pendel import Coherence, Model, Nuisance, atv
 from pendel.fit.adam import Adam
 from pendel.kinematic.support import recentre, shrink_wrap
-from pendel.model.loss import Likelihood
+from pendel.model.loss import Compared, Likelihood
 from pendel.operator.far_field import FarField
 from scan import FRAMES, SHAPE, STRONG, evaluate, make_crystal, make_data, make_model
 
 MIXED = {"sigma": 0.3, "pi": 0.7}
+BEAM = {"point_spread": (0.7, 0.4), "coherence": Coherence(40e-9, 60e-9, 1e-3, modes=3)}
 
 
 def close(value, expected, relative, tolerance):
@@ -50,6 +51,13 @@ CASES = {
         {"scale": None, "likelihood": "poisson", "background": 0.2},
         {"mask", "free", "flux"},
     ),
+    "blur, backgrounds, weights": (BEAM, {"scale": 1e5}, {"background", "weights", "nuisance", "flux", "mask"}),
+    "blur, backgrounds, weights, best scale": (
+        BEAM | {"coupling": "kinematic"},
+        {"scale": None, "likelihood": "poisson"},
+        {"background", "weights", "nuisance", "free"},
+    ),
+    "amplitudes beside a background, best scale": ({}, {"scale": None, "background": 0.2}, {"nuisance"}),
 }
 
 
@@ -60,17 +68,25 @@ def test_evaluation_is_that_of_the_cpu(device, rng, relative, tolerance, name, d
     cpu, there_model = make_model(dtype, **change), make_model(dtype, device="cuda", **change)
     S, data = make_crystal(rng).astype(dtype), make_data(rng)
     good = rng.random(data.shape) > 0.2
-    arrays = {
-        "mask": good if "mask" in given else good[0] if "mask of one frame" in given else None,
-        "support": S != 0 if "support" in given else None,
-        "free": rng.random(data.shape) < 0.1 if "free" in given else None,
-        "s_0": rng.uniform(0, 1, SHAPE) if "s_0" in given else None,
-        "dq": cpu.experiment.dq + 1e5 if "dq" in given else None,
-        "flux": rng.uniform(0.8, 1.2, FRAMES) if "flux" in given else None,
+    possible = {
+        "mask": good,
+        "support": S != 0,
+        "free": rng.random(data.shape) < 0.1,
+        "s_0": rng.uniform(0, 1, SHAPE),
+        "dq": cpu.experiment.dq + 1e5,
+        "flux": rng.uniform(0.8, 1.2, FRAMES),
+        "weights": rng.uniform(0.1, 1, data.shape),
+        "background": rng.uniform(0, 2, FRAMES),
     }
-    expected = evaluate(cpu, S, data, **arrays, **options)
+    arrays = {key: value for key, value in possible.items() if key in given}
+    if "mask of one frame" in given:
+        arrays["mask"] = good[0]
+    wanted = Nuisance(gradients=("flux", "background", "blur") if "nuisance" in given else ())
+    levels = rng.uniform(0, 1, FRAMES) if "nuisance" in given else None
+    expected = evaluate(cpu, S, data, **arrays, **options, nuisance=wanted._replace(background=levels))
     device.unharmed()
     xp = device.cupy
+    options = options | {"nuisance": wanted._replace(**there(device, background=levels))}
     found = evaluate(there_model, xp.asarray(S), xp.asarray(data), **there(device, **arrays), **options)
     assert device.unharmed(), "a kernel wrote outside its arrays"
     for field, value, wanted in zip(found._fields, found, expected, strict=True):
@@ -170,26 +186,27 @@ def test_where_the_cpu_raises_the_device_gives_nan(device, rng):
     assert np.isnan(float(evaluate(model, S, xp.asarray(data), scale=1e5).loss))
     assert np.isnan(float(evaluate(model, xp.zeros_like(S), xp.asarray(abs(data)), scale=None).loss))
     explained = Likelihood("poisson", 5.0)
-    D = xp.ones((1, 2, 2))
-    weight = xp.ones(1)
-    sums = (weight @ s for s in explained.sums(D, D, None))
-    assert np.isnan(float(explained.scale(*sums, [(D, D, None, weight)])))
+    D, weight = xp.ones((1, 2, 2)), xp.ones(1)
+    compared = Compared(D, D, None, weight, 5.0)
+    sums = (weight @ s for s in explained.sums(compared))
+    assert np.isnan(float(explained.scale(*sums, [compared])))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("share", [1e-3, 0.5, 0.9])
-def test_the_best_scale_beside_a_background_is_that_of_the_cpu(device, rng, dtype, share):
+@pytest.mark.parametrize("name", ["amplitude", "poisson"])
+def test_the_best_scale_beside_a_background_is_that_of_the_cpu(device, rng, dtype, share, name):
     xp, D = device.cupy, rng.exponential(size=(3, 40, 50))
     background = 20.0
     I = rng.poisson(background + background * (1 / share - 1) * D)  # noqa: E741
-    likelihood, weight, arrays = (
-        Likelihood("poisson", background),
-        np.ones(3),
-        (D.astype(dtype), np.sqrt(I).astype(dtype)),
-    )
-    expected = likelihood.scale(*(weight @ s for s in likelihood.sums(*arrays, None)), [(*arrays, None, weight)])
-    there, at = xp.asarray(weight), [xp.asarray(a) for a in arrays]
-    found = likelihood.scale(*(there @ s for s in likelihood.sums(*at, None)), [(*at, None, there)])
+    likelihood = Likelihood(name, background)
+    here = D.astype(dtype), np.sqrt(I).astype(dtype), None, np.ones(3)
+
+    def best(compared):
+        return likelihood.scale(*(compared.weight @ s for s in likelihood.sums(compared)), [compared])
+
+    expected = best(Compared(*here, background))
+    found = best(Compared(*(None if a is None else xp.asarray(a) for a in here), background))
     # the left side of (6) is a difference of sums 1/(1 - share) times as large
     assert float(found) == pytest.approx(expected, rel=float(10 * np.finfo(dtype).eps / (1 - share)))
 

@@ -6,7 +6,18 @@ Emulated (standin.py) and, marked gpu, on a GPU.
 import cube
 import numpy as np
 import pytest
-from pendel import Model, coarse, cuda_available, kinematic, kinematic_start, lbfgs, multiscale, polish, reconstruct
+from pendel import (
+    Coherence,
+    Model,
+    coarse,
+    cuda_available,
+    kinematic,
+    kinematic_start,
+    lbfgs,
+    multiscale,
+    polish,
+    reconstruct,
+)
 from pendel.app import store
 from pendel.app.cli import main
 from pendel.fit.objective import DataRecipe, Objective, measured
@@ -265,3 +276,25 @@ def test_without_a_device_the_command_line_says_why(tmp_path, capsys):
     assert main(["simulate", str(tmp_path / "run.toml"), "-o", str(tmp_path / "data.cxi"), "--device", "cuda:1"]) == 2
     expected = "pendel: error: model.device: expected a CUDA device that can be used, got none: "
     assert capsys.readouterr().err.startswith(expected)
+
+
+@pytest.mark.parametrize("likelihood", ["amplitude", "poisson"])
+def test_what_is_refined_beside_the_crystal_is_that_of_the_cpu(device, given, relative, likelihood):
+    """Iterations of L-BFGS carry the rounding on; three of them left 1e-12."""
+    refined = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+    options = {"rounds": 1, "iterations": (1, 3), "likelihood": likelihood, "model_error": 0.05, **refined, **QUIET}
+    options |= {"background": np.linspace(0.1, 0.5, FRAMES), "flux": np.linspace(0.9, 1.1, FRAMES)}
+    beam = {"point_spread": 0.5, "coherence": Coherence(bandwidth=1e-3, modes=2)}
+    found = polish(make_model(device="cuda", **beam), **options, **given)
+    wanted = polish(make_model(**beam), **options, **given)
+    assert relative(found.S, wanted.S) < 1e-9 and found.misfit == pytest.approx(wanted.misfit, rel=1e-9)
+    for value, expected in zip(found.corrections, wanted.corrections, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
+    np.testing.assert_allclose(found.background, wanted.background)
+
+
+def test_a_known_flux_is_that_of_the_cpu(device, given, relative):
+    options = {"epochs": 2, "batches": 2, "shrink_wrap_every": 0, "flux": np.linspace(0.9, 1.1, FRAMES)} | QUIET | given
+    options |= {"refine_intensities": True, "refine_after": 0, "background": np.full((14, 16), 0.3)}
+    found, wanted = reconstruct(make_model(device="cuda"), **options), reconstruct(make_model(), **options)
+    assert relative(found.S, wanted.S) < 1e-12 and relative(found.flux, wanted.flux) < 1e-12

@@ -39,6 +39,7 @@ MORE_PARAMETERS = {
     "python/pendel/experiment/geometry.py: Experiment.__init__": PHYSICS,
     "python/pendel/model/model.py: Model.__init__": PHYSICS,
     "python/pendel/kinematic/phasing.py: phase": OPTIONS,
+    "python/pendel/fit/minibatch.py: reconstruct": OPTIONS,
     "python/pendel/recipes/coarse_to_fine.py: multiscale": OPTIONS,
     "python/pendel/io/cxi_scans.py: write_scan": FIELDS,
     "python/pendel/operator/engine.py: Engine.adjoint": ARRAYS,

@@ -154,7 +154,13 @@ def test_only_the_phase_moves(gold_cube):
     ("changes", "error", "message"),
     [
         ({"likelihood": "gauss"}, ValueError, "likelihood: expected one of 'amplitude', 'poisson'"),
-        ({"background": 1.0}, ValueError, "background: expected 0 with likelihood='amplitude', got 1"),
+        ({"background": -1.0}, ValueError, "background: expected a finite number >= 0, got -1"),
+        (
+            {"background": np.ones(3)},
+            ValueError,
+            r"background: expected a number or shape \(20,\), \(20, 20\), \(20, 2",
+        ),
+        ({"model_error": -1.0}, ValueError, "model_error: expected a finite number >= 0, got -1"),
         ({"s_0": "S"}, ValueError, "s_0: expected one of 'tied', 'support', 'free', got 'S'"),
         ({"optimise": "amplitude"}, ValueError, "optimise: expected one of 'S', 'phase', got 'amplitude'"),
         ({"atv_weight": -1}, ValueError, "atv_weight: expected a finite number >= 0, got -1"),

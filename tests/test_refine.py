@@ -81,7 +81,7 @@ def test_flux_of_the_frames_is_recovered(gold_cube, rng, tmp_path):
         assert np.std(left) < 0.3 * np.std(expected) and refined.flux.mean() == pytest.approx(1)
     store.save_result(tmp_path / "r.cxi", gold_cube.model, data, None, refined)
     stored = io.read_result(tmp_path / "r.cxi")
-    assert np.array_equal(stored.metadata["flux"], refined.flux)
+    assert np.array_equal(stored.flux, refined.flux)
     assert np.allclose(stored.rocking_modelled, stored.rocking_measured, rtol=0.05)
 
 

@@ -7,6 +7,7 @@ from . import io, kinematic
 from .analysis import phantom, resolution
 from .analysis.comparison import Comparison, compare
 from .base.version import __version__
+from .experiment.coherence import Coherence
 from .experiment.crystal import Crystal
 from .experiment.geometry import Experiment
 from .experiment.structure_factor import Susceptibility, susceptibility
@@ -18,7 +19,7 @@ from .fit.result import Result
 from .fit.total_variation import atv
 from .kinematic import refraction
 from .model import loss as _loss
-from .model.model import Evaluation, Fit, Model
+from .model.model import Evaluation, Fit, Model, Nuisance
 from .operator.engines import cuda_available, info
 from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
 from .recipes import kinematic_starts as _start
@@ -30,6 +31,7 @@ from .recipes.placing import place
 
 __all__ = [
     "Adjoint",
+    "Coherence",
     "Comparison",
     "Crystal",
     "Evaluation",
@@ -39,6 +41,7 @@ __all__ = [
     "MinibatchRecipe",
     "Model",
     "MultiscaleRecipe",
+    "Nuisance",
     "PolishRecipe",
     "Result",
     "Start",

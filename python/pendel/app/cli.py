@@ -14,6 +14,7 @@ from pathlib import Path
 from ..base.version import __version__
 from ..fit.polishing import polish
 from ..operator.engines import info
+from ..recipes.polisher import COUNTED
 from . import config, methods, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
 
@@ -138,11 +139,13 @@ def _reconstruct(args):
     setup = starts.Setup(made, method, scan, experiment, made.voxel(experiment), not args.quiet, _say)
     begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
     given = begun.model, scan.data, scan.mask
+    options |= _known(scan, options)
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
     if made.recipe.polish_rounds and not method.polishes_itself:
-        result = _polished(*given, result, made.recipe.polish_rounds, options, progress=not args.quiet)
+        polishing = methods.polish_options(options, made)
+        result = _polished(*given, result, made.recipe.polish_rounds, polishing, progress=not args.quiet)
     if result.free_misfit is not None:
         _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
 
@@ -178,9 +181,17 @@ def _measured(args, made):
     return scan, experiment
 
 
+def _known(scan, options):
+    """What a scan knows of the beam, as keywords of a method whose own are ``options``."""
+    known = {} if scan.flux is None else {"flux": scan.flux}
+    if scan.background is not None:
+        counted = COUNTED.background if options.get("counts") else 0.0
+        known["background"] = scan.background + options.get("background", counted)
+    return known
+
+
 def _polished(model, data, mask, result, rounds, options, progress):
     """The result, polished with all pixels in."""
-    options = methods.polish_options(options) | {"angle_offsets": result.angle_offsets, "flux": result.flux}
     result = polish(model, data, mask, result, rounds=rounds, trim=None, progress=progress, **options)
     _say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
     return result

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import io
 from ..base.constants import KEV
+from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
 from ..experiment.structure_factor import susceptibility
@@ -74,6 +75,12 @@ class Config:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
         if data.mask is not None:
             scan.mask = scan.mask & _read_mask(self.path("data.mask"), scan.data.shape)
+        if data.background is not None:
+            scan.background = _read_background(self.path("data.background"), scan.data.shape)
+        if not data.monitor:
+            scan.flux = None
+        elif scan.flux is None:
+            raise ConfigError(f"data.monitor: expected a scan that knows its incident intensity, got none in {path}")
         try:
             return io.crop_scan(scan, frames=data.frames, shape=data.crop, centre=data.centre)
         except ValueError as error:
@@ -187,11 +194,22 @@ class Config:
         """`pendel.Model` of [model] and [crystal] on the given grid."""
         names = ("coupling", "scheme", "transport", "dtype", "device", "threads", "resync")
         options = {name: getattr(self.model, name) for name in names}
+        options |= {"point_spread": self.model.point_spread, "coherence": self._coherence()}
         crystal = self.crystal(experiment)
         try:
             return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)
         except (TypeError, ValueError, RuntimeError) as error:  # the last: no device to use
             raise ConfigError(f"model.{error}") from None
+
+    def _coherence(self):
+        """`Coherence` of the beam, or None where nothing of it is set."""
+        this = self.model
+        if this.coherence_um is None and not this.bandwidth:
+            return None
+        horizontal, vertical = (
+            (math.inf, math.inf) if this.coherence_um is None else np.multiply(this.coherence_um, 1e-6)
+        )
+        return Coherence(float(horizontal), float(vertical), this.bandwidth, this.coherence_modes)
 
     def recipe_arguments(self) -> dict:
         """Keywords of the algorithm that recipe.method names, see `pendel.app.methods.options_of`."""
@@ -271,6 +289,19 @@ def _read_mask(path, shape):
             f"data.mask: expected bool of shape {shape} or {shape[1:]}, got {mask.dtype} of shape {mask.shape}"
         )
     return mask.astype(bool)
+
+
+def _read_background(path, shape):
+    try:
+        background = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data.background: expected a .npy file, got {path} ({error})") from None
+    if background.dtype.kind not in "iuf" or background.shape not in (shape, shape[1:]):
+        got = f"{background.dtype} of shape {background.shape}"
+        raise ConfigError(f"data.background: expected counts of shape {shape} or {shape[1:]}, got {got}")
+    if not (np.isfinite(background) & (background >= 0)).all():
+        raise ConfigError(f"data.background: expected finite counts >= 0, got others in {path}")
+    return background.astype(np.float32)
 
 
 def _parse(text, where):

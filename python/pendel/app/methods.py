@@ -105,6 +105,8 @@ def _multiscale_options(config):
 
 def _warn_of_unused(config, used):
     """A UserWarning that names the keys of [recipe] that are set and not ``used``."""
+    if config.recipe.polish_rounds and "polish_rounds" in used:
+        used = (*used, *_polish_keys())
     unused = [f"recipe.{key}" for key in (*_keys(), "polish_rounds") if key not in used]
     given = [key for key in unused if key in config.given]
     if given:
@@ -117,7 +119,7 @@ METHODS = {
         lbfgs,
         LbfgsRecipe,
         renamed={"iterations": "epochs"},
-        refused=("phase_only_epochs", "refine_angles", "refine_intensities"),
+        refused=("phase_only_epochs",),
     ),
     "multiscale": Method(
         multiscale,
@@ -137,10 +139,6 @@ def options_of(config) -> dict:
     ConfigError names a key that contradicts another, a UserWarning those that the method has no use for.
     """
     recipe = config.recipe
-    if recipe.background and recipe.likelihood != "poisson":
-        raise ConfigError(
-            f"recipe.background: expected 0 with recipe.likelihood = {recipe.likelihood!r}, got {recipe.background:g}"
-        )
     for name, method in METHODS.items():
         prefix = f"{method.section}."
         given = [key for key in sorted(config.given) if method.section and key.startswith(prefix)]
@@ -150,9 +148,10 @@ def options_of(config) -> dict:
     return recipe_options(config, method) if method.options is None else method.options(config)
 
 
-def polish_options(options: dict) -> dict:
-    """Those of a method's options that a polish after it takes over."""
-    return {key: options[key] for key in _polish_keys() if key in options}
+def polish_options(options: dict, config) -> dict:
+    """Those of a method's options that a polish after it takes over, and what is set for the polish alone."""
+    found = {key: getattr(config.recipe, key) for key in _polish_keys() if f"recipe.{key}" in config.given}
+    return found | {key: options[key] for key in _polish_keys() if key in options}
 
 
 def names_with(quality: Callable[[Method], bool]) -> str:

@@ -5,6 +5,7 @@ Where a key is an argument of a function or a field of a recipe, default and bou
 
 import dataclasses
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -86,6 +87,10 @@ def _false_for_none(check: Check) -> Check:
     return check_or_false
 
 
+def _length_or_inf(name, value):
+    return value if value == math.inf else checks.number(name, value, above=0)
+
+
 def _passes(check: Check, value: Any) -> bool:
     try:
         check("", value)
@@ -158,6 +163,12 @@ SCHEMA = {
         "dark": Key(flag, True, "mask the pixels that the dark field shows."),
         "whitefield": Key(flag, True, "divide by the white field, and mask where it is weak."),
         "hot_pixels": Key(flag, False, "mask isolated hot pixels found in the frames."),
+        "monitor": Key(flag, False, "multiply each frame by the incident intensity that the data know."),
+        "background": Key(
+            _text,
+            about=".npy, counts per pixel beside the crystal's, of the stored data or of one frame: a measured dark, or"
+            " a streak; recipe.background is added to it.",
+        ),
         "mask": Key(_text, about='.npy or .npz (array "mask"), True = good, of the stored data or of one frame.'),
     },
     "experiment": {
@@ -218,6 +229,17 @@ SCHEMA = {
             _at_least_1,
             "layers reversed at most: for crystals that absorb too much, 16 to begin with.",
         ),
+        "point_spread": Key(
+            _either("a number >= 0 or [row, col]", number(at_least=0), _list(number(at_least=0), 2)),
+            0.0,
+            "rms width of the detector's point spread, pixels.",
+        ),
+        "coherence_um": Key(
+            _list(_length_or_inf, 2),
+            about="transverse coherence lengths [horizontal, vertical], rms widths; inf: coherent.",
+        ),
+        "bandwidth": Key(number(at_least=0, below=1), 0.0, "relative rms width of the wavelengths."),
+        "coherence_modes": Key(_at_least_1, about="settings per frame, each a sweep; default: as many as it takes."),
     },
     "start": {
         "kind": Key(

@@ -14,6 +14,7 @@ from ..fit.checkpoint import checkpoint_shape
 from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.kinematic_starts import box_for, kinematic_start, phase
+from ..recipes.levels import unit_flux
 from ..recipes.thick_crystals import extinction_length, thick
 from . import methods
 from .errors import ConfigError
@@ -122,7 +123,8 @@ def _phase(setup, threads):
     """Phase the scan kinematically."""
     this = setup.config.start
     options = {"iterations": this.iterations, "seed": this.seed, "threads": threads, "progress": setup.progress}
-    phased = phase(setup.scan.data, setup.scan.mask, **options)
+    scan = setup.scan
+    phased = phase(unit_flux(scan.data, scan.background, scan.flux), scan.mask, **options)
     setup.say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
     return phased
 
@@ -148,6 +150,8 @@ def _best_trial(setup, model, phased):
         progress=setup.progress,
         batches=recipe.batches,
         amplitude_bound=recipe.amplitude_bound,
+        flux=setup.scan.flux,
+        background=0.0 if setup.scan.background is None else setup.scan.background,
     )
     trials = ", ".join(f"{name} {misfit:.3e}" for name, misfit in start.trial_misfits.items())
     setup.say(f"start: {start.kind}" + (f", the smallest misfit of {trials}" if trials else ""))

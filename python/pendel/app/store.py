@@ -28,8 +28,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     model, data, mask, result : what was fitted to what, see `stored_result`.
     name : title of the file.
     config : TOML text.
-    extra : as in `io.write_scan`; kept with what else was found: s_0, angle_offsets, flux, background, free_misfit,
-        free_loss.
+    extra : as in `io.write_scan`; kept with what else was found: s_0, free_misfit, free_loss.
     """
     stored = stored_result(model, data, mask, result)
     stored.name, stored.config = name, config
@@ -40,8 +39,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
 def stored_result(model, data, mask, result) -> io.StoredResult:
     """A `Result` with its model and its fit, as it is stored."""
     experiment, crystal = model.experiment, model.crystal
-    found = {n: getattr(result, n) for n in ("s_0", "angle_offsets", "flux", "free_misfit", "free_loss")}
-    found["background"] = result.background or None
+    found = {n: getattr(result, n) for n in ("s_0", "free_misfit", "free_loss")}
     return io.StoredResult(
         S=result.S,
         support=result.support,
@@ -63,8 +61,10 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         loss=result.history,
         scale=result.scale,
         misfit=result.misfit,
+        background=result.background if np.any(result.background) else None,
         rocking_angles=experiment.rocking_angles,
         metadata={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found,
+        **result.corrections._asdict(),
         **fit_to_data(model, data, mask, result),
     )
 
@@ -74,10 +74,13 @@ def fit_to_data(model, data, mask, result) -> dict:
     background in the modelled one. The fields of a `StoredResult` of these names.
     """
     dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
-    modelled = model.intensities_on_host(result.S, None, result.s_0, dq=dq, flux=result.flux)
+    scan = {"dq": dq, "flux": result.flux, "point_spread": result.point_spread}
+    modelled = model.intensities_on_host(result.S, None, result.s_0, **scan)
     modelled = modelled * np.float32(result.scale)
-    if result.background:
-        modelled += np.float32(result.background)
+    for background in (result.background, result.background_level):
+        if background is not None:
+            background = np.asarray(background, np.float32)
+            modelled += background[:, None, None] if background.ndim == 1 else background
     measured, mask = host(data), host(mask)
     if mask is not None:
         measured, modelled = np.where(mask, measured, 0), np.where(mask, modelled, 0)

@@ -45,14 +45,16 @@ class Run:
     flux: np.ndarray | None = None
 
 
-def save(path, run, seed, settings):
-    """Write ``run``; ``settings``: values of `SETTINGS`."""
+def save(path, run, seed, settings, monitor=None):
+    """Write ``run``; ``settings``: values of `SETTINGS`; ``monitor``: the known flux (n_frames,), or None."""
     with hdf5.replacing(path) as file:
         file.attrs["pendel_checkpoint"] = 1
         file.attrs.update(settings)
         for name in ARRAYS:
             if getattr(run, name) is not None:
                 file.create_dataset(name, data=host(getattr(run, name)))
+        if monitor is not None:
+            file.create_dataset("monitor", data=monitor)
         for name, adam in run.adams.items():
             group = file if name == "S" else file.create_group(f"adam_{name}")
             group.create_dataset("m", data=host(adam.m))
@@ -84,8 +86,8 @@ def _checkpoint(path):
         raise ValueError(f"checkpoint: expected a checkpoint of pendel.reconstruct, got {path}: {error}") from None
 
 
-def load(path, model, seed, settings):
-    """The `Run` of a checkpoint of the same model, seed and settings, where that model works.
+def load(path, model, seed, settings, monitor=None):
+    """The `Run` of a checkpoint of the same model, seed, settings and monitor, where that model works.
 
     Raises ValueError naming what differs.
     """
@@ -96,6 +98,9 @@ def load(path, model, seed, settings):
         names = HISTORY + tuple(name for name in FREE_HISTORY if name in file["history"])
         history = {name: list(file[f"history/{name}"][()]) for name in names}
         attributes = dict(file.attrs)
+        known = file["monitor"][()] if "monitor" in file else None
+    if not np.array_equal(*(np.ones(model.n_frames) if f is None else f for f in (known, monitor))):
+        raise ValueError(f"flux: expected that of the checkpoint {path}, got another")
     _refuse_another(path, model, arrays["S"], attributes, {"seed": seed} | settings)
     arrays = _checked(arrays, model)
 

@@ -25,6 +25,7 @@ from . import checkpoint as checkpoints
 from . import kernels
 from .adam import Adam
 from .checkpoint import HISTORY, Run
+from .nuisances import Corrections
 from .objective import Objective, ObjectiveRecipe, bounded, initial, measured
 from .refinement import Angles, Flux
 from .result import FREE_HISTORY, Result, finish, free_numbers
@@ -137,6 +138,7 @@ def reconstruct(
     support: Array | None = None,
     *,
     recipe: MinibatchRecipe | None = None,
+    flux: np.ndarray | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = False,
     progress: bool | str = True,
@@ -160,6 +162,7 @@ def reconstruct(
     start : complex (nz, ny, nx), or None: flat, half of the bound inside the support
     support : bool (nz, ny, nx), or None: where ``start`` is not 0, else an ellipsoid that fills 0.8 of the box
     recipe : `MinibatchRecipe`, or None; keywords replace its fields
+    flux : (n_frames,) known relative incident intensity, of a monitor, about which it is refined; None: 1
     checkpoint : path of an HDF5 file written every ``checkpoint_every`` epochs
     resume : go on from the checkpoint, to the same bits as an uninterrupted run
     progress : True, or a title, for a bar on a terminal and lines in a log; False for silence
@@ -179,7 +182,8 @@ def reconstruct(
     recipe = from_keywords(MinibatchRecipe, recipe, keywords, "reconstruct")
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
-    objective = Objective.of(measured(model, data, mask, recipe), recipe)
+    monitor = Corrections.checked(model, None, flux).flux
+    objective = Objective.of(measured(model, data, mask, recipe), recipe, monitor)
     files = Files(checkpoint, resume)
     if not files.goes_on():
         start, support = initial(model, start, support, recipe.amplitude_bound)
@@ -210,7 +214,7 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
         refinements = _refinements(objective, recipe)
         settings = {name: getattr(recipe, name) for name in checkpoints.SETTINGS}
         if files.goes_on():
-            run = checkpoints.load(files.checkpoint, model, recipe.seed, settings)
+            run = checkpoints.load(files.checkpoint, model, recipe.seed, settings, host(objective.monitor))
         else:
             run = _begin(objective, S, support, recipe)
         if recipe.phases_first and "phase" not in run.adams:
@@ -225,7 +229,7 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
                 shown(run.epoch, loss=run.history["loss"][-1], misfit=run.history["misfit"][-1])
                 last = run.epoch == recipe.epochs
                 if files.checkpoint and (run.epoch % recipe.checkpoint_every == 0 or last):
-                    checkpoints.save(files.checkpoint, run, recipe.seed, settings)
+                    checkpoints.save(files.checkpoint, run, recipe.seed, settings, host(objective.monitor))
                 if callback and callback(run.epoch, run.S, run.history):
                     break
         S, support, s_0, angle_offsets, flux = (
@@ -240,7 +244,7 @@ def _refinements(objective, recipe):
     if recipe.refine_angles:
         angles = Angles(experiment, fit.pixels, fit.likelihood.nats, recipe.angle_spread, upload)
     if recipe.refine_intensities:
-        flux = Flux(experiment, fit.pixels, fit.likelihood, recipe.intensity_spread, upload)
+        flux = Flux(experiment, fit.pixels, fit.likelihood, recipe.intensity_spread, upload, fit.weights)
     return Refinements(angles, flux)
 
 

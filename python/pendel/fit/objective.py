@@ -14,14 +14,21 @@ import numpy as np
 from ..base import checks
 from ..base.arrays import host, module
 from ..base.recipe import Recipe, choice, integer, number, option
-from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, refuse_bad_data
-from ..model.passes import Evaluation, Fit
-from ..model.pixels import free_pixels
+from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, has_axes, refuse_bad_data
+from ..model.passes import Evaluation, Fit, Nuisance
+from ..model.pixels import check_background, error_weights, free_pixels
 from ..operator.engines import on_device
 from .refinement import Turns
 from .total_variation import unchecked_atv
 
 DENSITIES = ("tied", "support", "free")
+
+
+def background_of_recipe(name, value):
+    """Check of a number >= 0, or of an array whose shape is that of `pendel.model.pixels.check_background`."""
+    if not has_axes(value):
+        return checks.number(name, value, at_least=0)
+    return checks.array(name, value, (None,) * value.ndim, np.float64)
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,18 @@ class DataRecipe(Recipe):
         choice(*LIKELIHOODS),
         '"amplitude", least squares of amplitudes, or "poisson", data in counts; see `pendel.model.loss`.',
     )
-    background: float = option(
+    background: float | np.ndarray = option(
+        0.0,
+        background_of_recipe,
+        "expected counts per pixel beside the crystal's: a number, or from Python an array (n_frames,), (rows, cols) or"
+        ' (n_frames, rows, cols). With 0 and "poisson" a count where the model is dark is infinitely unlikely, and'
+        " nearly so next to it; some 0.01 to 1 tempers that.",
+    )
+    model_error: float = option(
         0.0,
         number(at_least=0),
-        '"poisson" only: expected counts per pixel beside the crystal\'s. With 0 a count where the model is dark is'
-        " infinitely unlikely, and nearly so next to it; some 0.01 to 1 tempers that.",
+        "by how much of the intensity about a pixel the model itself is wrong: beside the photons' noise a variance"
+        " below which nothing is fitted (`pendel.model.pixels.error_weights`).",
     )
     free_fraction: float = option(
         0.0,
@@ -97,13 +111,17 @@ def measured(model, data, mask, recipe):
 
     data, mask = check_data("data", data, shape, take), check_mask("mask", mask, shape, take)
     free = free_pixels(shape, recipe.free_fraction, host(mask), recipe.seed) if recipe.free_fraction else None
-    likelihood = Likelihood(recipe.likelihood, recipe.background)
+    background, weights = check_background("background", recipe.background, shape), None
+    if recipe.model_error:
+        weights = error_weights(host(data), recipe.model_error, host(mask))
     with engine.here():
-        there, mask, free = (engine.upload(a) for a in (_narrow(data, model), mask, free))
-        fit = model.fit_of(there, mask, likelihood, free)
+        there, mask, free, weights = (engine.upload(a) for a in (_narrow(data, model), mask, free, weights))
+        background = engine.upload(background) if has_axes(background) else background
+        fit = model.fit_of(there, mask, Likelihood(recipe.likelihood, background), free, weights=weights)
         if not engine.reads_values:
             refuse_bad_data("data", fit.pixels.root)
-    return Fit(model, data, fit.pixels, likelihood)  # data as given: what they became on a device is not kept
+    # data as given: what they became on a device is not kept
+    return Fit(model, data, fit.pixels, fit.likelihood, fit.weights)
 
 
 def _narrow(data, model):
@@ -123,6 +141,7 @@ class Objective:
     fit : Fit
     density : "tied", "support" or "free", see `ObjectiveRecipe.s_0`
     variation : Variation
+    monitor : float64 (n_frames,), known relative intensities, which multiply the flux; None: 1
 
     Attributes
     ----------
@@ -130,18 +149,19 @@ class Objective:
     whole : the `Fit` as given
     """
 
-    def __init__(self, fit, density="tied", variation=None):
+    def __init__(self, fit, density="tied", variation=None, monitor=None):
         self.fit, self.model, self.engine = fit, fit.model, fit.model.engine
         self.density, self.variation = density, variation or Variation()
         self.whole = fit
         with self.engine.here():
             self._turns = Turns(self.model.experiment, self.engine.upload)
+            self.monitor = self.engine.upload(monitor)
             self._weight = self.variation.weight * fit.mean_intensity if self.variation.weight else 0.0
 
     @classmethod
-    def of(cls, fit, recipe):
+    def of(cls, fit, recipe, monitor=None):
         """That of an `ObjectiveRecipe`."""
-        return cls(fit, recipe.s_0, Variation(recipe.atv_weight, recipe.atv_p, recipe.atv_q))
+        return cls(fit, recipe.s_0, Variation(recipe.atv_weight, recipe.atv_p, recipe.atv_q), monitor)
 
     def only(self, kept):
         """The same objective of the pixels ``kept`` alone; total variation and `unit` stay those of all."""
@@ -159,31 +179,50 @@ class Objective:
         return unit
 
     @on_device
-    def evaluate(self, S, support, frames=None, s_0=None, angle_offsets=None, flux=None):
+    def evaluate(
+        self,
+        S,
+        support,
+        frames=None,
+        s_0=None,
+        angle_offsets=None,
+        flux=None,
+        background_level=None,
+        point_spread=None,
+        gradients=(),
+    ):
         """`Evaluation` of ``frames``, indices on the host, at their best scale; its loss and adj_S are those of (1).
 
-        s_0 : the density, real (nz, ny, nx), where it is "free".  angle_offsets, flux : (n_frames,) or None.
+        Parameters
+        ----------
+        S, support : arrays
+        s_0 : the density, real (nz, ny, nx), where it is "free"
+        angle_offsets, flux, background_level, point_spread : `pendel.fit.nuisances.Corrections`
+        gradients : as in `pendel.model.passes.Nuisance`
         """
-        now = self._evaluate(S, support, frames, s_0, angle_offsets, flux)
+        corrections = angle_offsets, flux, background_level, point_spread
+        now = self._evaluate(S, support, frames, s_0, corrections, gradients=gradients)
         if not self._weight:
             return now
         value, adj_S = self._total_variation(S, support)
         return now._replace(loss=now.loss + value, adj_S=now.adj_S + adj_S)
 
-    def _evaluate(self, S, support, frames, s_0, angle_offsets, flux, gradient=True):
+    def _evaluate(self, S, support, frames, s_0, corrections, gradient=True, gradients=()):
         """The loss alone, in (1)."""
         model = self.model
         frames = np.arange(model.n_frames) if frames is None else frames
-        scan = self._scan(angle_offsets, flux) | {"s_0": self._density(S, support, s_0)}
+        scan, level = self._scan(*corrections[:2]), corrections[2]
+        level = None if level is None else level.astype(model.real_dtype)
+        scan |= {"nuisance": Nuisance(level, corrections[3], gradients), "s_0": self._density(S, support, s_0)}
         return model.passes.evaluate(S, self.fit, frames, None, support=support, gradient=gradient, **scan)
 
     def _scan(self, angle_offsets, flux):
         """dq and flux of the frames, in the model's numbers."""
         model = self.model
-        return {
-            "dq": model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0],
-            "flux": None if flux is None else flux.astype(model.real_dtype),
-        }
+        if flux is not None or self.monitor is not None:
+            flux = (1.0 if flux is None else flux) * (1.0 if self.monitor is None else self.monitor)
+            flux = flux.astype(model.real_dtype)
+        return {"dq": model.dq if angle_offsets is None else self._turns.dq(angle_offsets)[0], "flux": flux}
 
     def _density(self, S, support, s_0):
         return support.astype(S.real.dtype) if self.density == "support" else s_0
@@ -195,33 +234,49 @@ class Objective:
         return unchecked_atv(S, self._weight, support=support, **exponents)
 
     @on_device
-    def on_host(self, S, support, s_0=None, angle_offsets=None, flux=None):
+    def on_host(
+        self,
+        S,
+        support,
+        s_0=None,
+        angle_offsets=None,
+        flux=None,
+        background_level=None,
+        point_spread=None,
+        gradients=(),
+    ):
         """`evaluate` of all frames with NumPy arrays and floats in and out, wherever the model works."""
-        if self.engine.reads_values:
-            return self.evaluate(S, support, None, s_0, angle_offsets, flux)
-        S, support, *others = (self.engine.upload(a) for a in (S, support, s_0, angle_offsets, flux))
-        return _on_host(self.evaluate(S, support, None, *others))
+        arrays = S, support, s_0, angle_offsets, flux, background_level
+        if not self.engine.reads_values:
+            arrays = (self.engine.upload(a) for a in arrays)
+        S, support, *others = arrays
+        now = self.evaluate(S, support, None, *others, point_spread, gradients)
+        return now if self.engine.reads_values else _on_host(now)
 
     @on_device
-    def measure(self, S, support, s_0=None, angle_offsets=None, flux=None):
+    def measure(self, S, support, s_0=None, angle_offsets=None, flux=None, background_level=None, point_spread=None):
         """Scale, misfit and held-out pixels of S: an `Evaluation` of the loss, without gradients, as of `on_host`."""
-        S, support, *others = (self.engine.upload(a) for a in (S, support, s_0, angle_offsets, flux))
-        return _on_host(self._evaluate(S, support, None, *others, gradient=False))
+        arrays = S, support, s_0, angle_offsets, flux, background_level
+        S, support, s_0, *corrections = (self.engine.upload(a) for a in arrays)
+        return _on_host(self._evaluate(S, support, None, s_0, (*corrections, point_spread), gradient=False))
 
     @on_device
-    def trusted(self, S, support, trim, angle_offsets=None, flux=None):
+    def trusted(self, S, support, trim, angle_offsets=None, flux=None, background_level=None, point_spread=None):
         """The good pixels that S misses by at most ``trim`` times the rms of sqrt(model) - sqrt(data).
 
         Arguments on the host; the result, bool (n_frames, rows, cols), is where the model works.
         """
         upload, model, pixels = self.engine.upload, self.model, self.fit.pixels
-        S, support, angle_offsets, flux = (upload(a) for a in (S, support, angle_offsets, flux))
-        scale = self._evaluate(S, support, None, None, angle_offsets, flux, gradient=False).scale
-        scan = self._scan(angle_offsets, flux) | {"s_0": self._density(S, support, None)}
+        S, support, *corrections = (upload(a) for a in (S, support, angle_offsets, flux, background_level))
+        scale = self._evaluate(S, support, None, None, (*corrections, point_spread), gradient=False).scale
+        scan = self._scan(*corrections[:2]) | {"s_0": self._density(S, support, None), "point_spread": point_spread}
         D = model.passes.intensities(S, np.arange(model.n_frames), **scan)
+        frames, level = self.engine.xp.arange(model.n_frames), corrections[2]
+        background = self.fit.likelihood.beside(frames, None if level is None else level.astype(D.dtype))
+        D = scale * D if background is None else scale * D + background
 
         xp, data = module(D), upload(_narrow(self.fit.data, model))
-        residual = xp.sqrt(scale * D + self.fit.likelihood.background) - xp.sqrt(xp.maximum(data, 0))
+        residual = xp.sqrt(D) - xp.sqrt(xp.maximum(data, 0))
         known = pixels.known
         good = xp.ones(residual.shape, bool) if known is None else xp.broadcast_to(known, residual.shape)
         square = xp.where(good, xp.square(residual), 0)

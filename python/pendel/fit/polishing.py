@@ -32,9 +32,10 @@ from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
+from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
 from .priors import Priors
-from .quasi_newton import NO_CORRECTIONS, Cartesian, Corrections, Limits, Log, minimise
+from .quasi_newton import Cartesian, Limits, Log, minimise
 from .result import Result, finish
 
 EVALUATIONS = 3  # for an iteration, on average, at most
@@ -55,7 +56,7 @@ def check_precision(name, value):
 
 
 @dataclass(frozen=True)
-class PolishRecipe(DataRecipe):
+class PolishRecipe(NuisanceRecipe, DataRecipe):
     """`polish`."""
 
     rounds: int = option(3, integer(at_least=1), "of two runs each.")
@@ -126,10 +127,11 @@ def polish(
     Parameters
     ----------
     model, data, mask, progress, callback : as in `reconstruct`
-    start : complex (nz, ny, nx), or a `Result`, whose support is taken too
+    start : complex (nz, ny, nx), or a `Result`, whose support and corrections are taken where none are given
     support : bool (nz, ny, nx), or None: start != 0
     recipe : `PolishRecipe`, or None; keywords replace its fields
-    angle_offsets, flux : (n_frames,) as in a `Result`, held fixed; None: 0, 1
+    angle_offsets, flux : (n_frames,) as in a `Result`; None: 0, 1
+        Held fixed, or where refinement begins.
 
     Returns
     -------
@@ -144,10 +146,11 @@ def polish(
         Where the objective is not finite at the start.
     """
     recipe = from_keywords(PolishRecipe, recipe, keywords, "polish")
+    corrections = Corrections.checked(model, angle_offsets, flux)
+    corrections = corrections.filled(getattr(start, "corrections", NO_CORRECTIONS))
     if hasattr(start, "support") and support is None:
         start, support = start.S, start.support
     fit = measured(model, data, mask, recipe)
-    corrections = Corrections.checked(model, angle_offsets, flux)
     S, support = initial(model, start, support, recipe.amplitude_bound)
     return polish_fit(fit, S, support, recipe, progress, callback, corrections)
 
@@ -168,20 +171,24 @@ def polish_fit(fit, S, support, recipe, progress=True, callback=None, correction
         for done in range(recipe.rounds):
             if recipe.trim and trimmed and not ended:
                 trusted = objective.only(objective.trusted(S, support, recipe.trim, *corrections))
-                S, ended = _run(trusted, S, support, recipe, trimmed, log, corrections)
+                S, ended, corrections = _run(trusted, S, support, recipe, trimmed, log, corrections)
             if not ended:
-                S, ended = _run(objective, S, support, recipe, full, log, corrections)
+                S, ended, corrections = _run(objective, S, support, recipe, full, log, corrections)
             log.done = (done + 1) * per_round
     return finish(objective, S, support, log.history, log.iterations, recipe.seed, None, *corrections)
 
 
 def _run(objective, S, support, recipe, iterations, log, corrections):
-    """(S, whether the callback ended it) of one run of L-BFGS-B, whose priors are judged by where it begins."""
+    """(S, whether the callback ended it, `Corrections`) of one run of L-BFGS-B.
+
+    Its priors are judged by where it begins.
+    """
     variables = Cartesian(S, support)
     priors = Priors(recipe, S, support, objective.whole)
     limits = Limits(iterations, EVALUATIONS * iterations, recipe.memory, 0.0)
-    found = minimise(objective, variables, priors, limits, log, corrections, "polish")
-    return variables.S(found.x), found.ended
+    nuisances = Nuisances(recipe, objective.whole, corrections, 2 * variables.size) if recipe.refines else None
+    found = minimise(objective, variables, priors, limits, log, corrections, "polish", nuisances)
+    return variables.S(found.x), found.ended, found.corrections
 
 
 def photon_weight(model: Model, data: Array, mask: Array | None = None, support: Array | None = None) -> float:

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize
 
-from ..base import checks
 from ..base.progress import Progress
 from ..base.recipe import choice, from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
 from .minibatch import OPTIMISED
+from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
 from .objective import Objective, ObjectiveRecipe, initial, measured
 from .result import FREE_HISTORY, Result, finish, free_numbers
 
@@ -35,7 +35,7 @@ LINE_SEARCH_FAILED = 2  # SciPy's status
 
 
 @dataclass(frozen=True)
-class LbfgsRecipe(ObjectiveRecipe):
+class LbfgsRecipe(NuisanceRecipe, ObjectiveRecipe):
     """`lbfgs`."""
 
     iterations: int = option(
@@ -44,27 +44,6 @@ class LbfgsRecipe(ObjectiveRecipe):
     memory: int = option(10, integer(at_least=1), "pairs of vectors kept.")
     amplitude_bound: float | None = option(1.0, maybe(number(above=0)), "|S| is at most this; None: no bound.")
     optimise: str = option("S", choice(*OPTIMISED), '"S", or "phase": |S| and a free s_0 stay as they are.')
-
-
-class Corrections(NamedTuple):
-    """What the beamline knew badly, float64 (n_frames,) each, or None: 0, and 1."""
-
-    angle_offsets: np.ndarray | None = None
-    flux: np.ndarray | None = None
-
-    @classmethod
-    def checked(cls, model, angle_offsets, flux):
-        """Of a public function's arguments."""
-        given = {"angle_offsets": angle_offsets, "flux": flux}
-        for name, value in given.items():
-            if value is not None:
-                given[name] = checks.array(name, value, (model.n_frames,), np.float64, axes="(n_frames,)")
-        if flux is not None and not given["flux"].min() > 0:
-            raise ValueError(f"flux: expected relative intensities > 0, got {given['flux'].min():g}")
-        return cls(**given)
-
-
-NO_CORRECTIONS = Corrections()
 
 
 class Limits(NamedTuple):
@@ -77,11 +56,16 @@ class Limits(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Where `minimise` came to.  x : float64.  ended : by the callback.  failure : of the line search, or ""."""
+    """Where `minimise` came to.
+
+    x : float64, of the variables.  ended : by the callback.  failure : of the line search, or "".
+    corrections : as given, or as refined.
+    """
 
     x: np.ndarray
     ended: bool
     failure: str
+    corrections: Corrections = NO_CORRECTIONS
 
 
 class _Ended(Exception):
@@ -116,7 +100,7 @@ class Log:
         return len(self.history["loss"])
 
 
-def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIONS, name="lbfgs"):
+def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIONS, name="lbfgs", nuisances=None):
     """Minimise an `Objective` and priors over variables by L-BFGS-B, from `variables.start()`.
 
     SciPy's vectors are on the host: with a model on a device each evaluation uploads S and downloads its gradient.
@@ -130,28 +114,41 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
     log : Log
     corrections : Corrections
     name : of the public function, for errors
+    nuisances : `Nuisances`, begun with ``corrections``, which move with the variables; None: corrections stay
 
     Returns `Minimum`. Raises RuntimeError where the objective is not finite at the start.
     """
     unit, latest = objective.unit, {}
+    wanted = {} if nuisances is None else {"gradients": nuisances.gradients}
+    x = variables.start()
+    own = len(x)
+    if nuisances is not None:
+        x = np.concatenate([x, nuisances.start()])
 
-    def function(x):
+    def corrected(x):
+        return corrections if nuisances is None else nuisances.corrections(x[own:])
+
+    def function(whole):
+        x = whole[:own]
         S, s_0 = variables.S(x), variables.s_0(x)
-        now = objective.on_host(S, variables.support, s_0, *corrections)
+        now = objective.on_host(S, variables.support, s_0, *corrected(whole), **wanted)
         gradient = variables.adjoint(x, now.adj_S, now.adj_s_0) / unit
         value = 0.0
         if priors is not None:
             value, adj = priors.value(x.view(np.complex128))
             gradient = gradient + adj
-        latest.update(x=x.copy(), now=now, loss=now.loss + unit * value)
-        return now.loss / unit + value, gradient.view(np.float64)
+        gradient = gradient.view(np.float64)
+        if nuisances is not None:
+            term, adj = nuisances.adjoint(whole[own:], now)
+            value, gradient = value + term / unit, np.concatenate([gradient, adj / unit])
+        latest.update(x=whole.copy(), now=now, loss=now.loss + unit * value)
+        return now.loss / unit + value, gradient
 
     def record(x):
         if not np.array_equal(x, latest["x"]):
             function(x)
-        log(variables.S(x), latest["loss"], latest["now"], variables.size)
+        log(variables.S(x[:own]), latest["loss"], latest["now"], variables.size)
 
-    x = variables.start()
     if not np.isfinite(function(x)[0]):
         cure = "; try a background > 0" if objective.fit.likelihood.name == "poisson" else ""
         raise RuntimeError(f"{name}: expected a finite loss at the start, got {latest['now'].loss}{cure}")
@@ -159,12 +156,27 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
     options |= {"ftol": limits.tolerance, "gtol": 0.0}
     try:
         found = optimize.minimize(
-            function, x, jac=True, method="L-BFGS-B", bounds=variables.bounds, callback=record, options=options
+            function,
+            x,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=_bounds(variables, nuisances),
+            callback=record,
+            options=options,
         )
     except _Ended:
-        return Minimum(latest["x"], True, "")
+        return Minimum(latest["x"][:own], True, "", corrected(latest["x"]))
     failure = f"ended after {found.nit} iterations: {found.message}" if found.status == LINE_SEARCH_FAILED else ""
-    return Minimum(found.x, False, failure)
+    return Minimum(found.x[:own], False, failure, corrected(found.x))
+
+
+def _bounds(variables, nuisances):
+    """Bounds of both, or None where neither has any."""
+    if nuisances is None or (variables.bounds is None and np.isinf(nuisances.low).all()):
+        return variables.bounds
+    free = np.full(len(variables.start()), np.inf)
+    low, high = (-free, free) if variables.bounds is None else (variables.bounds.lb, variables.bounds.ub)
+    return optimize.Bounds(np.append(low, nuisances.low), np.append(high, np.full(nuisances.size, np.inf)))
 
 
 @with_keywords_of(LbfgsRecipe)
@@ -192,7 +204,8 @@ def lbfgs(
     model, data, mask, start, support, progress, callback : as in `reconstruct`
         ``start`` may be the S of one, to be polished; ``callback`` is called after every iteration.
     recipe : `LbfgsRecipe`, or None; keywords replace its fields
-    angle_offsets, flux : (n_frames,) as in a `Result`, held fixed; None: 0, 1
+    angle_offsets, flux : (n_frames,) as in a `Result`; None: 0, 1
+        Held fixed, or where refinement begins.
 
     Returns
     -------
@@ -216,11 +229,12 @@ def lbfgs(
     title = progress if isinstance(progress, str) else "lbfgs"
     with Progress(title, recipe.iterations, "iteration", show=bool(progress)) as shown:
         log = Log(objective.fit, shown, callback)
-        found = minimise(objective, variables, None, limits, log, corrections)
+        nuisances = Nuisances(recipe, objective.whole, corrections, len(variables.start())) if recipe.refines else None
+        found = minimise(objective, variables, None, limits, log, corrections, "lbfgs", nuisances)
     if found.failure:
         warnings.warn(f"lbfgs: {found.failure}", stacklevel=2)
     S, s_0 = variables.S(found.x), variables.s_0(found.x)
-    return finish(objective, S, support, log.history, log.iterations, recipe.seed, s_0, *corrections)
+    return finish(objective, S, support, log.history, log.iterations, recipe.seed, s_0, *found.corrections)
 
 
 class Polar:

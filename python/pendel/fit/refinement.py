@@ -5,8 +5,8 @@
 (3) offset_j -= 1/2 (adj_offset_j + P offset_j) / (H_j + P),   P = 1/(nats L M_j spread^2),
     H_j = (4/nats) (1/(L M_j)) sum_good (d sqrt(I)/d angle)^2, the Gauss-Newton curvature, from the measured frames
 (4) flux_j = MAP of the frame's intensity: sqrt(flux_j) = (X_j + 1/spread^2) / (N_j + 1/spread^2) for amplitudes,
-    flux_j = (X_j + 1/spread^2) / (N_j + 1/spread^2) for Poisson;  N_j = scale sum D_j at flux 1,
-    X_j = sum sqrt(scale D_j I_j), or sum (I_j - background)
+    flux_j = (X_j + 1/spread^2) / (N_j + 1/spread^2) for Poisson, and where there is a background;
+    N_j = scale sum D_j at flux 1,   X_j = sum sqrt(scale D_j I_j), or sum (I_j - background)
 
 P and 1/spread^2 are the prior: offsets and intensities scatter by ``spread`` about 0 and 1, and counts are photons. A
 frame of few counts therefore stays where it was. Steps alternate with those of S: they are taken on the frames of each
@@ -23,7 +23,8 @@ have in (3) and (4).
 import numpy as np
 
 from ..base.arrays import module
-from ..model.loss import frame_sums, frame_weights
+from ..model.loss import frame_sums, frame_weights, has_axes
+from ..model.pixels import of_frames
 
 STEP = 0.1  # largest change of an angle at a time, in steps of the scan
 SLOW = 4  # degree of the changes of flux over a scan that are left to the crystal
@@ -106,14 +107,18 @@ class Angles:
 
 
 class Flux:
-    """Steps (4). ``spread``: expected relative rms of the incident intensity; further arguments as in `Angles`."""
+    """Steps (4). ``spread``: expected relative rms of the incident intensity; further arguments as in `Angles`.
 
-    def __init__(self, experiment, pixels, likelihood, spread, upload=np.asarray):
+    weights : of the `Fit`, or None.
+    """
+
+    def __init__(self, experiment, pixels, likelihood, spread, upload=np.asarray, weights=None):
         if experiment.n_frames < 2 * SLOW:
             raise ValueError(f"refine_intensities: expected at least {2 * SLOW} frames, got {experiment.n_frames}")
         self.likelihood, self.pixels, self.inverse = likelihood, pixels, spread**-2
-        counts = np.array([float(frame_sums(root * root)[0]) for root, _ in pixels.each_frame()])
-        share = counts / (counts + self.inverse)
+        self.weights = weights
+        self.counts = np.array([float(frame_sums(root * root)[0]) for root, _ in pixels.each_frame()])
+        share = self.counts / (self.counts + self.inverse)
         self.smooth = _smoother(experiment.rocking_angles, SLOW, share, upload)
 
     def update(self, flux, frames, sums, scale):
@@ -122,13 +127,26 @@ class Flux:
         frames = xp.asarray(frames)
         old = flux[frames].astype(np.float64)
         N = scale * computed / old
-        if self.likelihood.name == "amplitude":
+        if self.likelihood.compares_roots:
             X = measured * xp.sqrt(scale / old)
             flux[frames] = ((X + self.inverse) / (N + self.inverse)) ** 2
             return
-        root, good = self.pixels.load(frames)
-        X = measured - self.likelihood.background / xp.maximum(frame_weights(good, root), 1e-30)
+        X = measured - self._beside(frames)
         flux[frames] = (xp.maximum(X, 0) + self.inverse) / (N + self.inverse)
+
+    def _beside(self, frames):
+        """Sum of the background over the good pixels of each of ``frames``, weighted, where the model works."""
+        background = self.likelihood.beside(frames)
+        if background is None:
+            return 0.0
+        root, good = self.pixels.load(frames)
+        weights = of_frames(self.weights, frames)
+        if not has_axes(background) and weights is None:
+            return background / module(root).maximum(frame_weights(good, root), 1e-30)
+        background = background * module(root).ones(root.shape)
+        for factor in (good, weights):
+            background = background if factor is None else background * factor
+        return frame_sums(background)
 
     def fix(self, flux):
         """Slow changes of log(flux) to 0 and mean to 1, in place."""

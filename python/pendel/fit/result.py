@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.arrays import host
 from ..base.symmetry import strain as strain_along_h
+from ..model.loss import has_axes
+from .nuisances import Corrections
 
 FREE_HISTORY = ("free_misfit", "free_loss")
 
@@ -20,8 +23,10 @@ class Result:
     voxel : (dz, dy, dx) m.  h : (x, y, z) rad/m, model frame.  epochs : epochs done.  seed : int.
     s_0 : real (nz, ny, nx) density, or None: |S|.
     angle_offsets : float64 (n_frames,), refined rocking angles less those of the experiment, rad, or None.
-    flux : (n_frames,) refined relative incident intensity, mean 1, or None.
-    background : counts per pixel that the fit assumed.
+    flux : (n_frames,) known or refined relative incident intensity, or None.
+    background : counts per pixel that the fit was given, a number or an array as in `Model.fit`.
+    background_level : float64 (n_frames,), refined counts per pixel beside these, or None.
+    point_spread : (row, col), refined rms widths in pixels, or None: the model's.
     free_misfit, free_loss : as in history, at the end; None where no pixels were held out.
     """
 
@@ -37,9 +42,16 @@ class Result:
     s_0: np.ndarray | None = None
     angle_offsets: np.ndarray | None = None
     flux: np.ndarray | None = None
-    background: float = 0.0
+    background: float | np.ndarray = 0.0
     free_misfit: float | None = None
     free_loss: float | None = None
+    background_level: np.ndarray | None = None
+    point_spread: tuple[float, float] | None = None
+
+    @property
+    def corrections(self):
+        """What was refined beside S, as `Corrections`."""
+        return Corrections(self.angle_offsets, self.flux, self.background_level, self.point_spread)
 
     @property
     def crystal(self):
@@ -74,10 +86,16 @@ class Result:
         return strain_along_h(np.where(self.support, self.S, 0), self.voxel, self.h)[0]
 
 
-def finish(objective, S, support, history, epochs, seed, s_0=None, angle_offsets=None, flux=None):
-    """The `Result` at S, from one more evaluation of all frames by an `Objective`; arrays are NumPy's."""
-    model = objective.model
-    final = objective.measure(S, support, s_0, angle_offsets, flux)
+def finish(objective, S, support, history, epochs, seed, s_0=None, *corrections):
+    """The `Result` at S, from one more evaluation of all frames by an `Objective`; arrays are NumPy's.
+
+    corrections : the fields of `Corrections`, as many as there are.
+    """
+    model, monitor = objective.model, host(objective.monitor)
+    corrections = Corrections(*corrections)
+    final = objective.measure(S, support, s_0, *corrections)
+    if monitor is not None:
+        corrections = corrections._replace(flux=monitor if corrections.flux is None else monitor * corrections.flux)
     free = dict(zip(FREE_HISTORY, free_numbers(final.free), strict=True)) if final.free is not None else {}
     return Result(
         S=S,
@@ -90,11 +108,16 @@ def finish(objective, S, support, history, epochs, seed, s_0=None, angle_offsets
         epochs=epochs,
         seed=seed,
         s_0=support.astype(S.real.dtype) if objective.density == "support" else s_0,
-        angle_offsets=angle_offsets,
-        flux=flux,
-        background=objective.fit.likelihood.background,
+        background=host_background(objective.fit),
+        **corrections._asdict(),
         **free,
     )
+
+
+def host_background(fit):
+    """The background of a `Fit`, a number or a NumPy array."""
+    background = fit.likelihood.background
+    return host(background) if has_axes(background) else background
 
 
 def free_numbers(sums):

@@ -14,9 +14,10 @@ import numpy as np
 
 from ..base import checks
 from ..base.constants import KEV
-from .scans import Scan, pattern_centre
+from .scans import Scan, pattern_centre, relative_flux
 from .spec import parse_spec
 
+MONITOR = "Monitor"  # column of a SPEC table
 _PIXEL = {"34idcTIM1": 55e-6, "34idcTIM2": 55e-6}  # Timepix, m
 _SEAM = 256  # four chips of 256 x 256 pixels: a region that crosses this row or column has wider pixels there
 # key of meta.json: (SPEC motor, factor from SPEC, largest difference that is still the same number)
@@ -76,6 +77,7 @@ def read_34idc(
     detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
     axis, angles = _rocking(folder, meta, record, len(data))
     notes |= {"detector": detector, "source": "34-ID-C"}
+    monitor = record.readings(MONITOR) if record else None
     if record:
         notes["command"] = record.command
     return Scan(
@@ -88,6 +90,7 @@ def read_34idc(
         centre=_find_centre(meta, data, mask),
         arm=(("y+", math.radians(values["delta_deg"])), ("x-", math.radians(values["gamma_deg"]))),
         rocking_axis=axis,
+        flux=None if monitor is None else relative_flux(monitor, len(data)),
         name=_sample_name(folder, meta, record),
         metadata=notes,
     )

@@ -14,11 +14,12 @@ from ..base import checks
 from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
 from . import hdf5
-from .scans import Scan
+from .scans import Scan, relative_flux
 
 _DATA = ("entry_1/data_1", "entry_1/instrument_1/detector_1", "entry_1/image_1", "entry_1/detector_1")
 _DETECTORS = ("entry_1/instrument_1/detector_1", "entry_1/detector_1", "entry_1/detector_1/calibration")
 _ANGLES = ("entry_1/sample_1/transformations", "entry_1/geometry_1/angles", "entry_1/sample_1")
+_MONITORS = ("entry_1/control/data", "entry_1/monitor_1/data")  # of NeXus
 
 
 def write_scan(
@@ -34,6 +35,7 @@ def write_scan(
     rocking_axis: Axis = "y+",
     motor: str = "theta",
     arm: tuple[tuple[Axis, float], ...] | None = None,
+    flux=None,
     centre: tuple[float, float, float] | None = None,
     name: str = "",
     extra: dict | None = None,
@@ -51,6 +53,7 @@ def write_scan(
     rocking_angles : (frame,) rad about ``rocking_axis``, or None.
     rocking_axis : lab axis such as "y+" or three numbers.
     motor : name of the rocking angles in the file.
+    flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
     arm, centre : see `Scan`.
     extra : dict of numbers, arrays, text or dicts of these, read back as ``metadata``.
 
@@ -74,6 +77,7 @@ def write_scan(
         pixel_size=hdf5.checked_pixel_size(pixel_size),
         centre=centre,
         arm=arm,
+        flux=_checked_flux(flux, len(data)),
         rocking_axis=rocking_axis,
         name=name,
         metadata=dict(extra or {}),
@@ -87,6 +91,8 @@ def write_scan(
         group.attrs["signal"] = "data"
         group["data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
         group["mask"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/mask")
+        if scan.flux is not None:
+            hdf5.put(hdf5.new_group(entry, "control", "NXmonitor"), "data", scan.flux)
         if "rocking_angles" in geometry:
             _put_rocking(entry, group, motor, geometry["rocking_angles"], scan.rocking_axis)
         hdf5.put_process(group, {"geometry": geometry, "extra": scan.metadata})
@@ -99,6 +105,15 @@ def _checked_counts(data):
     if data.size == 0 or data.min() < 0:
         raise ValueError(f"data: expected counts >= 0, got {'an empty array' if data.size == 0 else data.min()}")
     return data
+
+
+def _checked_flux(flux, count):
+    if flux is None:
+        return None
+    flux = checks.array("flux", flux, (count,), np.float64)
+    if not flux.min() > 0:
+        raise ValueError(f"flux: expected relative intensities > 0, got {flux.min():g}")
+    return flux
 
 
 def _checked_mask(mask, shape):
@@ -182,6 +197,7 @@ def read_scan(path: Path | str) -> Scan:
             pixel_size=_read_pixel_size(file),
             name="" if title is None else str(hdf5.read(title)),
             metadata=metadata | process.get("extra", {}),
+            flux=_read_flux(file, len(data)),
             **_read_geometry(file, process.get("geometry", {}), len(data)),
         )
 
@@ -213,6 +229,12 @@ def _read_frames(file, path):
     elif data.dtype != np.int32 and data.max(initial=0) <= np.iinfo(np.int32).max:
         data = data.astype(np.int32)
     return data, mask, notes
+
+
+def _read_flux(file, count):
+    """A monitor's readings, relative, or None."""
+    item = hdf5.find(file, *_MONITORS)
+    return None if item is None or item.dtype.kind not in "iuf" else relative_flux(hdf5.read(item), count)
 
 
 def _read_pixel_size(file):

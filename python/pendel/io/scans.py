@@ -17,7 +17,9 @@ class Scan:
     ``mask``: bool, (row, col) or (frame, row, col), True = good. ``rocking_angles``: (frame,) rad or None.
     ``energy``: J. ``distance``: m. ``pixel_size``: (row, column) m. ``centre``: fractional (frame, row, col) that k_h
     hits. ``arm``: detector arm turns, outermost first, as ((lab axis "y+", angle rad), ...). ``rocking_axis``: lab
-    axis such as "y+" or a 3-vector. Whatever a file does not say is None.
+    axis such as "y+" or a 3-vector. ``flux``: (frame,) incident intensity of a monitor, relative, mean 1.
+    ``background``: counts per pixel beside the crystal's, (row, col) or (frame, row, col). Whatever a file does not say
+    is None.
     """
 
     data: np.ndarray
@@ -29,6 +31,8 @@ class Scan:
     centre: tuple | None = None
     arm: tuple | None = None
     rocking_axis: str | tuple | None = None
+    flux: np.ndarray | None = None
+    background: np.ndarray | None = None
     name: str = ""
     metadata: dict = field(default_factory=dict)
 
@@ -36,6 +40,14 @@ class Scan:
     def wavelength(self) -> float | None:
         """Wavelength in m, or None."""
         return None if self.energy is None else PLANCK * LIGHT_SPEED / self.energy
+
+
+def relative_flux(monitor, count):
+    """A monitor's readings as ``flux`` of a `Scan`: mean 1, or None where they are not ``count`` numbers > 0."""
+    monitor = np.asarray(monitor, np.float64)
+    if monitor.shape != (count,) or not (np.isfinite(monitor) & (monitor > 0)).all():
+        return None
+    return monitor / monitor.mean()
 
 
 def pattern_centre(data, mask=None) -> tuple[float, float, float]:
@@ -114,11 +126,16 @@ def crop_scan(scan: Scan, *, frames=None, shape=None, centre=None) -> Scan:
 
     kept = slice(first, last + 1)
     region = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
-    mask = scan.mask[region] if scan.mask.ndim == 2 else scan.mask[(kept, *region)]
+
+    def cut(pixels):
+        return np.ascontiguousarray(pixels[region] if pixels.ndim == 2 else pixels[(kept, *region)])
+
     return replace(
         scan,
-        data=np.ascontiguousarray(scan.data[(kept, *region)]),
-        mask=np.ascontiguousarray(mask),
+        data=cut(scan.data),
+        mask=cut(scan.mask),
+        flux=None if scan.flux is None else scan.flux[kept].copy(),
+        background=None if scan.background is None else cut(scan.background),
         rocking_angles=None if scan.rocking_angles is None else scan.rocking_angles[kept].copy(),
         centre=tuple(map(float, centre - [first, *start])),
         metadata=scan.metadata | {"crop_start": [first, *start]},

@@ -33,6 +33,10 @@ class SpecScan:
         words = self.command.split()
         return np.linspace(float(words[2]), float(words[3]), int(words[4]) + 1)[: len(self.table)]
 
+    def readings(self, column: str) -> np.ndarray | None:
+        """A column of the table, (point,), or None where there is none of that name."""
+        return self.table[:, self.columns.index(column)] if column in self.columns else None
+
 
 @dataclass
 class _Section:

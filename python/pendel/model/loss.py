@@ -1,21 +1,31 @@
 """Loss between computed and measured intensities, amplitude or Poisson, its gradient, and the intensity scale.
 
-(1) loss = (1/L) sum_j (1/M_j) sum_good (sqrt(scale D) - sqrt I)^2         L frames, M_j good pixels of frame j
-(2) adj_D = (1/(L M_j)) sqrt(scale) (sqrt(scale D) - sqrt I)/sqrt D        0 on bad pixels and where D = 0
-(3) sqrt(best scale) = sum_j (1/M_j) sum_good sqrt(D I) / sum_j (1/M_j) sum_good D, the minimum of (1)
+(1) loss = (1/L) sum_j (1/M_j) sum_good w (sqrt lambda - sqrt I)^2,   lambda = scale D + background
+(2) adj_D = (w/(L M_j)) scale (sqrt lambda - sqrt I)/sqrt lambda           0 on bad pixels and where lambda = 0
+(3) sqrt(best scale) = sum_j (1/M_j) sum_good w sqrt(D I) / sum_j (1/M_j) sum_good w D, the minimum of (1) without
+    background; with one, sum_j (1/M_j) sum_good w D (1 - sqrt(I/lambda)) = 0
 
-(4) loss = (1/L) sum_j (1/M_j) sum_good (lambda - I + I log(I/lambda)),    lambda = scale D + background
-(5) adj_D = (1/(L M_j)) scale (1 - I/lambda)                               0 on bad pixels and where lambda = 0 < I
-(6) sum_j (1/M_j) sum_good D (1 - I/lambda) = 0, the minimum of (4); best scale = sum_j (1/M_j) sum_good I / the same
-    sum of D without background
+(4) loss = (1/L) sum_j (1/M_j) sum_good w (lambda - I + I log(I/lambda))
+(5) adj_D = (w/(L M_j)) scale (1 - I/lambda)                               0 on bad pixels and where lambda = 0 < I
+(6) sum_j (1/M_j) sum_good w D (1 - I/lambda) = 0, the minimum of (4); best scale = sum_j (1/M_j) sum_good w I / the
+    same sum of w D without background
 
-(4) is the negative Poisson log-likelihood of counts I, less that of a perfect fit; (1) is its variance-stabilised form,
-half of it near the fit, Godard et al., Opt. Express 20, 25914 (2012). (4) is infinite where a pixel has counts, and the
-model no intensity: a background > 0, in counts per pixel, says what else may have made them. (1) needs none.
-At the best scale the loss does not depend on the scale to first order, so that (2), (5) are its whole gradient there.
-Pixels are handled in the dtype of D, sums over pixels in float64, frame by frame: results do not depend on how frames
-are grouped. NumPy and CuPy arrays alike; with the latter sums and scales are CuPy's too, and nothing waits for them.
+(7) w = 1/(1 + error^2 local intensity)                        `pendel.model.pixels.error_weights`; without, w = 1
+
+L frames, M_j good pixels of frame j. (4) is the negative Poisson log-likelihood of counts I, less that of a perfect
+fit; (1) is its variance-stabilised form, half of it near the fit, Godard et al., Opt. Express 20, 25914 (2012). (4) is
+infinite where a pixel has counts, and the model no intensity: a background > 0, in counts per pixel, says what else may
+have made them. (1) needs none. A model that is wrong by a part of the intensity misses bright pixels by more than their
+photons' noise: with the variance lambda + error^2 lambda^2 instead of lambda, a pixel's term counts w of (7), held
+fixed (quasi-likelihood, Wedderburn, Biometrika 61, 439 (1974)).
+
+At the best scale the loss does not depend on the scale to first order, so that (2), (5) are its whole gradient there,
+and d loss/d background = adj_D/scale. Pixels are handled in the dtype of D, sums over pixels in float64, frame by
+frame: results do not depend on how frames are grouped. NumPy and CuPy arrays alike; with the latter sums and scales are
+CuPy's too, and nothing waits for them.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,29 +64,74 @@ def frame_sums(values):
     return np.array([np.sum(frame, dtype=np.float64) for frame in frames])
 
 
-def scale_sums(D, root, good):
-    """(n,) sums over good pixels of sqrt(D I) and of D, the two sides of (3). ``root`` is 0 on bad pixels."""
-    cross = module(D).sqrt(D)
-    cross *= root
-    return frame_sums(cross), frame_sums(D if good is None else D * good)
+class Compared(NamedTuple):
+    """Computed frames beside measured ones.
 
-
-def residual(D, root, good, weight, scale):
-    """Terms of (1) and (2) for frames of weight 1/(L M_j).
-
-    Returns (n,) float64 sums over good pixels of (sqrt(scale D) - sqrt I)^2, unweighted, and adj_D like D.
+    Attributes
+    ----------
+    D : real (n, rows, cols)
+    root : like D, sqrt(I), 0 on bad pixels
+    good : bool (rows, cols) or (n, rows, cols), or None: all are
+    weight : (n,), 1/M_j or 1/(L M_j)
+    background : what is expected beside scale D, a number or an array that broadcasts to D, or None
+    weights : w of every pixel, (rows, cols) or (n, rows, cols), or None: 1
     """
-    amplitude, root_scale = module(D).sqrt(D), root_of(scale)
-    r = amplitude * cast(root_scale, D.dtype)
-    r -= root
-    if good is not None:
-        r *= good
-    sums = frame_sums(r * r)
+
+    D: Any
+    root: Any
+    good: Any
+    weight: Any
+    background: Any = None
+    weights: Any = None
+
+    def of_good(self, values):
+        """w times values, 0 on bad pixels."""
+        if self.good is not None:
+            values = values * self.good
+        return values if self.weights is None else values * self.weights
+
+    def expected(self, scale):
+        """lambda, a new array."""
+        expected = self.D * cast(scale, self.D.dtype)
+        if self.background is not None:
+            expected += cast(self.background, self.D.dtype)
+        return expected
+
+
+def scale_sums(c):
+    """(n,) sums over good pixels of w sqrt(D I) and of w D, the two sides of (3)."""
+    cross = module(c.D).sqrt(c.D)
+    cross *= c.root
+    if c.weights is not None:
+        cross *= c.weights
+    return frame_sums(cross), frame_sums(c.of_good(c.D))
+
+
+def residual(c, scale):
+    """Terms of (1) and (2) of a `Compared` of weight 1/(L M_j).
+
+    Returns (n,) float64 sums over good pixels of w r^2 and of r^2, r = sqrt lambda - sqrt I, and adj_D like D.
+    """
+    xp, dtype = module(c.D), c.D.dtype
+    if c.background is None:
+        amplitude, factor = xp.sqrt(c.D), root_of(scale)
+        r = amplitude * cast(factor, dtype)
+    else:
+        amplitude, factor = xp.sqrt(c.expected(scale)), scale
+        r = amplitude.copy()
+    r -= c.root
+    if c.good is not None:
+        r *= c.good
+    square = r * r
+    misfit = sums = frame_sums(square)
+    if c.weights is not None:
+        sums = frame_sums(square * c.weights)
+        r *= c.weights
     # A pixel with D = 0 has no gradient: its amplitude may grow with any phase.
     _divide(r, amplitude)
     r[amplitude == 0] = 0
-    r *= (weight * root_scale).astype(D.dtype)[:, None, None]
-    return sums, r
+    r *= (c.weight * factor).astype(dtype)[:, None, None]
+    return sums, misfit, r
 
 
 def _divide(r, by):
@@ -87,12 +142,11 @@ def _divide(r, by):
         r /= by
 
 
-def poisson_residual(D, root, good, weight, scale, background):
-    """Terms of (4) and (5), like `residual`: (n,) float64 sums over good pixels, unweighted, and adj_D like D."""
-    xp = module(D)
-    expected = D * cast(scale, D.dtype)
-    expected += D.dtype.type(background)
-    counts = xp.square(root)
+def poisson_residual(c, scale):
+    """Terms of (4) and (5), like `residual`: (n,) float64 sums over good pixels of w times the term, and adj_D."""
+    xp = module(c.D)
+    expected = c.expected(scale)
+    counts = xp.square(c.root)
     terms = scipy_module("special", xp).kl_div(counts, expected)
     # Where nothing is expected and nothing was counted I/lambda is 0/0: the limit along D is 0.
     if xp is np:
@@ -101,84 +155,122 @@ def poisson_residual(D, root, good, weight, scale, background):
         ratio = xp.where(expected > 0, counts / expected, 0)
     adj_D = xp.subtract(1, ratio, out=ratio)
     adj_D[(expected == 0) & (counts > 0)] = 0
-    if good is not None:
-        terms *= good
-        adj_D *= good
-    adj_D *= (weight * scale).astype(D.dtype)[:, None, None]
+    for factor in (c.good, c.weights):
+        if factor is not None:
+            terms *= factor
+            adj_D *= factor
+    adj_D *= (c.weight * scale).astype(c.D.dtype)[:, None, None]
     return frame_sums(terms), adj_D
 
 
 class Likelihood:
-    """The likelihood of a fit: ``name`` "amplitude" or "poisson", ``background`` counts per pixel, "poisson" only.
+    """The likelihood of a fit.
+
+    Parameters
+    ----------
+    name : "amplitude" or "poisson"
+    background : counts per pixel beside the crystal's, a number >= 0, or an array as of `check_background`
 
     ``nats``: the negative log-likelihood of a pixel over its term in the loss.
     """
 
     def __init__(self, name="amplitude", background=0.0):
         self.name = checks.choice("likelihood", name, LIKELIHOODS)
-        self.background = checks.number("background", background, at_least=0)
-        if self.background and name != "poisson":
-            raise ValueError(f"background: expected 0 with likelihood={name!r}, got {background}")
+        self.background = background if has_axes(background) else checks.number("background", background, at_least=0)
         self.nats = 2.0 if name == "amplitude" else 1.0
 
-    def sums(self, D, root, good):
-        """(n,) sums over good pixels, the two sides of (3), or of the last part of (6): I and D."""
-        if self.name == "amplitude":
-            return scale_sums(D, root, good)
-        return frame_sums(module(D).square(root)), frame_sums(D if good is None else D * good)
+    @property
+    def has_background(self):
+        """Whether anything but the crystal's light is expected."""
+        return has_axes(self.background) or self.background > 0
+
+    @property
+    def compares_roots(self):
+        """Whether `sums` are those of amplitudes, (3); without, they are those of intensities."""
+        return self.name == "amplitude" and not self.has_background
+
+    def beside(self, frames, level=None):
+        """The background of some frames, a number or an array that broadcasts to them, or None.
+
+        frames : indices, where the model works.  level : (n_frames,) more of it, or None.
+        """
+        background = self.background
+        if has_axes(background):
+            background = background if background.ndim == 2 else background[frames]
+            background = background[:, None, None] if background.ndim == 1 else background
+        if level is not None:
+            background = background + level[frames][:, None, None]
+        return background if has_axes(background) or background > 0 else None
+
+    def sums(self, c):
+        """(n,) sums over good pixels of a `Compared`, the two sides of (3), or of the last part of (6): I and D."""
+        if self.name == "amplitude" and c.background is None:
+            return scale_sums(c)
+        square = module(c.D).square(c.root)
+        return frame_sums(square if c.weights is None else square * c.weights), frame_sums(c.of_good(c.D))
 
     def scale(self, measured, computed, chunks=()):
-        """The best scale from the weighted `sums` of all frames. ``chunks``: (D, root, good, weight) of all of them,
-        needed for "poisson" with a background, where it is found by Newton's method.
+        """The best scale from the weighted `sums` of all frames. ``chunks``: `Compared` of all of them, needed with a
+        background, where it is found by Newton's method.
         """
-        if self.name == "amplitude":
-            return scale_from_sums(measured, computed)
+        if not chunks:
+            return scale_from_sums(measured, computed, power=2 if self.name == "amplitude" else 1)
         scale = scale_from_sums(measured, computed, power=1)
-        if not self.background:
-            return scale
-        find = _poisson_scale if module(scale) is np else _poisson_scale_there
-        return find(chunks, scale, computed, self.background)
+        find = newton_scale if module(scale) is np else newton_scale_there
+        return find(chunks, scale, computed, self.name == "amplitude")
 
-    def terms(self, D, root, good, weight, scale):
-        """((n,) sums of the loss, (n,) sums of the amplitude misfit (1), unweighted; adj_D)."""
+    def terms(self, c, scale):
+        """((n,) sums of the loss, (n,) sums of (sqrt lambda - sqrt I)^2, both without `Compared.weight`; adj_D)."""
         if self.name == "amplitude":
-            sums, adj_D = residual(D, root, good, weight, scale)
-            return sums, sums, adj_D
-        sums, adj_D = poisson_residual(D, root, good, weight, scale, self.background)
-        xp = module(D)
-        r = xp.sqrt(D * cast(scale, D.dtype) + D.dtype.type(self.background))
-        r -= root
-        return sums, frame_sums(xp.square(r) if good is None else xp.square(r) * good), adj_D
+            return residual(c, scale)
+        sums, adj_D = poisson_residual(c, scale)
+        r = module(c.D).sqrt(c.expected(scale))
+        r -= c.root
+        square = module(c.D).square(r)
+        return sums, frame_sums(square if c.good is None else square * c.good), adj_D
 
 
-def _poisson_scale(chunks, scale, computed, background):
-    """Root of (6) in the scale. Its left side rises and is concave: Newton's steps come from below after the first."""
+def has_axes(value):
+    """Whether a background is an array of several numbers."""
+    return getattr(value, "ndim", 0) > 0
+
+
+def newton_scale(chunks, scale, computed, of_roots):
+    """Root of (6), or of (3), in the scale. Its left side rises and is concave: Newton's steps come from below after
+    the first.
+    """
     for _ in range(100):
-        step = _newton_step(chunks, scale, computed, background)
+        step = _newton_step(chunks, scale, computed, of_roots)
         step = -step[0] / step[1] if step[1] > 0 else -scale
-        if abs(step) <= 8 * np.finfo(chunks[0][0].dtype).eps * scale:
+        if abs(step) <= 8 * np.finfo(chunks[0].D.dtype).eps * scale:
             return float(scale + step)
         scale = scale + step if step > -scale else 0.5 * scale
+    background = np.mean([np.mean(c.background) for c in chunks])
     raise ValueError(f"background: expected less than the measured counts, got {background:g}, which explains them all")
 
 
-def _newton_step(chunks, scale, computed, background):
-    """Left side of (6) and its derivative."""
+def _newton_step(chunks, scale, computed, of_roots):
+    """Left side of (6), or of (3), and its derivative."""
     slope, bend = computed, 0.0
-    for D, root, _, weight in chunks:  # root is 0 on bad pixels
-        xp = module(D)
-        ratio = D / (D * cast(scale, D.dtype) + D.dtype.type(background))
-        drawn = xp.square(root) * ratio
-        slope = slope - weight @ frame_sums(drawn)
-        bend = bend + weight @ frame_sums(drawn * ratio)
+    for c in chunks:  # root is 0 on bad pixels
+        xp, expected = module(c.D), c.expected(scale)
+        if xp is np:
+            ratio = np.divide(c.D, expected, out=np.zeros_like(expected), where=expected > 0)
+        else:
+            ratio = xp.where(expected > 0, c.D / expected, 0)
+        drawn = (c.root * xp.sqrt(expected) if of_roots else xp.square(c.root)) * ratio
+        if c.weights is not None:
+            drawn *= c.weights
+        slope = slope - c.weight @ frame_sums(drawn)
+        bend = bend + c.weight @ frame_sums(drawn * ratio) * (0.5 if of_roots else 1.0)
     return slope, bend
 
 
-def _poisson_scale_there(chunks, scale, computed, background):
-    """`_poisson_scale` on a device, where nothing is to wait: NEWTON steps, and NaN where they do not end at a root."""
-    eps = 8 * np.finfo(chunks[0][0].dtype).eps
+def newton_scale_there(chunks, scale, computed, of_roots):
+    """`newton_scale` on a device, where nothing is to wait: NEWTON steps, and NaN where they do not end at a root."""
+    eps = 8 * np.finfo(chunks[0].D.dtype).eps
     for _ in range(NEWTON):
-        slope, bend = _newton_step(chunks, scale, computed, background)
+        slope, bend = _newton_step(chunks, scale, computed, of_roots)
         xp = module(bend)
         step = xp.where(bend > 0, -slope / bend, -scale)
         found = abs(step) <= eps * scale
@@ -229,7 +321,7 @@ def refuse_bad_data(name, root):
         raise ValueError(f"{name}: expected finite intensities >= 0 on good pixels, got {count} others")
 
 
-def amplitude_loss(D, data, mask=None, scale=1.0):
+def amplitude_loss(D, data, mask=None, scale=1.0, background=0.0, weights=None):
     """Loss (1) and its gradient (2).
 
     Parameters
@@ -238,33 +330,33 @@ def amplitude_loss(D, data, mask=None, scale=1.0):
     data : like D, any real dtype, measured intensities >= 0 on good pixels.
     mask : bool (n, rows, cols) or (rows, cols), True = good pixel; None: all good.
     scale : number >= 0 that multiplies D, or None for `best_scale`.
+    background : expected counts per pixel beside scale D, a number >= 0 or an array that broadcasts to D.
+    weights : w of every pixel, real (n, rows, cols) or (rows, cols), in (0, 1]; None: 1.
 
     Returns (loss, adj_D): float, and dL/dD of the shape and dtype of D.
     Raises TypeError or ValueError naming the argument.
     """
+    return _loss("amplitude", D, data, mask, scale, background, weights)
+
+
+def poisson_loss(D, data, mask=None, scale=1.0, background=0.0, weights=None):
+    """Loss (4) and its gradient (5); arguments and errors as in `amplitude_loss`, ``data`` in counts."""
+    return _loss("poisson", D, data, mask, scale, background, weights)
+
+
+def _loss(name, D, data, mask, scale, background, weights):
     D, root, good = _inputs(D, data, mask)
-    weight = frame_weights(good, D)
-    scale = _best_scale(D, root, good, weight) if scale is None else checks.number("scale", scale, at_least=0)
-    weight /= len(D)
-    sums, adj_D = residual(D, root, good, weight, scale)
-    return float(weight @ sums), adj_D
-
-
-def poisson_loss(D, data, mask=None, scale=1.0, background=0.0):
-    """Loss (4) and its gradient (5); arguments and errors as in `amplitude_loss`, ``data`` in counts.
-
-    background : number >= 0, expected counts per pixel beside scale D.
-    """
-    D, root, good = _inputs(D, data, mask)
-    likelihood = Likelihood("poisson", background)
-    weight = frame_weights(good, D)
+    likelihood = Likelihood(name, background)
+    c = Compared(D, root, good, frame_weights(good, D), likelihood.background, weights)
+    if not likelihood.has_background:
+        c = c._replace(background=None)
     if scale is None:
-        sums = (weight @ s for s in likelihood.sums(D, root, good))
-        scale = likelihood.scale(*sums, [(D, root, good, weight)])
+        measured, computed = (c.weight @ s for s in likelihood.sums(c))
+        scale = likelihood.scale(measured, computed, [c] if likelihood.has_background else ())
     scale = checks.number("scale", scale, at_least=0)
-    weight /= len(D)
-    sums, adj_D = poisson_residual(D, root, good, weight, scale, background)
-    return float(weight @ sums), adj_D
+    c = c._replace(weight=c.weight / len(D))
+    sums, _, adj_D = likelihood.terms(c, scale)
+    return float(c.weight @ sums), adj_D
 
 
 def best_scale(D, data, mask=None):
@@ -273,12 +365,12 @@ def best_scale(D, data, mask=None):
     Raises ValueError where D is 0 on all good pixels.
     """
     D, root, good = _inputs(D, data, mask)
-    return _best_scale(D, root, good, frame_weights(good, D))
+    return _best_scale(Compared(D, root, good, frame_weights(good, D)))
 
 
-def _best_scale(D, root, good, weight):
-    cross, power = scale_sums(D, root, good)
-    return scale_from_sums(weight @ cross, weight @ power)
+def _best_scale(c):
+    cross, power = scale_sums(c)
+    return scale_from_sums(c.weight @ cross, c.weight @ power)
 
 
 def scale_from_sums(measured, computed, power=2):
@@ -296,9 +388,9 @@ def relative_misfit(D, data, mask=None, scale=1.0):
     Raises ValueError where the data are 0 on all good pixels.
     """
     D, root, good = _inputs(D, data, mask)
-    if scale is None:
-        scale = _best_scale(D, root, good, frame_weights(good, D))
-    sums, _ = residual(D, root, good, np.ones(len(D)), checks.number("scale", scale, at_least=0))
+    c = Compared(D, root, good, frame_weights(good, D))
+    scale = _best_scale(c) if scale is None else checks.number("scale", scale, at_least=0)
+    sums, *_ = residual(c, scale)
     return misfit_ratio(sums.sum(), frame_sums(root * root).sum())
 
 

@@ -1,10 +1,12 @@
 """From crystal function to detector frames, and from their misfit back to the gradient of the crystal function.
 
 (1) E_h_p = TakagiTaupin(S, dq_j; C_p),   C_sigma = 1,  C_pi = |cos 2theta|         one solve per polarisation state
-(2) D_j = sum_p w_p |FarField(E_h_p)|^2                                             w_p intensity fractions
-(3) loss of scale D against the data, amplitude or Poisson (`pendel.model.loss`, equations 1 and 4)
+(2) D_j = Blur(flux_j sum_m w_m sum_p w_p |FarField(E_h_p(dq_j + shift_m))|^2)
+    w_p intensity fractions; w_m, shift_m and a part of the blur: the beam's coherence (`pendel.experiment.coherence`),
+    the other part of the blur: the detector's point spread (`pendel.model.blur`)
+(3) loss of scale D + background against the data, amplitude or Poisson (`pendel.model.loss`, equations 1 and 4)
 
-Adjoint of (2): adj_F_p = 2 w_p adj_D F_p. `pendel.model.passes` goes through the frames.
+Adjoint of (2): adj_F_pm = 2 w_m w_p flux_j (Blur^T adj_D) F_pm. `pendel.model.passes` goes through the frames.
 """
 
 import math
@@ -15,6 +17,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host
+from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal, polarization_fractions
 from ..experiment.geometry import Experiment
 from ..operator.engine import Array
@@ -22,11 +25,12 @@ from ..operator.engines import on_device
 from ..operator.far_field import FarField
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
-from .passes import Evaluation, Fit, Pass, is_number
-from .pixels import Pixels
-from .swept import Swept
+from .blur import Blur
+from .passes import GRADIENTS, NOTHING, Evaluation, Fit, Nuisance, Pass, is_number
+from .pixels import Pixels, check_background, check_weights, refuse_bad_values
+from .swept import AsItIs, Swept
 
-__all__ = ["Evaluation", "Fit", "Model"]
+__all__ = ["Evaluation", "Fit", "Model", "Nuisance"]
 
 
 class Model:
@@ -46,6 +50,9 @@ class Model:
         (`pendel.model.swept`); "flat", the plane through k_h on which one Fourier transform of the exit field lies.
     sampling : "mean", the value of a voxel is the mean of the crystal function over it, so the volume fraction at a
         surface; "point", its value at the voxel's centre, as the operator takes it.
+    point_spread : rms width of the detector's point spread in pixels, one number or (row, col), Gaussian; light that it
+        carries across the detector's edge is lost.
+    coherence : `Coherence` of the beam, or None: full. Each of its settings costs a solve of every state.
 
     With device "cuda" or "cuda:N" everything runs there: sweeps, far field, loss and their adjoints. Arrays are CuPy's,
     in and out, the numbers of an `Evaluation` too; NumPy arrays are TypeErrors that say how to convert, but for
@@ -73,6 +80,8 @@ class Model:
         resync=None,
         ewald="curved",
         sampling="mean",
+        point_spread=0.0,
+        coherence=None,
     ):
         for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
             if not isinstance(value, kind):
@@ -82,38 +91,57 @@ class Model:
         self.voxel = checks.lengths("voxel", voxel, 3)
         self.coupling = checks.choice("coupling", coupling, ("dynamical", "kinematic"))
         self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
-        kinematic = coupling == "kinematic"
+        self.point_spread = checked_point_spread(point_spread)
+        if coherence is not None and not isinstance(coherence, Coherence):
+            raise TypeError(f"coherence: expected a Coherence or None, got {checks.describe(coherence)}")
+        self.coherence = coherence
+        numerics = {"scheme": scheme, "transport": transport, "dtype": dtype, "device": device}
+        numerics |= {"threads": threads, "resync": resync}
         self.operators = tuple(
-            (
-                weight,
-                TakagiTaupin(
-                    self.shape,
-                    self.voxel,
-                    experiment.wavelength,
-                    experiment.two_theta,
-                    chi_0=0.0 if kinematic else crystal.chi_0,
-                    chi_h=crystal.chi_h,
-                    chi_hbar=0.0 if kinematic else crystal.chi_hbar,
-                    polarization_factor=1.0 if state == "sigma" else abs(math.cos(experiment.two_theta)),
-                    scheme=scheme,
-                    transport=transport,
-                    dtype=dtype,
-                    device=device,
-                    threads=threads,
-                    orientation=experiment.orientation,
-                    resync=resync,
-                ),
-            )
-            for state, weight in self.polarization.items()
-            if weight > 0
+            (weight, self._operator(state, numerics)) for state, weight in self.polarization.items() if weight > 0
         )
         op = self.operators[0][1]
         self.device, self.engine, self.resync = op.device, op.engine, op.resync
         self.dtype, self.real_dtype = np.dtype(op.dtype), op.real_dtype
         self.transport, self.scheme, self.threads = op.transport, scheme, op.threads
         self.n_frames = experiment.n_frames
-        far_shape, columns = self._far_shape(), op.exit_shape[1]
-        seen = slice(0, columns)  # columns of E_h that go to the far field
+        seen = self._make_far_field(op)
+        beam = Coherence() if coherence is None else coherence
+        settings = beam.settings(experiment, self.shape[0] * self.voxel[0])
+        blur = Blur(self.point_spread, None if coherence is None else beam.blur(experiment, len(settings[0])))
+        self.ewald = checks.choice("ewald", ewald, ("curved", "flat"))
+        self.sampling = checks.choice("sampling", sampling, ("mean", "point"))
+        self.passes = Pass(self.operators, self.far_field, seen, self.threads, settings, blur, self._swept())
+        self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
+
+    def _swept(self):
+        """What the sweep takes for the crystal."""
+        given = {"curved": self.ewald == "curved", "means": self.sampling == "mean"}
+        if not any(given.values()):
+            return AsItIs()
+        refracts = self.coupling == "dynamical"
+        return Swept(self.experiment, self.shape, self.voxel, self.operators[0][1], refracts=refracts, **given)
+
+    def _operator(self, state, numerics):
+        """The operator of a state of polarisation."""
+        experiment, crystal, kinematic = self.experiment, self.crystal, self.coupling == "kinematic"
+        return TakagiTaupin(
+            self.shape,
+            self.voxel,
+            experiment.wavelength,
+            experiment.two_theta,
+            chi_0=0.0 if kinematic else crystal.chi_0,
+            chi_h=crystal.chi_h,
+            chi_hbar=0.0 if kinematic else crystal.chi_hbar,
+            polarization_factor=1.0 if state == "sigma" else abs(math.cos(experiment.two_theta)),
+            orientation=experiment.orientation,
+            **numerics,
+        )
+
+    def _make_far_field(self, op):
+        """Set ``far_field``; the columns of E_h that go to it."""
+        experiment, far_shape, columns = self.experiment, self._far_shape(), op.exit_shape[1]
+        seen = slice(0, columns)
         if op.orientation == "symmetric":
             if op.exit_reach > far_shape[1]:
                 raise ValueError(
@@ -132,13 +160,7 @@ class Model:
             self.threads,
             self.engine,
         )
-        self.ewald = checks.choice("ewald", ewald, ("curved", "flat"))
-        self.sampling = checks.choice("sampling", sampling, ("mean", "point"))
-        swept, given = None, {"curved": ewald == "curved", "means": sampling == "mean"}
-        if any(given.values()):
-            swept = Swept(experiment, self.shape, self.voxel, self.dtype, self.engine, self.threads, **given)
-        self.passes = Pass(self.operators, self.far_field, seen, self.threads, swept, kinematic)
-        self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
+        return seen
 
     def _far_shape(self):
         sizes, views = [], (self.experiment.field_of_view, self.experiment.field_of_view / self.experiment.gamma_h)
@@ -170,8 +192,9 @@ class Model:
         *,
         dq: Array | None = None,
         flux: Array | None = None,
+        point_spread: float | tuple[float, float] | None = None,
     ) -> Array:
-        """Computed intensities D (L, rows, cols), float32 or float64, equation (2), sum D <= sum w_p |E_h_p|^2.
+        """Computed intensities D (L, rows, cols), float32 or float64, equation (2), at flux 1 sum D <= sum |E_h|^2.
 
         Parameters
         ----------
@@ -179,16 +202,19 @@ class Model:
         frames : indices of the L frames, or None for all
         s_0 : real (nz, ny, nx), or None for |S|
         dq, flux : as in `evaluate`
+        point_spread : to replace the model's
         """
         frames = checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self._crystal(S, s_0)
-        return self.passes.intensities(S, frames, s_0, self._dq(dq), self._flux(flux))
+        if point_spread is not None:
+            point_spread = checked_point_spread(point_spread)
+        return self.passes.intensities(S, frames, s_0, self._dq(dq), self._flux(flux), point_spread)
 
     @on_device
-    def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None):
+    def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None, point_spread=None):
         """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
         S, s_0, dq, flux = (self.engine.upload(a) for a in (S, s_0, dq, flux))
-        return host(self.intensities(S, frames, s_0, dq=dq, flux=flux))
+        return host(self.intensities(S, frames, s_0, dq=dq, flux=flux, point_spread=point_spread))
 
     @on_device
     def fit(
@@ -197,9 +223,10 @@ class Model:
         mask: Array | None = None,
         *,
         likelihood: str = "amplitude",
-        background: float = 0.0,
+        background: float | Array = 0.0,
         free: Array | None = None,
         frames: Any = None,
+        weights: Array | None = None,
     ) -> Fit:
         """The `Fit` of measured data, which `evaluate` takes: checked, and turned into amplitudes, once.
 
@@ -209,29 +236,39 @@ class Model:
             Of ALL frames, any real dtype, intensities >= 0 on good pixels.
         mask : bool (n_frames, rows, cols) or (rows, cols), or None
             True = good pixel; bad ones may hold anything. None: all are good. Not copied.
-        likelihood, background
-            "amplitude" or "poisson", the latter with background counts per pixel, see `pendel.model.loss`.
+        likelihood
+            "amplitude" or "poisson", see `pendel.model.loss`.
+        background
+            Counts per pixel beside the crystal's, >= 0: a number, (n_frames,), (rows, cols) or (n_frames, rows, cols).
         free : bool, shape as mask, or None
             Pixels held out, which the loss, its gradient and the scale do not see.
         frames : indices, or None for all
             Those that will be asked for; the others are not read.
+        weights : real (n_frames, rows, cols) or (rows, cols), in (0, 1], or None
+            What each pixel's term in the loss counts, see `pendel.model.pixels.error_weights`; None: 1.
 
         Raises TypeError or ValueError naming the argument.
         """
-        likelihood = loss.Likelihood(likelihood, background)
         shape, take = (self.n_frames, *self.experiment.detector_shape), self.engine.take
+        background = check_background("background", background, shape, take)
+        weights = check_weights("weights", weights, shape, take)
         data = loss.check_data("data", data, shape, take)
         mask, free = loss.check_mask("mask", mask, shape, take), loss.check_mask("free", free, shape, take)
         if frames is not None:
             frames = checks.frame_indices(frames, self.n_frames)
-        return self.fit_of(data, mask, likelihood, free, frames)
+        return self.fit_of(data, mask, loss.Likelihood(likelihood, background), free, frames, weights)
 
-    def fit_of(self, data, mask, likelihood, free=None, frames=None):
-        """`fit` of checked arrays where the model works and a `Likelihood`; the values of data are looked at here."""
+    def fit_of(self, data, mask, likelihood, free=None, frames=None, weights=None):
+        """`fit` of checked arrays where the model works and a `Likelihood`; their values are looked at here."""
         pixels = Pixels.measured(data, mask, self.real_dtype, free, frames)
+        if loss.has_axes(likelihood.background):
+            background = likelihood.background.astype(self.real_dtype, copy=False)
+            likelihood = loss.Likelihood(likelihood.name, background)
+        weights = None if weights is None else weights.astype(self.real_dtype, copy=False)
         if self.engine.reads_values:
             loss.refuse_bad_data("data", pixels.root)
-        return Fit(self, data, pixels, likelihood)
+            refuse_bad_values(likelihood.background, weights)
+        return Fit(self, data, pixels, likelihood, weights)
 
     def loss_and_adjoint(
         self,
@@ -265,6 +302,7 @@ class Model:
         *,
         dq: Array | None = None,
         flux: Array | None = None,
+        nuisance: Nuisance = NOTHING,
     ) -> Evaluation:
         """All that one pass gives, an `Evaluation`.
 
@@ -278,6 +316,7 @@ class Model:
         support : bool (nz, ny, nx), the gradient is 0 outside; None: everywhere
         dq : (n_frames, 3) rad/m, to replace those of the experiment
         flux : (n_frames,) relative incident intensity that multiplies D of each frame; None: 1
+        nuisance : `Nuisance`: more background, another point spread, and the gradients of these and of flux
 
         Raises TypeError or ValueError naming the argument.
         """
@@ -290,8 +329,8 @@ class Model:
         S, s_0, support = self._crystal(S, s_0, support)
         if is_number(scale):
             scale = checks.number("scale", scale, at_least=0)
-        dq, flux = self._dq(dq), self._flux(flux)
-        return self.passes.evaluate(S, fit, frames, scale, dq=dq, s_0=s_0, support=support, flux=flux)
+        scan = {"dq": self._dq(dq), "flux": self._flux(flux), "nuisance": self._nuisance(nuisance)}
+        return self.passes.evaluate(S, fit, frames, scale, s_0=s_0, support=support, **scan)
 
     @on_device
     def misfit(
@@ -326,9 +365,32 @@ class Model:
             raise ValueError(f"flux: expected relative intensities > 0, got {flux.min():g}")
         return flux
 
+    def _nuisance(self, nuisance):
+        """A `Nuisance`, checked."""
+        background, point_spread, gradients = nuisance
+        if background is not None:
+            axes = "(n_frames,)"
+            background = self.engine.array("background", background, (self.n_frames,), self.real_dtype, axes=axes)
+            if self.engine.reads_values and not background.min() >= 0:
+                raise ValueError(f"background: expected counts >= 0, got {background.min():g}")
+        if point_spread is not None:
+            point_spread = checked_point_spread(point_spread)
+        for name in gradients:
+            checks.choice("gradients", name, tuple(GRADIENTS))
+        return Nuisance(background, point_spread, tuple(gradients))
+
     def __repr__(self):
         return (
             f"Model(shape={self.shape}, frames={self.n_frames}, detector_shape={self.experiment.detector_shape}, "
             f"polarization={self.polarization}, coupling={self.coupling!r}, transport={self.transport!r}, "
             f"dtype={self.dtype.name!r}" + (")" if self.device == "cpu" else f", device={self.device!r})")
         )
+
+
+def checked_point_spread(value):
+    """(row, col) rms widths in pixels, of one number or two."""
+    if np.ndim(value) == 0:
+        return (checks.number("point_spread", value, at_least=0),) * 2
+    if len(value) != 2:
+        raise ValueError(f"point_spread: expected a number or (row, col), got {checks.describe(value)}")
+    return tuple(checks.number(f"point_spread[{i}]", v, at_least=0) for i, v in enumerate(value))

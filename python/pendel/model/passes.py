@@ -14,6 +14,8 @@ import numpy as np
 from ..base.arrays import module
 from ..operator.far_field import map_chunks
 from . import loss
+from .blur import Blur
+from .pixels import of_frames
 
 # Bytes of exit fields, states and far fields held at a time, on the CPU and on a device.
 BLOCK_BYTES, DEVICE_BLOCK_BYTES = 256 << 20, 4 << 30
@@ -40,6 +42,10 @@ class Evaluation(NamedTuple):
         Sums of every frame that the best scale is made of, see `Likelihood.sums`.
     free : float64 (4,), or None without held-out pixels
         Sums over the held-out pixels: misfit numerator and denominator, loss terms, and their number.
+    adj_flux, adj_background : float64 (L,), or None where not asked for
+        With respect to each frame's flux, and to counts per pixel more in it; scale > 0, fixed or the best one.
+    adj_blur : float64 (2,), or None where not asked for
+        With respect to the squared widths of the point spread along rows and columns, pixels squared.
     """
 
     loss: float
@@ -51,6 +57,28 @@ class Evaluation(NamedTuple):
     adj_dq: np.ndarray
     sums: np.ndarray | None = None
     free: np.ndarray | None = None
+    adj_flux: np.ndarray | None = None
+    adj_background: np.ndarray | None = None
+    adj_blur: np.ndarray | None = None
+
+
+class Nuisance(NamedTuple):
+    """What the beamline adds to a pass, beside dq and flux, and which gradients of it are wanted.
+
+    Attributes
+    ----------
+    background : (n_frames,) counts per pixel beside those of the `Fit`, or None
+    point_spread : (row, col) rms widths in pixels, on the host, instead of the model's, or None
+    gradients : of "flux", "background", "blur", those that the `Evaluation` is to have
+    """
+
+    background: np.ndarray | None = None
+    point_spread: tuple[float, float] | None = None
+    gradients: tuple[str, ...] = ()
+
+
+GRADIENTS = {"flux": 1, "background": 1, "blur": 2}  # rows of `Pass` for each
+NOTHING = Nuisance()
 
 
 class Fit:
@@ -64,11 +92,13 @@ class Fit:
     pixels : Pixels
         Their amplitudes, where the model works.
     likelihood : Likelihood
+    weights : real (n_frames, rows, cols) or (rows, cols), or None
+        What each pixel's term in the loss counts, in (0, 1], where the model works; None: 1.
     """
 
-    def __init__(self, model, data, pixels, likelihood):
+    def __init__(self, model, data, pixels, likelihood, weights=None):
         self.model, self.data = model, data
-        self.pixels, self.likelihood = pixels, likelihood
+        self.pixels, self.likelihood, self.weights = pixels, likelihood, weights
 
     @functools.cached_property
     def mean_intensity(self):
@@ -86,9 +116,24 @@ class Fit:
             total += float(loss.frame_sums(root * root)[0])
         return total
 
+    def frame_weights(self):
+        """1/M_j of every frame there is, float64 (frames,), where the model works."""
+        weights = [loss.frame_weights(good, root) for root, good in self.pixels.each_frame()]
+        return module(self.pixels.root).concatenate(weights)
+
     def only(self, kept):
         """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them known ones."""
-        return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood)
+        return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood, self.weights)
+
+    def weighted(self, weights):
+        """The same `Fit` with other ``weights``."""
+        return Fit(self.model, self.data, self.pixels, self.likelihood, weights)
+
+    def compared(self, D, frames, level=None):
+        """`Compared` of computed frames D and these measured ones; level : background as in `Likelihood.beside`."""
+        root, good = self.pixels.load(frames)
+        beside, weights = self.likelihood.beside(frames, level), of_frames(self.weights, frames)
+        return loss.Compared(D, root, good, loss.frame_weights(good, D), beside, weights)
 
 
 class _Task(NamedTuple):
@@ -101,6 +146,16 @@ class _Task(NamedTuple):
     dq: np.ndarray  # (n_frames, 3)
     flux: np.ndarray | None  # (n_frames,)
     gradient: bool
+    blur: Blur
+    nuisance: Nuisance
+
+
+class _Light(NamedTuple):
+    """Far fields F_p of a chunk of frames, and their intensities before and after the blur."""
+
+    spectra: list
+    sharp: np.ndarray
+    D: np.ndarray
 
 
 class _Block(NamedTuple):
@@ -131,26 +186,51 @@ class _Gradient:
         self.adj_dq.append(adj_dq)
 
 
+class _Moved:
+    """An operator at settings dq + shift, shift (3,) rad/m, where it works."""
+
+    def __init__(self, operator, shift):
+        self.operator, self.shift = operator, shift
+
+    def sweep(self, S, dq, s_0=None, *, keep_state=False):
+        return self.operator.sweep(S, dq + self.shift, s_0, keep_state=keep_state)
+
+    def sweep_adjoint(self, S, dq, adj_E_h, s_0=None, *, state, support=None):
+        return self.operator.sweep_adjoint(S, dq + self.shift, adj_E_h, s_0, state=state, support=support)
+
+
 class Pass:
     """A pass with the operators and the far field of a model.
 
-    seen : slice of the columns of E_h that go to the far field.  swept : `Swept`, or None: as it is.
-    linear : no operator refracts or absorbs, and none has a use for s_0.
+    Parameters
+    ----------
+    operators : ((weight, TakagiTaupin), ...)
+    far_field : FarField
+    seen : columns of E_h that go to the far field
+    threads : int
+    settings : (shifts (modes, 3) rad/m, weights (modes,)) of `Coherence.settings`
+    blur : Blur
+    swept : `Swept` or `AsItIs`
     """
 
-    def __init__(self, operators, far_field, seen, threads, swept=None, linear=False):
-        self.operators, self.far_field, self.seen = operators, far_field, seen
-        self.swept, self.linear = swept, linear
-        op = operators[0][1]
+    def __init__(self, operators, far_field, seen, threads, settings, blur, swept):
+        self.far_field, self.seen, self.blur, self.swept = far_field, seen, blur, swept
+        self.operator = op = operators[0][1]
         self.engine, self.real = op.engine, op.real_dtype
+        self.operators = []
+        for shift, part in zip(*settings, strict=True):
+            shift = self.engine.upload(shift) if shift.any() else None
+            for weight, operator in operators:
+                moved = operator if shift is None else _Moved(operator, shift)
+                self.operators.append((weight * float(part), moved))
         self.xp, self.reads_values = self.engine.xp, self.engine.reads_values
         self.threads = threads if self.reads_values else 1
 
-    def intensities(self, S, frames, s_0, dq, flux):
+    def intensities(self, S, frames, s_0, dq, flux, point_spread=None):
         """Computed intensities of ``frames``, indices on the host."""
-        xp = self.xp
-        S, s_0, dq, _ = self._seen_by_sweep(S, s_0, dq, None)
-        flux = self._brightness(flux)
+        xp, blur = self.xp, self._blur(point_spread)
+        S, s_0, dq, _ = self.swept.taken(S, s_0, dq)
+        flux = self.swept.light(flux)
         frames = xp.asarray(frames)
         D = xp.empty((len(frames), *self.far_field.detector_shape), self.real)
         for block in self.blocks(len(frames)):
@@ -158,16 +238,23 @@ class Pass:
             fields = [op.sweep(S, dq[indices], s_0)[0] for _, op in self.operators]
 
             def part(chunk, D=D[block], fields=fields, indices=indices):
-                D[chunk] = self._spectra(fields, chunk, None if flux is None else flux[indices[chunk]])[1]
+                D[chunk] = self._spectra(fields, chunk, None if flux is None else flux[indices[chunk]], blur).D
 
             self._map(part, len(indices))
         return D
 
-    def evaluate(self, S, fit, frames, scale, *, dq, s_0=None, support=None, flux=None, gradient=True):
-        """`Evaluation` of ``frames``, indices on the host; without ``gradient`` there is none in it."""
+    def _blur(self, point_spread):
+        return self.blur if point_spread is None else self.blur.with_point_spread(point_spread)
+
+    def evaluate(
+        self, S, fit, frames, scale, *, dq, s_0=None, support=None, flux=None, gradient=True, nuisance=NOTHING
+    ):
+        """`Evaluation` of ``frames``, indices on the host; without ``gradient`` there is none of S, s_0 and dq."""
         xp, count = self.xp, len(frames)
-        crystal, density, dq, inside = self._seen_by_sweep(S, s_0, dq, support)
-        task = _Task(crystal, fit, density, inside, dq, self._brightness(flux), gradient)
+        crystal, density, moved, inside = self.swept.taken(S, s_0, dq, support)
+        light = self.swept.light(flux)
+        blur = self._blur(nuisance.point_spread)
+        task = _Task(crystal, fit, density, inside, moved, light, gradient, blur, nuisance)
         frames = xp.asarray(frames)
         blocks = [frames[block] for block in self.blocks(count)]
 
@@ -182,48 +269,33 @@ class Pass:
         for indices in blocks:
             terms.append(self._evaluate_block(task, indices, scale, count, first, total))
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
-        adj_S, adj_s_0 = self._of_crystal(total, S, s_0, inside, support) if gradient else (None, None)
-
-        sums = xp.concatenate(terms, axis=1).sum(axis=1)
-        free = sums[3:] if len(sums) > 3 else None
-        numbers = [float(sums[i]) if self.reads_values else sums[i] for i in range(3)]
-        return Evaluation(numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free)
-
-    def _seen_by_sweep(self, S, s_0, dq, support):
-        """(S, s_0, dq, support) as a sweep takes them, which knows a flat Ewald sphere only."""
-        if self.swept is None:
-            return S, s_0, dq, support
-        filled = S != 0
-        reached = self.swept.reached(filled if support is None else support | filled)
-        if s_0 is None and not self.linear:
-            s_0 = self.xp.abs(S)
-        return self.swept.forward(S, reached), s_0, dq + self.swept.turned, None if support is None else reached
-
-    def _brightness(self, flux):
-        """What multiplies the intensities of each frame, (n_frames,) or None: 1."""
-        brightness = None if self.swept is None else self.swept.brightness
-        if flux is None or brightness is None:
-            return brightness if flux is None else flux
-        return brightness * flux
-
-    def _of_crystal(self, total, S, s_0, reached, support):
-        """(adj_S, adj_s_0): adjoint of `_seen_by_sweep` of the added gradients of sweeps."""
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
-        if self.swept is None:
-            return adj_S, adj_s_0
-        adj_S = self.swept.adjoint(adj_S, reached)
-        if s_0 is None and not self.linear:
-            size = self.xp.abs(S)
-            adj_S += adj_s_0 * (S / self.xp.maximum(size, np.finfo(size.dtype).tiny))
-            adj_s_0 = None
-        if support is not None:
-            adj_S *= support
-            adj_s_0 = None if adj_s_0 is None else adj_s_0 * support
-        return adj_S, adj_s_0
+        if gradient:
+            adj_S, adj_s_0 = self.swept.adjoint(adj_S, adj_s_0, S, s_0, inside, support)
+
+        rows = xp.concatenate(terms, axis=1)
+        sums, told = rows.sum(axis=1), 3 if fit.pixels.free is None else 7
+        free = sums[3:7] if told > 3 else None
+        numbers = [float(sums[i]) if self.reads_values else sums[i] for i in range(3)]
+        nuisances = self._nuisances(rows[told:], sums[told:], nuisance.gradients)
+        if "flux" in nuisance.gradients:
+            nuisances["adj_flux"] = self.swept.adj_flux(nuisances["adj_flux"], frames)
+        return Evaluation(
+            numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances
+        )
+
+    def _nuisances(self, rows, sums, wanted):
+        """{adj_flux, adj_background, adj_blur}, those ``wanted``, of rows (k, L) in the order of `GRADIENTS`."""
+        found, first = {}, 0
+        for name, count in GRADIENTS.items():
+            if name in wanted:
+                found[f"adj_{name}"] = sums[first : first + 2] if count == 2 else rows[first]
+                first += count
+        return found
 
     def blocks(self, count):
         """Slices of ``range(count)``, nearly equal, a frame at least, within BLOCK_BYTES or DEVICE_BLOCK_BYTES."""
-        op = self.operators[0][1]
+        op = self.operator
         ny, columns = op.exit_shape
         stored = op.layers_shape(1)
         exit_pixels = ny * (2 * columns + op.row_length) + (math.prod(stored) if stored else 0)
@@ -277,21 +349,21 @@ class Pass:
         xp, likelihood = self.xp, task.fit.likelihood
         states = self._sweep(task, indices)
         sums, weighted = xp.zeros((2, len(indices))), xp.zeros((2, len(indices)))
-        keep = likelihood.background > 0
+        keep = likelihood.has_background or task.nuisance.background is not None
 
         def part(chunk):
             item = self._measure(task, states, chunk, indices)
-            _, D, root, good, weight = item
-            sums[:, chunk] = xp.stack(likelihood.sums(D, root, good))
-            weighted[:, chunk] = weight * sums[:, chunk]
-            return chunk.start, item if hold else None, item[1:] if keep else None
+            compared = item[1]
+            sums[:, chunk] = xp.stack(likelihood.sums(compared))
+            weighted[:, chunk] = compared.weight * sums[:, chunk]
+            return chunk.start, item if hold else None, compared if keep else None
 
         parts = self._map(part, len(indices))
         measured, chunks = {start: item for start, item, _ in parts}, [chunk for *_, chunk in parts]
         return _Block(measured, chunks if keep else [], sums, weighted.sum(axis=1), states if hold else None)
 
-    def _spectra(self, fields, chunk, flux=None):
-        """Far fields F_p of a chunk of exit fields, and the intensities D, times ``flux`` of its frames."""
+    def _spectra(self, fields, chunk, flux, blur):
+        """`_Light` of a chunk of exit fields, D times ``flux`` of its frames, if any, and blurred."""
         xp = self.xp
         spectra = [self.far_field.forward_chunk(E_h[chunk][..., self.seen]) for E_h in fields]
         D = None
@@ -303,35 +375,50 @@ class Pass:
             D = power if D is None else xp.add(D, power, out=D)
         if flux is not None:
             D *= flux[:, None, None]
-        return spectra, D
+        return _Light(spectra, D, blur.forward(D))
 
     def _measure(self, task, states, chunk, indices):
-        """(F_p list, D, sqrt I, good, 1/M) of a chunk; ``indices`` are the frames of its block."""
+        """(`_Light`, `Compared`) of a chunk; ``indices`` are the frames of its block."""
         frames = indices[chunk]
-        spectra, D = self._spectra([E_h for E_h, _ in states], chunk, None if task.flux is None else task.flux[frames])
-        root, good = task.fit.pixels.load(frames)
-        return spectra, D, root, good, loss.frame_weights(good, D)
+        flux = None if task.flux is None else task.flux[frames]
+        light = self._spectra([E_h for E_h, _ in states], chunk, flux, task.blur)
+        return light, task.fit.compared(light.D, frames, task.nuisance.background)
 
     def _residual(self, task, item, chunk, indices, scale, count, adj_fields):
-        """(3, n) loss, misfit numerator and denominator of each frame, (7, n) with those of `Evaluation.free`; fills
-        the adjoint exit fields, if any.
+        """(3, n) loss, misfit numerator and denominator of each frame, (7, n) with those of `Evaluation.free`, then
+        those of `GRADIENTS` that are wanted; fills the adjoint exit fields, if any.
         """
-        xp, fit = self.xp, task.fit
-        spectra, D, root, good, weight = item
-        weight = weight / count
-        sums, misfit, adj_D = fit.likelihood.terms(D, root, good, weight, scale)
-        rows = [weight * sums, misfit]
+        xp, fit, frames = self.xp, task.fit, indices[chunk]
+        light, compared = item
+        compared = compared._replace(weight=compared.weight / count)
+        sums, misfit, adj_D = fit.likelihood.terms(compared, scale)
+        wanted = self._nuisance_rows(task, light, adj_D, frames, scale)
+        rows = [compared.weight * sums, misfit]
         if adj_fields is not None:
+            adj_D = task.blur.adjoint(adj_D)
             if task.flux is not None:
-                adj_D *= task.flux[indices[chunk]][:, None, None]
-            self._far_field_adjoint(spectra, adj_D, chunk, adj_fields)
-        rows.append(loss.frame_sums(xp.square(root, out=root)))
+                adj_D *= task.flux[frames][:, None, None]
+            self._far_field_adjoint(light.spectra, adj_D, chunk, adj_fields)
+        rows.append(loss.frame_sums(xp.square(compared.root, out=compared.root)))
 
         if fit.pixels.free is not None:
-            root, free = fit.pixels.load_free(indices[chunk])
-            sums, misfit, _ = fit.likelihood.terms(D, root, free, xp.ones(len(D)), scale)
+            root, free = fit.pixels.load_free(frames)
+            held = compared._replace(root=root, good=free, weight=xp.ones(len(root)), weights=None)
+            sums, misfit, _ = fit.likelihood.terms(held, scale)
             rows += [misfit, loss.frame_sums(xp.square(root)), sums, loss.frame_sums(free)]
-        return xp.stack(rows)
+        return xp.stack(rows + wanted)
+
+    def _nuisance_rows(self, task, light, adj_D, frames, scale):
+        """Gradients of each frame, a list of (n,), from adj_D behind the blur, in the order of `GRADIENTS`."""
+        wanted, rows = task.nuisance.gradients, []
+        if "flux" in wanted:
+            sums = loss.frame_sums(adj_D * light.D)
+            rows.append(sums if task.flux is None else sums / task.flux[frames])
+        if "background" in wanted:
+            rows.append(loss.frame_sums(adj_D) / scale)
+        if "blur" in wanted:
+            rows += list(task.blur.adjoint_variances(light.sharp, adj_D))
+        return rows
 
     def _far_field_adjoint(self, spectra, adj_D, chunk, adj_fields):
         """Reverse of D = sum_p w_p |F_p|^2 and of the far field; ``spectra`` are overwritten."""

@@ -1,6 +1,7 @@
 """Measured pixels as a fit reads them, and the choice of those it is not shown."""
 
 import numpy as np
+from scipy import ndimage
 
 from ..base import checks
 from ..base.arrays import module
@@ -41,13 +42,13 @@ class Pixels:
             there, frames = np.unique(frames), xp.asarray(frames)
             place = xp.zeros(len(data), np.int64)
             place[frames] = xp.arange(len(frames))
-            data, mask, free = data[frames], _of(mask, frames), _of(free, frames)
+            data, mask, free = data[frames], of_frames(mask, frames), of_frames(free, frames)
 
         root = xp.empty(data.shape, real)
         step = len(data) if xp is not np else 1  # a device wants long arrays, a host little memory
         for first in range(0, len(data), step):
             part = slice(first, first + step)
-            root[part] = loss.root_intensity(data[part], _of(mask, part), real)
+            root[part] = loss.root_intensity(data[part], of_frames(mask, part), real)
 
         if free is None:
             return cls(root, mask, None, place, there)
@@ -68,7 +69,7 @@ class Pixels:
     def load(self, indices):
         """(sqrt I, good) of the given frames for the fit; good is None where all pixels are."""
         rows = indices if self.place is None else self.place[indices]
-        root, good = self.root[rows], _of(self.good, rows)
+        root, good = self.root[rows], of_frames(self.good, rows)
         if not self.narrowed:
             return root, good
         good = module(good).broadcast_to(good, root.shape)
@@ -77,7 +78,7 @@ class Pixels:
     def load_free(self, indices):
         """(sqrt I, held out and good) of the given frames."""
         rows = indices if self.place is None else self.place[indices]
-        root, free = self.root[rows], _of(self.free, rows)
+        root, free = self.root[rows], of_frames(self.free, rows)
         free = module(free).broadcast_to(free, root.shape)
         return module(root).where(free, root, root.dtype.type(0)), free
 
@@ -88,7 +89,78 @@ class Pixels:
             yield self.load(xp.asarray(np.array([frame])))
 
 
-def _of(pixels, frames):
+def check_background(name, value, shape, take=checks.numpy_array):
+    """Counts per pixel, >= 0: a number, or an array for frames, (n_frames,), for pixels, (rows, cols), or for both.
+
+    shape : (n_frames, rows, cols).  take : as in `loss.check_data`.  Values of arrays are left unread.
+    """
+    if not loss.has_axes(value):
+        return checks.number(name, value, at_least=0)
+    value = take(name, value)
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {value.dtype}")
+    allowed = shape[:1], shape[1:], shape
+    if value.shape not in allowed:
+        raise ValueError(f"{name}: expected a number or shape {', '.join(map(str, allowed))}, got {value.shape}")
+    return value
+
+
+def check_weights(name, value, shape, take=checks.numpy_array):
+    """Weights of the pixels, in (0, 1], real (rows, cols) or ``shape`` (n_frames, rows, cols); None stays None."""
+    if value is None:
+        return None
+    value = take(name, value)
+    if value.dtype.kind != "f":
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {value.dtype}")
+    if value.shape not in (shape, shape[1:]):
+        raise ValueError(f"{name}: expected shape {shape} or {shape[1:]}, got {value.shape}")
+    return value
+
+
+def refuse_bad_values(background, weights):
+    """Raise ValueError for a background < 0, weights that are not in (0, 1], or either not finite."""
+    if loss.has_axes(background) and not (np.isfinite(background) & (background >= 0)).all():
+        raise ValueError(f"background: expected finite counts >= 0, got {checks.describe(background)} with others")
+    if weights is not None and not ((weights > 0) & (weights <= 1)).all():
+        raise ValueError(f"weights: expected numbers > 0 and <= 1, got {weights.min():g} to {weights.max():g}")
+
+
+def error_weights(intensity, error, mask=None):
+    """Weights for a model that is wrong by ``error`` of the intensity about a pixel: 1/(1 + error^2 local intensity).
+
+    Local: the mean over the pixel and its neighbours in the scan, 3 x 3 x 3. A model misses the dark pixels between
+    bright ones by as much as these.
+
+    Parameters
+    ----------
+    intensity : (n_frames, rows, cols), expected counts, or the data
+    error : number >= 0, relative, or an array that broadcasts to the intensity
+    mask : bool, True = good, as in `Model.fit`, or None
+
+    Returns
+    -------
+    float32 (n_frames, rows, cols)
+    """
+    error = np.asarray(error, np.float64)
+    if not (np.isfinite(error) & (error >= 0)).all():
+        raise ValueError(f"error: expected finite numbers >= 0, got {checks.describe(error)}")
+    return (1 / (1 + error**2 * local_mean(intensity, mask))).astype(np.float32)
+
+
+def local_mean(intensity, mask=None):
+    """Mean over the good ones of each pixel and its 26 neighbours in the scan, float64; 0 without any.
+
+    intensity : (n_frames, rows, cols).  mask : bool, True = good, or None.
+    """
+    intensity = checks.array("intensity", intensity, (None, None, None), np.float64, finite=False)
+    good = np.ones(intensity.shape) if mask is None else np.broadcast_to(mask, intensity.shape).astype(np.float64)
+    near = {"size": 3, "mode": "constant"}
+    light = ndimage.uniform_filter(np.where(good > 0, np.maximum(intensity, 0), 0), **near)
+    # a running sum leaves rounding where there is no light
+    return np.maximum(light / np.maximum(ndimage.uniform_filter(good, **near), 1 / 27), 0)
+
+
+def of_frames(pixels, frames):
     """What belongs to some frames; an array (rows, cols), or None, belongs to all."""
     return pixels[frames] if pixels is not None and pixels.ndim == 3 else pixels
 

@@ -34,6 +34,22 @@ from ..experiment.geometry import rotation
 REACH = 1  # voxels by which (4) may carry the crystal beyond its support
 
 
+class AsItIs:
+    """A crystal of samples, seen on a plane: what a sweep takes anyway.  Methods as of `Swept`."""
+
+    def taken(self, S, s_0, dq, support=None):
+        return S, s_0, dq, support
+
+    def light(self, flux):
+        return flux
+
+    def adjoint(self, adj_S, adj_s_0, S, s_0, reached, support):
+        return adj_S, adj_s_0
+
+    def adj_flux(self, adj, frames):
+        return adj
+
+
 class Swept:
     """(3), (4) and (5) of a model.
 
@@ -41,63 +57,78 @@ class Swept:
     ----------
     experiment : Experiment
     shape, voxel : (nz, ny, nx), and (dz, dy, dx) m, of the model
-    dtype : complex64 or complex128
-    engine : Engine
-    threads : of the transforms on the host
+    operator : one of its operators, for its engine, dtype and threads
+    refracts : whether s_0 matters to the operators
     curved : (2) and (3); else the plane through k_h
     means : (4)'s denominator and (5)
-
-    Attributes
-    ----------
-    turned : float64 (n_frames, 3)
-        dq' - dq of (3), rad/m, where the engine computes.
-    brightness : real (n_frames,), or None: 1
-        D_j'/D_j of (5), where the engine computes.
     """
 
-    def __init__(self, experiment, shape, voxel, dtype, engine, threads=1, *, curved=True, means=True):
-        self.engine, self._fft = engine, engine.scipy("fft")
-        self._workers = {"workers": threads} if engine.reads_values else {}
+    def __init__(self, experiment, shape, voxel, operator, *, refracts=True, curved=True, means=True):
+        engine = operator.engine
+        self.xp, self.refracts, self._fft = engine.xp, refracts, engine.scipy("fft")
+        self._workers = {"workers": operator.threads} if engine.reads_values else {}
+
         z = (np.arange(shape[0]) - shape[0] // 2) * voxel[0]
         q_y, q_x = (2 * np.pi * np.fft.fftfreq(n, step) for n, step in zip(shape[1:], voxel[1:], strict=True))
         q_y = q_y[:, None]
         factor = np.ones((len(z), q_y.size, q_x.size), np.complex128)
-        dq, brightness = experiment.dq, None
+        dq, brightness = experiment.dq, np.ones(experiment.n_frames)
         if curved:
             factor *= np.exp(1j * _lag(experiment, q_x, q_y) * z[:, None, None])
             dq = turned_dq(experiment)
         if means:
             band = _band(experiment, dq)
             factor /= _mean(q_x, voxel[2], band[0]) * _mean(q_y, voxel[1], band[1])
-            brightness = engine.upload((_mean(dq[:, 2], voxel[0]) ** -2.0).astype(np.dtype(dtype).type(0).real.dtype))
-        self._factor, self.brightness = engine.upload(factor.astype(dtype)), brightness
-        self.turned = engine.upload(dq - experiment.dq)
+            brightness = _mean(dq[:, 2], voxel[0]) ** -2.0
+        self._factor = engine.upload(factor.astype(operator.dtype))
+        self._brightness = engine.upload(brightness.astype(operator.real_dtype))
+        self._turned = engine.upload(dq - experiment.dq)
 
-    def forward(self, S, inside):
-        """S' of (4), 0 where not ``inside``, bool (nz, ny, nx)."""
-        return self._filtered(S, self._factor) * inside
+    def light(self, flux):
+        """D_j'/D_j of (5) times the ``flux`` of the frames, (n_frames,) or None: 1."""
+        return self._brightness if flux is None else self._brightness * flux
 
-    def adjoint(self, adj, inside):
-        """Adjoint of `forward`.  inside : None where voxels outside may become part of it."""
-        return self._filtered(adj if inside is None else adj * inside, self._factor.conj())
+    def adj_flux(self, adj, frames):
+        """Adjoint of `light` for ``frames``: adj (L,) with respect to their light."""
+        return adj * self._brightness[frames]
+
+    def taken(self, S, s_0, dq, support=None):
+        """(S', s_0, dq', where S' is not 0 or its gradient is wanted, None without ``support``)."""
+        filled = S != 0
+        reached = _reached(filled if support is None else support | filled)
+        if s_0 is None and self.refracts:
+            s_0 = self.xp.abs(S)
+        return self._filtered(S, self._factor) * reached, s_0, dq + self._turned, None if support is None else reached
+
+    def adjoint(self, adj_S, adj_s_0, S, s_0, reached, support):
+        """(adj_S, adj_s_0): adjoint of `taken`, whose arguments and ``reached`` are the last four."""
+        adj_S = self._filtered(adj_S if reached is None else adj_S * reached, self._factor.conj())
+        if s_0 is None and self.refracts:
+            size = self.xp.abs(S)
+            adj_S += adj_s_0 * (S / self.xp.maximum(size, np.finfo(size.dtype).tiny))
+            adj_s_0 = None
+        if support is not None:
+            adj_S *= support
+            adj_s_0 = None if adj_s_0 is None else adj_s_0 * support
+        return adj_S, adj_s_0
 
     def _filtered(self, S, factor):
         spectrum = self._fft.fft2(S, axes=(1, 2), **self._workers)
         spectrum *= factor
         return self._fft.ifft2(spectrum, axes=(1, 2), overwrite_x=True, **self._workers)
 
-    @staticmethod
-    def reached(inside):
-        """``inside``, bool (nz, ny, nx), and the voxels that (4) reaches from there."""
-        for axis in (1, 2):
-            wide = inside.copy()
-            for step in range(1, REACH + 1):
-                ahead, behind = [slice(None)] * 3, [slice(None)] * 3
-                ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-                wide[tuple(ahead)] |= inside[tuple(behind)]
-                wide[tuple(behind)] |= inside[tuple(ahead)]
-            inside = wide
-        return inside
+
+def _reached(inside):
+    """``inside``, bool (nz, ny, nx), and the voxels that (4) reaches from there."""
+    for axis in (1, 2):
+        wide = inside.copy()
+        for step in range(1, REACH + 1):
+            ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
+            wide[tuple(ahead)] |= inside[tuple(behind)]
+            wide[tuple(behind)] |= inside[tuple(ahead)]
+        inside = wide
+    return inside
 
 
 def _carrier(experiment):

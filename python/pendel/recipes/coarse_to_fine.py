@@ -21,9 +21,9 @@ from scipy import ndimage
 from ..base import checks
 from ..base.arrays import host
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
+from ..fit.nuisances import NO_CORRECTIONS, Corrections
 from ..fit.objective import Objective
 from ..fit.polishing import PolishRecipe
-from ..fit.quasi_newton import Corrections
 from ..fit.result import Result, finish
 from ..io import hdf5
 from ..kinematic import KinematicResult
@@ -73,12 +73,13 @@ def multiscale(
         box is thicker than an extinction length, unless ``phased`` or ``levels`` > 0 are given, "kinematic" elsewhere.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``; "kinematic" brings its own
     recipe : `MultiscaleRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
-        The latter steer polish alone: searches see all good pixels, with the likelihood that ``counts`` says and |S|
-        at most 1. With ``counts`` their defaults are those of `pendel.recipes.polisher.COUNTED`.
+        The latter steer polish alone, but for background and model_error: searches see all good pixels, with the
+        likelihood that ``counts`` says and |S| at most 1. What is refined beside S is refined on the finest level. With
+        ``counts`` their defaults are those of `pendel.recipes.polisher.COUNTED`.
     phased : `KinematicResult` of the coarsest level's data
     checkpoint : path of an HDF5 file written after every level (so with "solid" at the end)
     resume : levels of the checkpoint, of the same start, seed and number of levels, are not done again
-    angle_offsets, flux : as in `polish`, for a single level
+    angle_offsets, flux : as in `polish`; searches know the flux
     callback : as in `polish`, for every polish of a level; True ends that one
 
     Returns
@@ -95,14 +96,14 @@ def multiscale(
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     given = Given.checked(model, start, support, phased, progress, recipe.levels)
-    levels = _levels(model, host(data), host(mask), recipe, given)
-    corrections = _corrections(model, angle_offsets, flux, levels)
+    corrections = Corrections.checked(model, angle_offsets, flux)
+    levels = _levels(model, host(data), host(mask), recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
     found = _load(checkpoint, made_by) if resume and os.path.exists(checkpoint) else None
 
     for i in reversed(range(len(levels) if found is None else found.level)):
         level = levels[i]
-        polisher = Polisher(level, recipe, polishing, corrections, callback)
+        polisher = Polisher(level, recipe, polishing, level.corrections, callback)
         search = Search(level, recipe, polisher.data)
         if found is None:
             S, inside = STARTS[given.kind].run(given, search, polisher)
@@ -116,7 +117,8 @@ def multiscale(
 
     if isinstance(found, _Done):  # nothing was left to do
         S, support = found.checked(model)
-        return finish(Objective(levels[0].fit(data_recipe(recipe.counts))), S, support, {}, 0, recipe.seed)
+        objective, found_with = Objective(levels[0].fit(data_recipe(recipe.counts, polishing))), found.corrections
+        return finish(objective, S, support, {}, 0, recipe.seed, None, *found_with.filled(corrections))
     return found
 
 
@@ -130,19 +132,12 @@ def _recipes(recipe, keywords):
     return recipe, polishing
 
 
-def _levels(model, data, mask, recipe, given):
+def _levels(model, data, mask, recipe, given, corrections):
     """[`Level`], the finest first."""
     kind = STARTS[given.kind]
     count = 0 if kind.alone and recipe.levels is None else recipe.levels
     smallest = recipe.smallest_blind if kind.searches_twice else recipe.smallest
-    return levels_of(model, data, mask, count, smallest, given.progress)
-
-
-def _corrections(model, angle_offsets, flux, levels):
-    corrections = Corrections.checked(model, angle_offsets, flux)
-    if any(c is not None for c in corrections) and len(levels) > 1:
-        raise ValueError(f"angle_offsets, flux: expected none with several levels, got some with {len(levels)}")
-    return corrections
+    return levels_of(model, data, mask, count, smallest, given.progress, corrections)
 
 
 def _finer(found, model):
@@ -159,6 +154,7 @@ class _Done:
     support: np.ndarray
     voxel: tuple
     level: int
+    corrections: Corrections = NO_CORRECTIONS
 
     def checked(self, model):
         """(S, support) as the model wants them, where it is of the same shape."""
@@ -171,6 +167,9 @@ def _save(path, result, level, made_by):
         file.attrs.update({"pendel_multiscale": 1, "level": level, "voxel": result.voxel} | made_by)
         file.create_dataset("S", data=result.S)
         file.create_dataset("support", data=result.support)
+        for name, value in result.corrections._asdict().items():
+            if value is not None:
+                file.create_dataset(name, data=value)
 
 
 def _load(path, made_by):
@@ -183,6 +182,9 @@ def _load(path, made_by):
                 if stored != wanted:
                     raise ValueError(f"its {name} is {stored}, not {wanted}")
             arrays = file["S"][()], file["support"][()], tuple(map(float, file.attrs["voxel"]))
-            return _Done(*arrays, int(file.attrs["level"]))
+            found = {name: file[name][()] for name in Corrections._fields if name in file}
+            if "point_spread" in found:
+                found["point_spread"] = tuple(found["point_spread"].tolist())
+            return _Done(*arrays, int(file.attrs["level"]), Corrections(**found))
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"checkpoint: expected one of pendel.multiscale, got {path}: {error}") from None

@@ -19,6 +19,8 @@ from ..base.recipe import from_keywords, refuse_unknown
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
 from ..fit.objective import Objective, begun, measured
 from ..kinematic.support import recentre, shrink_wrap
+from ..model.loss import has_axes
+from .levels import unit_flux
 
 FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than the crystal
 
@@ -60,6 +62,7 @@ def kinematic_start(
     seed=0,
     progress=True,
     callback=None,
+    flux=None,
     **keywords,
 ):
     """Phase the scan kinematically and return a `Start` on the model's grid.
@@ -73,7 +76,7 @@ def kinematic_start(
     iterations : of HIO and ER, see `pendel.kinematic.phase`
     trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned
     seed : of the random phases
-    progress, callback : as in `reconstruct`, of every trial
+    progress, callback, flux : as in `reconstruct`, of every trial
     keywords : further fields of `MinibatchRecipe` for the trials, but for epochs
 
     Returns
@@ -92,11 +95,13 @@ def kinematic_start(
     recipe = from_keywords(MinibatchRecipe, TRIAL, {"seed": seed} | keywords, "kinematic_start")
     data, mask, phased = host(data), host(mask), checked_phased(phased)  # the phasing is NumPy's
     if phased is None:
-        phased = phase(data, mask, iterations=iterations, seed=seed, threads=model.threads, progress=progress)
+        given, options = {"iterations": iterations, "seed": seed}, {"threads": model.threads, "progress": progress}
+        background = recipe.background if has_axes(recipe.background) else None
+        phased = phase(unit_flux(data, background, flux), mask, **given, **options)
     if trial_epochs == 0:
         return untried(model, phased)
     fit = measured(model, data, mask, recipe)
-    return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress, callback)
+    return start_of(fit, phased, recipe.but(epochs=trial_epochs), progress, callback, flux)
 
 
 def checked_phased(phased):
@@ -111,13 +116,14 @@ def untried(model, phased):
     return Start(*_candidates(model, phased)["phased"], phased.chi, "phased", {})
 
 
-def start_of(fit, phased, recipe, progress=True, callback=None):
-    """The `Start` of a phased object whose candidates a `MinibatchRecipe` tries against a `Fit`."""
+def start_of(fit, phased, recipe, progress=True, callback=None, flux=None):
+    """The `Start` of a phased object whose candidates a `MinibatchRecipe` tries against a `Fit`, at a known flux."""
     misfits, candidates = {}, _candidates(fit.model, phased)
     for name, (S, support) in candidates.items():
         S = begun(S, support, recipe.amplitude_bound)
         shown = f"trial {name}" if progress else False
-        trial = fit_minibatches(Objective.of(fit, recipe), S, support, recipe, progress=shown, callback=callback)
+        objective = Objective.of(fit, recipe, flux)
+        trial = fit_minibatches(objective, S, support, recipe, progress=shown, callback=callback)
         misfits[name] = trial.misfit
     best = [min((k for k in misfits if k.startswith("twin") == twin), key=misfits.get) for twin in (False, True)]
     kind, second = sorted(best, key=misfits.get)

@@ -8,13 +8,52 @@ import numpy as np
 from scipy import ndimage
 
 from ..base import checks
+from ..fit.nuisances import NO_CORRECTIONS, Corrections
 from ..fit.objective import measured
 from ..kinematic.support import body, core
+from ..model.loss import has_axes
 from ..model.model import Model
 
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 FEWEST = 8  # detector pixels and frames of a level, at least
 CRYSTAL_HEIGHT = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
+
+
+def unit_flux(data, background=None, flux=None):
+    """Frames less a background, an array as in `Model.fit` or None, and over their ``flux`` (n_frames,) or None."""
+    if background is not None:
+        data = np.maximum(data - (background[:, None, None] if background.ndim == 1 else background), 0)
+    return data if flux is None else data / flux[:, None, None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a scan that a level sees.
+
+    Attributes
+    ----------
+    places : (frames, rows, cols), indices into the whole scan
+    window : (frames, rows, cols), which its data were multiplied by
+    """
+
+    places: tuple
+    window: np.ndarray
+
+    def background(self, background):
+        """That of the part, (frames, rows, cols), for an array of the whole scan."""
+        frames, *pixels = self.places
+        if background.ndim == 1:
+            return background[frames][:, None, None] * self.window
+        if background.ndim == 2:
+            return background[np.ix_(*pixels)] * self.window
+        return background[np.ix_(*self.places)] * self.window
+
+    def within(self, whole):
+        """The same as part of a scan, of which ``whole``, a `Part` or None: all, is what it was taken from."""
+        if whole is None:
+            return self
+        places = tuple(np.asarray(w)[p] for w, p in zip(whole.places, self.places, strict=True))
+        return Part(places, self.window * whole.window[np.ix_(*self.places)])
 
 
 @dataclass(frozen=True)
@@ -27,44 +66,67 @@ class Level:
     data : (n_frames, rows, cols), NumPy
     mask : bool, as in `Model.fit`, or None
     name : for its progress; "" keeps silent
+    corrections : of its frames
+    part : `Part` of the whole scan that it is, or None: all
     """
 
     model: Model
     data: np.ndarray
     mask: np.ndarray | None
     name: str = ""
+    corrections: Corrections = NO_CORRECTIONS
+    part: Part | None = None
     _fits: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def fit(self, recipe):
         """The `Fit` for a `DataRecipe`, made once."""
         seed = recipe.seed if recipe.free_fraction else None
-        key = recipe.likelihood, recipe.background, recipe.free_fraction, seed
+        background = recipe.background
+        key = recipe.likelihood, recipe.model_error, recipe.free_fraction, seed
+        key += (id(background) if has_axes(background) else background,)
         if key not in self._fits:
-            self._fits[key] = measured(self.model, self.data, self.mask, recipe)
-        return self._fits[key]
+            own = recipe.but(background=self.background(background))
+            # an array is kept, so that no other one has its id
+            self._fits[key] = measured(self.model, self.data, self.mask, own), background
+        return self._fits[key][0]
+
+    def background(self, background):
+        """That of the level for one of the whole scan, a number or an array as in `Model.fit`."""
+        return background if self.part is None or not has_axes(background) else self.part.background(background)
+
+    def light(self, background=0.0):
+        """The data less a ``background`` array of the whole scan, at flux 1: what phasing takes for the crystal's."""
+        background = self.background(background)
+        return unit_flux(self.data, background if has_axes(background) else None, self.corrections.flux)
 
     def titled(self, what):
         """``what`` as the title of a bar or line of progress, or False."""
         return f"{self.name}{what}" if self.name else False
 
 
-def levels_of(model, data, mask, count, smallest, progress):
-    """[`Level`], the finest first.
+def levels_of(model, data, mask, count, smallest, progress, corrections=NO_CORRECTIONS):
+    """[`Level`], the finest first, with the ``corrections`` of their frames.
 
     count : times the voxels are doubled; None: while the detector keeps ``smallest`` pixels and the scan FEWEST frames.
     """
-    stack = [(model, data, mask)]
+    stack, parts = [(model, data, mask)], [None]
     while count is None or len(stack) <= count:
         if count is None and min(stack[-1][0].experiment.detector_shape) < 2 * smallest:
             break
         try:
-            stack.append(coarse(*stack[-1]))
+            *level, part = _coarse(*stack[-1], 2)
+            stack.append(level)
+            parts.append(part.within(parts[-1]))
         except ValueError:
             if count is not None:
                 raise
             break
     n = len(stack)
-    return [Level(*given, f"level {n - i} of {n}: " if progress else "") for i, given in enumerate(stack)]
+    levels = []
+    for i, (given, part) in enumerate(zip(stack, parts, strict=True)):
+        own = corrections if part is None else corrections.of_frames(part.places[0])
+        levels.append(Level(*given, f"level {n - i} of {n}: " if progress else "", own, part))
+    return levels
 
 
 def coarse(
@@ -93,7 +155,11 @@ def coarse(
     TypeError, ValueError
         Naming the argument; ValueError where fewer than 8 pixels or frames are left.
     """
-    factor = checks.integer("factor", factor, at_least=2)
+    return _coarse(model, data, mask, checks.integer("factor", factor, at_least=2))[:3]
+
+
+def _coarse(model, data, mask, factor):
+    """`coarse`, and the `Part` of the scan."""
     experiment = model.experiment
     rows_far = round(experiment.field_of_view / model.voxel[1])
     far = round(experiment.field_of_view * experiment.gamma_h / model.voxel[2])
@@ -122,11 +188,16 @@ def coarse(
         resync=model.resync,
         ewald=model.ewald,
         sampling=model.sampling,
+        point_spread=model.point_spread,
+        coherence=model.coherence,
     )
 
     good = None if mask is None else mask[tuple(cuts[3 - mask.ndim :])]
     cut = data[tuple(cuts)]
-    return small, (cut if good is None else np.where(good, cut, 0)) * _window(cropped, voxel), good
+    window = _window(cropped, voxel)
+    sizes = model.n_frames, *experiment.detector_shape
+    part = Part(tuple(np.arange(n)[c] for n, c in zip(sizes, cuts, strict=True)), window)
+    return small, (cut if good is None else np.where(good, cut, 0)) * window, good, part
 
 
 def _middle_pixels(experiment, factor):

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..base import checks
 from ..base.recipe import from_keywords, with_keywords_of
+from ..fit.nuisances import NO_CORRECTIONS, Corrections
 from ..fit.objective import begun, initial, measured
 from ..fit.polishing import PolishRecipe, polish_fit
-from ..fit.quasi_newton import NO_CORRECTIONS, Corrections
 
 ITERATIONS = 40  # of every trial: with fewer, a crystal on its way is judged by where it is, not by where it goes
 
@@ -53,7 +53,7 @@ def place(
     iterations : of `polish`, for what is there, as it is and with a steeper surface, and for each of the three trials
         The smaller loss is kept. With counted photons the total variation may decide instead of the data.
     recipe : `PolishRecipe`, or None; keywords replace its fields
-        Its rounds, iterations, trim and widen are not used.
+        Its rounds, iterations, trim, widen and refinements are not used.
     angle_offsets, flux, progress : as in `polish`
 
     Returns
@@ -69,7 +69,7 @@ def place(
 
 def place_fit(fit, S, support, recipe, iterations=ITERATIONS, progress=True, corrections=NO_CORRECTIONS):
     """`place` of a `Fit`, from NumPy arrays of the model's dtype."""
-    recipe = recipe.but(rounds=1, iterations=(0, iterations), trim=None, widen=0)
+    recipe = recipe.without_refinement().but(rounds=1, iterations=(0, iterations), trim=None, widen=0)
     title = progress if isinstance(progress, str) else ""
 
     def trial(S, support, name):

@@ -4,9 +4,9 @@ import functools
 
 import numpy as np
 
+from ..fit.nuisances import Corrections
 from ..fit.objective import DataRecipe, begun
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
-from ..fit.quasi_newton import Corrections
 from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import place_fit
@@ -21,9 +21,10 @@ COUNTED = PolishRecipe(  # bench/paper.py A, small, 1e6 to 1e9 photons; atv_weig
 )
 
 
-def data_recipe(counts):
-    """How searches compare frames."""
-    return (COUNTED if counts else NO_NOISE).given_to(DataRecipe)
+def data_recipe(counts, keywords=()):
+    """How searches compare frames; ``keywords``: fields of the `PolishRecipe` that were asked for."""
+    known = {name: keywords[name] for name in ("background", "model_error") if name in keywords}
+    return (COUNTED if counts else NO_NOISE).given_to(DataRecipe, **known)
 
 
 class Polisher:
@@ -41,7 +42,7 @@ class Polisher:
         self.level, self.recipe = level, recipe
         self.keywords = keywords | {"seed": recipe.seed}
         self.corrections, self.callback = corrections, callback
-        self.data = data_recipe(recipe.counts)
+        self.data = data_recipe(recipe.counts, keywords)
 
     def recipe_for(self, support):
         """The `PolishRecipe` for a crystal in ``support``: total variation of counted data knows their noise."""
@@ -55,17 +56,18 @@ class Polisher:
         return counts_of(self.level.data, self.level.mask)
 
     def run(self, S, support):
-        """`Result` of all rounds."""
-        return self._polish(S, support, self.recipe_for(support).but(rounds=self.recipe.rounds))
+        """`Result` of all rounds, with S alone."""
+        recipe = self.recipe_for(support).without_refinement()
+        return self._polish(S, support, recipe.but(rounds=self.recipe.rounds))
 
     def finest(self, S, support):
         """`Result` on the finest level: rounds, the place between the voxels, rounds again, of counts by evidence."""
         counts, rounds = self.recipe.counts, self.recipe.rounds
+        recipe = self.recipe_for(support)
         if not counts and rounds == 1:
-            return self.run(S, support)
+            return self._polish(S, support, recipe.but(rounds=1))
 
         # evidence is that of where it begins: not on the way
-        recipe = self.recipe_for(support)
         found = self._polish(S, support, recipe.but(rounds=rounds if counts else 1))
         S, support = found.S, found.support
         places = not counts if self.recipe.places is None else self.recipe.places
@@ -79,4 +81,6 @@ class Polisher:
 
     def _polish(self, S, support, recipe):
         S, title = begun(S, support, recipe.amplitude_bound), self.level.titled("polish")
-        return polish_fit(self.level.fit(recipe), S, support, recipe, title, self.callback, self.corrections)
+        found = polish_fit(self.level.fit(recipe), S, support, recipe, title, self.callback, self.corrections)
+        self.corrections = found.corrections
+        return found

@@ -41,7 +41,7 @@ class Search:
             seed=recipe.seed if seed is None else seed,
             free_fraction=0.0,
         )
-        objective = Objective.of(self.level.fit(adam), adam)
+        objective = Objective.of(self.level.fit(adam), adam, self.level.corrections.flux)
         S = begun(S, support, adam.amplitude_bound)
         return fit_minibatches(objective, S, support, adam, progress=self.level.titled(f"{what}search"))
 
@@ -58,7 +58,8 @@ class Search:
             return begun_with.S, begun_with.support
 
         # a look at both, with the same priors
-        polishing = polisher.recipe_for(begun_with.support).but(smoothness=0.0, uniformity=0.0, rounds=1)
+        polishing = polisher.recipe_for(begun_with.support).without_refinement()
+        polishing = polishing.but(smoothness=0.0, uniformity=0.0, rounds=1)
         losses = {}
         for start in (begun_with, other):
             what = f"{start.kind}, "

@@ -69,7 +69,7 @@ def kinematic(given, search, polisher):
     level, recipe, phased = search.level, search.recipe, given.phased
     if phased is None:
         phased = phase(
-            level.data,
+            level.light(search.data.background),
             level.mask,
             seed=recipe.seed,
             starts=recipe.starts,
@@ -80,7 +80,7 @@ def kinematic(given, search, polisher):
         begun_with = untried(level.model, phased)
     else:
         trial = TRIAL.but(seed=recipe.seed, epochs=recipe.trial_epochs)
-        begun_with = start_of(level.fit(trial), phased, trial, given.progress)
+        begun_with = start_of(level.fit(trial), phased, trial, given.progress, flux=level.corrections.flux)
     return search.run(*search.decide_twin(begun_with, polisher)).crystal
 
 
