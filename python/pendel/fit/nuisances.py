@@ -10,7 +10,9 @@
 H is the Gauss-Newton curvature of the loss, from the data: with (1) every entry bends the objective about as much as
 one of the n_S numbers that describe S does, whether its frame is bright or dark, and ``ease`` lets it go first. G and
 the priors are those of `pendel.fit.refinement`: mean and slope of the offsets and slow changes of the flux are left to
-the crystal. Levels and squared widths stay >= 0, by bounds.
+the crystal. By bounds squared widths stay >= 0 and the whole background above LEAST of the given one, which keeps a
+count where the model is dark finite. A weak background beside few photons ends there: the crystal takes its counts for
+noise of its own, so one that was measured is better given.
 
 (4) H_flux = sum I/(nats L M_j),   H_level = sum (1/I~)/(nats L M_j),   H_width = sum (I~''/2)^2/I~/(nats L M_j)
 
@@ -31,6 +33,7 @@ from .refinement import Angles, Flux, dq_at
 
 # tests/test_nuisance_fits.py's scan, 200 iterations: 0.031 rad; all 1: 0.10; the angles' alone 1: 0.10; 0.1: 0.043
 EASE = {"angle_offsets": 0.3, "flux": 0.3, "background_level": 1.0, "point_spread": 0.1}
+LEAST = 0.1
 DARK = 0.01  # counts: below, 1/I~ of (4) is that of so many; it steers the way, not the end
 
 
@@ -188,7 +191,8 @@ class _Level(_Part):
         if self.common:
             bend, prior = bend.sum(keepdims=True), prior.sum(keepdims=True)
         base = fit.likelihood.background
-        low = -float(base if np.ndim(host(base)) == 0 else base.min()) - self.given.min()
+        base = float(base if np.ndim(host(base)) == 0 else base.min())
+        low = (LEAST - 1) * (base + self.given.min())
         super().__init__(bend, prior, unknowns, low)
 
     def value(self, x):
