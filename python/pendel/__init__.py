@@ -28,6 +28,7 @@ from .recipes.kinematic_starts import Start, kinematic_start
 from .recipes.levels import coarse, resample
 from .recipes.multiscale_recipe import MultiscaleRecipe
 from .recipes.placing import place
+from .recipes.solve import SolveRecipe, Trust, solve
 
 __all__ = [
     "Adjoint",
@@ -59,6 +60,9 @@ __all__ = [
     "kinematic_start",
     "lbfgs",
     "multiscale",
+    "solve",
+    "SolveRecipe",
+    "Trust",
     "phantom",
     "photon_weight",
     "place",

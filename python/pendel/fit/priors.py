@@ -41,7 +41,9 @@ class Priors:
         self.bulk = bulk_of(S, support)[support]
         self.nats, self.counts = fit.likelihood.nats, fit.counts if recipe.expects_perfection else None
         if recipe.expects_perfection:
-            self.perfection = Perfection(S, support, fit.model.voxel, recipe.bulk_amplitude or 1.0)
+            voxel = fit.model.voxel
+            seen = np.divide(voxel, fit.model.experiment.suggest_voxel())
+            self.perfection = Perfection(S, support, voxel, recipe.bulk_amplitude or 1.0, seen)
             self.smoothness, self.uniformity = self._precisions(S)
 
     def _precisions(self, S):

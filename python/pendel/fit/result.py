@@ -7,6 +7,7 @@ import numpy as np
 from ..base.arrays import host
 from ..base.symmetry import strain as strain_along_h
 from ..model.loss import has_axes
+from ..model.model import Model
 from .nuisances import Corrections
 
 FREE_HISTORY = ("free_misfit", "free_loss")
@@ -28,6 +29,8 @@ class Result:
     background_level : float64 (n_frames,), refined counts per pixel beside these, or None.
     point_spread : (row, col), refined rms widths in pixels, or None: the model's.
     free_misfit, free_loss : as in history, at the end; None where no pixels were held out.
+    model : the `Model` that `solve` chose, or None: the one that was given.
+    trust : `Trust`, how far `solve` trusts it, or None.
     """
 
     S: np.ndarray
@@ -47,6 +50,8 @@ class Result:
     free_loss: float | None = None
     background_level: np.ndarray | None = None
     point_spread: tuple[float, float] | None = None
+    model: Model | None = None
+    trust: object | None = None
 
     @property
     def corrections(self):

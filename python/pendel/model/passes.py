@@ -110,10 +110,12 @@ class Fit:
 
     @functools.cached_property
     def counts(self):
-        """Sum of the data over the pixels that are fitted, float."""
-        total = 0.0
-        for root, _ in self.pixels.each_frame():
-            total += float(loss.frame_sums(root * root)[0])
+        """Sum of the data over the pixels that are fitted, each as its weight says, float."""
+        total, there = 0.0, self.pixels.frames
+        for i, (root, _) in enumerate(self.pixels.each_frame()):
+            weights = of_frames(self.weights, slice(i, i + 1) if there is None else there[i : i + 1])
+            square = root * root if weights is None else weights * root * root
+            total += float(loss.frame_sums(square)[0])
         return total
 
     def frame_weights(self):
@@ -280,9 +282,7 @@ class Pass:
         nuisances = self._nuisances(rows[told:], sums[told:], nuisance.gradients)
         if "flux" in nuisance.gradients:
             nuisances["adj_flux"] = self.swept.adj_flux(nuisances["adj_flux"], frames)
-        return Evaluation(
-            numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances
-        )
+        return Evaluation(numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances)
 
     def _nuisances(self, rows, sums, wanted):
         """{adj_flux, adj_background, adj_blur}, those ``wanted``, of rows (k, L) in the order of `GRADIENTS`."""

@@ -1,0 +1,316 @@
+"""One call from a scan to its crystal: `solve` chooses box, way and voxels.
+
+1. The box: the scan is phased kinematically, and the phased object tells the size.
+2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
+3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
+4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
+   uniformity by evidence.
+5. Where the frames are missed by more than photon noise, that more enters as variance, and step 4 is done again.
+
+Without photons to count, frames are taken for as many counts as `BRIGHT` says.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from ..base import checks
+from ..base.arrays import host
+from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
+from ..experiment.crystal import Crystal
+from ..experiment.geometry import Experiment
+from ..fit.nuisances import Corrections
+from ..fit.objective import measured
+from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
+from ..fit.result import Result
+from ..model.model import Model
+from ..model.pixels import local_mean
+from ..operator.engine import Array
+from .coarse_to_fine import multiscale
+from .in_band import in_band_start
+from .kinematic_starts import box_for, phase
+from .levels import unit_flux
+from .multiscale_recipe import MultiscaleRecipe
+from .polisher import COUNTED
+from .voxels import fine_enough, grid_misfit, like, noise_misfit
+
+BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
+ALL_PHOTONS = 1.5  # mean square residual over that of photon noise up to which it is taken for noise
+BOX = 1.3  # a crystal's box over the crystal, where its size is known
+
+
+@dataclass(frozen=True)
+class SolveRecipe(MultiscaleRecipe):
+    """`solve`."""
+
+    rounds: int = option(
+        1, integer(at_least=1), "of `polish` on every level of voxels as wide as the data's resolution."
+    )
+    fine_rounds: int = option(2, integer(at_least=1), "of `polish` on the voxels that the light asks for.")
+    fine_iterations: int = option(
+        120, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
+    )
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far a `Result` can be trusted, misfits as in `Result.misfit`.
+
+    noise : of photon noise.  grid : of the voxels, from voxels half as wide.  excess : mean square residual over that
+    of photon noise.  model_error : relative error of the intensities that was allowed for beside it.
+    """
+
+    misfit: float
+    noise: float
+    grid: float
+    excess: float
+    model_error: float
+
+    def __str__(self):
+        said = "photon noise explains the misfit"
+        if self.excess > ALL_PHOTONS:
+            said = f"residuals are {self.excess:.1f} times photon noise (mean square): the model misses something"
+        return f"misfit {self.misfit:.2e}, photon noise {self.noise:.2e}, voxels {self.grid:.2e}: {said}"
+
+
+def solve(
+    experiment: Experiment,
+    crystal: Crystal,
+    data: Array,
+    mask: Array | None = None,
+    *,
+    counts: bool | str = "auto",
+    voxel: str | tuple[float, float, float] = "auto",
+    box: str | float | tuple[float, float, float] = "auto",
+    start: Array | str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    model_options: dict[str, Any] | None = None,
+    progress: bool | str = True,
+    **keywords: Any,
+) -> Result:
+    """Reconstruct a crystal from a scan; everything that is not given is chosen.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    crystal : Crystal
+    data : (n_frames, rows, cols)
+        Intensities, in counts if they are counted photons.
+    mask : bool, True = good pixel, as in `Model.fit`, or None
+    counts : True, False or "auto": whether data are whole numbers
+    voxel : "auto", or (dz, dy, dx) m
+        Of the result. "auto": as fine as the light asks for.
+    box : "auto", or the crystal's extent, m, one number or (z, y, x)
+        "auto": from the phased object.
+    start : as in `multiscale`
+        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box.
+    seed : int
+    device, threads : as in `Model`
+    model_options : further arguments of `Model`
+    progress : as in `reconstruct`
+    keywords : of `solve_on`
+
+    Returns
+    -------
+    Result
+        On the voxels that were chosen; ``result.model`` is their `Model`, ``result.trust`` a `Trust`.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `Model`, `kinematic.phase`, `multiscale` and `polish` do.
+    """
+    options = {"device": device, "threads": threads} | (model_options or {})
+    coarse = experiment.suggest_voxel()
+    given = None if start is None or isinstance(start, str) else host(start)
+    phased = None
+    if given is not None:
+        shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
+    elif isinstance(box, str):
+        checks.choice("box", box, ("auto",))
+        small = Model(
+            experiment, crystal, (2, 2, 2), coarse, **options
+        )  # its errors are better told before the phasing
+        light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
+        starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
+        phased = phase(light, host(mask), seed=seed, starts=starts, threads=small.threads, progress=progress)
+        shape = box_for(phased, experiment, coarse)
+    else:
+        extent = (box,) * 3 if np.ndim(box) == 0 else box
+        sizes = zip(checks.lengths("box", extent, 3), coarse, strict=True)
+        shape = tuple(2 * int(np.ceil(BOX * size / (2 * step))) for size, step in sizes)
+    model = Model(experiment, crystal, shape, coarse, **options)
+    return solve_on(
+        model, data, mask, start, counts=counts, voxel=voxel, seed=seed, phased=phased, progress=progress, **keywords
+    )
+
+
+@with_keywords_of(SolveRecipe, COUNTED)
+def solve_on(
+    model: Model,
+    data: Array,
+    mask: Array | None = None,
+    start: Array | str | None = None,
+    support: Array | None = None,
+    *,
+    recipe: SolveRecipe | None = None,
+    counts: bool | str = "auto",
+    voxel: str | tuple[float, float, float] = "auto",
+    phased: Any = None,
+    angle_offsets: np.ndarray | None = None,
+    flux: np.ndarray | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool | str = True,
+    callback: Callable[..., Any] | None = None,
+    **keywords: Any,
+) -> Result:
+    """`solve` from a model on voxels of the data's resolution, which says box, device and numerics.
+
+    Parameters
+    ----------
+    model, data, mask, start, support, angle_offsets, flux, progress, callback : as in `multiscale`
+    recipe : `SolveRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
+    counts, voxel : as in `solve`
+    phased : `KinematicResult` of the data, or None
+    checkpoint, resume : of the levels that come before the fine voxels, as in `multiscale`
+
+    Returns
+    -------
+    Result
+    """
+    refuse_unknown(keywords, SolveRecipe.names() + PolishRecipe.names(), "solve")
+    recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
+    polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
+    COUNTED.but(**polishing)  # checked now, not after the search
+    mask = host(mask)
+    data = _in_counts(model, host(data), mask, counts)
+
+    first = dataclasses.asdict(MultiscaleRecipe())
+    first = {name: getattr(recipe, name) for name in first} | {"counts": True}
+    single = min(model.experiment.detector_shape) < 2 * recipe.smallest
+    found = multiscale(
+        model,
+        data,
+        mask,
+        start,
+        support,
+        recipe=MultiscaleRecipe(**first),
+        phased=phased if single and start in (None, "kinematic") else None,
+        checkpoint=checkpoint,
+        resume=resume,
+        angle_offsets=angle_offsets,
+        flux=flux,
+        progress=progress,
+        callback=callback,
+        smoothness=0.0,
+        uniformity=0.0,
+        **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
+    )
+    noise = noise_misfit(found.scale * model.intensities_on_host(found.S, flux=found.flux), mask)
+    fine, grid = _voxels(model, found, voxel, noise)
+    return _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
+
+
+def _own(keywords):
+    """Of keywords those that are fields of the `SolveRecipe`."""
+    return {name: value for name, value in keywords.items() if name in SolveRecipe.names()}
+
+
+def _known_background(keywords):
+    background = keywords.get("background")
+    return background if isinstance(background, np.ndarray) else None
+
+
+def _in_counts(model, data, mask, counts):
+    """Data as counts of photons."""
+    if counts not in (True, False, "auto"):
+        raise ValueError(f'counts: expected True, False or "auto", got {checks.describe(counts)}')
+    good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
+    if data.shape != (model.n_frames, *model.experiment.detector_shape):
+        return data  # refused by the model, which says why
+    if counts == "auto":
+        counts = data.dtype.kind in "iub" or bool(np.all(data[good] == np.rint(data[good])))
+    if counts:
+        return data
+    return (data * (BRIGHT * good.sum() / counts_of(data, mask))).astype(np.float32)
+
+
+def _voxels(model, found, voxel, noise):
+    """(`Model` on the voxels of the result, its own misfit)."""
+    if isinstance(voxel, str):
+        checks.choice("voxel", voxel, ("auto",))
+        return fine_enough(model, found.S, found.voxel, noise)
+    wanted = checks.lengths("voxel", voxel, 3)
+    extent = zip(model.shape, model.voxel, wanted, strict=True)
+    shape = tuple(2 * int(np.ceil(n * wide / (2 * step) - 1e-6)) for n, wide, step in extent)
+    fine = like(model, model.experiment, shape, wanted)
+    return fine, grid_misfit(fine, found.S, found.voxel)
+
+
+@dataclass(frozen=True)
+class _Fine:
+    """The last step: polish on the voxels that the light asks for."""
+
+    model: Model
+    data: np.ndarray
+    mask: np.ndarray | None
+    recipe: SolveRecipe
+    polishing: dict
+    progress: bool | str
+    callback: Callable | None
+
+    def solve(self, found, noise, grid):
+        """The `Result`, with its model and `Trust`."""
+        start = in_band_start(found.S, found.voxel, self.model)
+        error = self.polishing.get("model_error", 0.0)
+        result = self._polish(start, found.corrections, error)
+        excess, needed = self._excess(result)
+        if excess > ALL_PHOTONS and "model_error" not in self.polishing:
+            error = needed
+            result = self._polish(start, result.corrections, error)
+            excess = self._excess(result)[0]
+        return dataclasses.replace(
+            result, model=self.model, trust=Trust(result.misfit, noise, grid, float(excess), float(error))
+        )
+
+    def _polish(self, start, corrections, error):
+        S, support = start
+        weight = voxel_noise(counts_of(self.data, self.mask), np.count_nonzero(support))
+        polishing = COUNTED.but(
+            rounds=self.recipe.fine_rounds,
+            iterations=(0, self.recipe.fine_iterations),
+            atv_weight=weight,
+            smoothness="evidence",
+            uniformity="evidence",
+            widen=0,
+            seed=self.recipe.seed,
+            model_error=error,
+        ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations", "model_error")})
+        fit = measured(self.model, self.data, self.mask, polishing)
+        title = "fine polish" if self.progress else False
+        return polish_fit(fit, S, support, polishing, title, self.callback, Corrections(*corrections))
+
+    def _excess(self, result):
+        """(mean square residual over that of photon noise, relative error of intensities that explains the rest)."""
+        D = result.scale * self.model.intensities_on_host(result.S, flux=result.flux) + np.asarray(result.background)
+        good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
+        square = np.where(good, np.square(np.sqrt(np.maximum(D, 0)) - np.sqrt(np.where(good, self.data, 0))), 0)
+        variance = np.minimum(0.25, np.maximum(D, 1e-12))
+        lit = good & (D > 0.25)
+        if not lit.any():
+            return 1.0, 0.0
+        ratio = square[lit] / variance[lit]
+        excess = float(ratio.mean())
+        if excess <= ALL_PHOTONS:
+            return excess, 0.0
+        near = local_mean(np.where(good, self.data, 0), self.mask)[lit]
+        error = optimize.brentq(lambda e: float(np.mean(ratio / (1 + e * e * near))) - 1.0, 0.0, 10.0)
+        return excess, error

@@ -1,0 +1,87 @@
+"""How fine voxels have to be for the light: the model's own misfit beside that of photon noise.
+
+(1) misfit of a grid = sum (sqrt D - sqrt D_2)^2/sum D_2,   D_2 from voxels half as wide, at the best common scale
+(2) misfit of photon noise = sum min(1/4, D)/sum D,         D expected counts; the variance of sqrt(counts) is 1/4
+
+Both for the crystal as it is known so far, with a surface as sharp as the finer voxels hold.
+"""
+
+import numpy as np
+
+from ..base.arrays import host
+from ..model.model import Model
+from .in_band import in_band_start
+
+# Voxels per voxel of the data's resolution that are tried, along each axis. bench/foreign.py model: misfits of 4e-3,
+# 3e-4, 2e-5 and 5e-6 for a gold crystal of 0.8 um; photon noise of 1e6, 1e7, 1e8, 1e9 photons: 1e-2 to 4e-5.
+FINER = (1.0, 1.5, 2.0, 3.0)
+PART = 1 / 3  # of the misfit of photon noise that the model's own may reach
+
+
+def like(model, experiment, shape, voxel):
+    """A `Model` of the same numerics and crystal on another grid."""
+    return Model(
+        experiment,
+        model.crystal,
+        shape,
+        voxel,
+        polarization=model.polarization,
+        coupling=model.coupling,
+        scheme=model.scheme,
+        dtype=model.dtype.name,
+        device=model.device,
+        threads=model.threads,
+        resync=model.resync,
+        point_spread=model.point_spread,
+        coherence=model.coherence,
+        ewald=model.ewald,
+        sampling=model.sampling,
+    )
+
+
+def finer_model(model, finer):
+    """The model on voxels that many times finer than the data's resolution, of the same box in m."""
+    experiment = model.experiment
+    resolution = experiment.suggest_voxel()[1] / finer
+    voxel = experiment.suggest_voxel(resolution * (1 + 1e-6) if finer > 1 else None)
+    view = (np.inf, experiment.field_of_view, experiment.field_of_view / experiment.gamma_h)
+    shape = [
+        2 * int(min(np.ceil(n * wide / (2 * fine) - 1e-6), limit / fine * (1 + 1e-9) // 2))
+        for n, wide, fine, limit in zip(model.shape, model.voxel, voxel, view, strict=True)
+    ]
+    return like(model, experiment, tuple(shape), voxel)
+
+
+def grid_misfit(model, S, voxel):
+    """(1) of the grid of ``model`` for a crystal S on voxels (dz, dy, dx) m of its own."""
+    fine = like(model, model.experiment, tuple(2 * n for n in model.shape), tuple(v / 2 for v in model.voxel))
+    sharp = in_band_start(S, voxel, fine)[0]
+    mean = sharp
+    for axis in range(3):  # voxel i of the wide grid is all of 2 i and half of its neighbours
+        padded = np.pad(np.moveaxis(mean, axis, 0), ((1, 1), (0, 0), (0, 0)))
+        mean = np.moveaxis(0.25 * padded[:-2:2] + 0.5 * padded[1:-1:2] + 0.25 * padded[2::2], 0, axis)
+
+    D, exact = (m.intensities_on_host(s.astype(m.dtype)).astype(np.float64) for m, s in ((model, mean), (fine, sharp)))
+    scale = (np.sqrt(D * exact).sum() / D.sum()) ** 2
+    return float(np.square(np.sqrt(scale * D) - np.sqrt(exact)).sum() / exact.sum())
+
+
+def noise_misfit(expected, mask=None):
+    """(2) of expected counts (n_frames, rows, cols) on good pixels."""
+    expected = host(expected)
+    good = np.ones(expected.shape, bool) if mask is None else np.broadcast_to(mask, expected.shape)
+    counts = expected[good].astype(np.float64)
+    return float(np.minimum(counts, 0.25).sum() / counts.sum())
+
+
+def fine_enough(model, S, voxel, noise):
+    """(`Model`, its misfit (1)): the widest voxels of `FINER` whose misfit is at most PART of ``noise``, or the finest.
+
+    S, voxel : of the crystal as known so far.
+    """
+    for finer in FINER:
+        chosen = finer_model(model, finer)
+        misfit = grid_misfit(chosen, S, voxel)
+        if misfit <= PART * noise:
+            break
+    return chosen, misfit
