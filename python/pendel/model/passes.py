@@ -280,9 +280,7 @@ class Pass:
         nuisances = self._nuisances(rows[told:], sums[told:], nuisance.gradients)
         if "flux" in nuisance.gradients:
             nuisances["adj_flux"] = self.swept.adj_flux(nuisances["adj_flux"], frames)
-        return Evaluation(
-            numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances
-        )
+        return Evaluation(numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances)
 
     def _nuisances(self, rows, sums, wanted):
         """{adj_flux, adj_background, adj_blur}, those ``wanted``, of rows (k, L) in the order of `GRADIENTS`."""

@@ -28,7 +28,9 @@ Adjoint of (4): the conjugate factors. `bench/foreign.py model` measures what is
 """
 
 import numpy as np
+from scipy.fft import next_fast_len
 
+from ..base.arrays import module
 from ..experiment.geometry import rotation
 
 REACH = 1  # voxels by which (4) may carry the crystal beyond its support
@@ -66,10 +68,12 @@ class Swept:
     def __init__(self, experiment, shape, voxel, operator, *, refracts=True, curved=True, means=True):
         engine = operator.engine
         self.xp, self.refracts, self._fft = engine.xp, refracts, engine.scipy("fft")
+        self._reads_values = engine.reads_values
         self._workers = {"workers": operator.threads} if engine.reads_values else {}
 
         z = (np.arange(shape[0]) - shape[0] // 2) * voxel[0]
-        q_y, q_x = (2 * np.pi * np.fft.fftfreq(n, step) for n, step in zip(shape[1:], voxel[1:], strict=True))
+        self._padded = tuple(next_fast_len(n) for n in shape[1:])
+        q_y, q_x = (2 * np.pi * np.fft.fftfreq(n, step) for n, step in zip(self._padded, voxel[1:], strict=True))
         q_y = q_y[:, None]
         factor = np.ones((len(z), q_y.size, q_x.size), np.complex128)
         dq, brightness = experiment.dq, np.ones(experiment.n_frames)
@@ -81,6 +85,7 @@ class Swept:
             factor /= _mean(q_x, voxel[2], band[0]) * _mean(q_y, voxel[1], band[1])
             brightness = _mean(dq[:, 2], voxel[0]) ** -2.0
         self._factor = engine.upload(factor.astype(operator.dtype))
+        self._adj_factor = self._factor.conj()
         self._brightness = engine.upload(brightness.astype(operator.real_dtype))
         self._turned = engine.upload(dq - experiment.dq)
 
@@ -93,29 +98,58 @@ class Swept:
         return adj * self._brightness[frames]
 
     def taken(self, S, s_0, dq, support=None):
-        """(S', s_0, dq', where S' is not 0 or its gradient is wanted, None without ``support``)."""
-        filled = S != 0
-        reached = _reached(filled if support is None else support | filled)
+        """(S', s_0, dq', where S' may differ from 0 or its gradient is wanted; without ``support`` None: anywhere)."""
+        size = self.xp.abs(S)
+        reached = None if support is None else _reached(support | (size != 0))
         if s_0 is None and self.refracts:
-            s_0 = self.xp.abs(S)
-        return self._filtered(S, self._factor) * reached, s_0, dq + self._turned, None if support is None else reached
+            s_0 = size
+        box = self._box(reached)
+        crystal = _placed(self._filtered(S[box], self._factor[box[0]]), reached, box)
+        return crystal, s_0, dq + self._turned, reached
 
     def adjoint(self, adj_S, adj_s_0, S, s_0, reached, support):
         """(adj_S, adj_s_0): adjoint of `taken`, whose arguments and ``reached`` are the last four."""
-        adj_S = self._filtered(adj_S if reached is None else adj_S * reached, self._factor.conj())
+        box = self._box(reached)
+        adj_crystal = self._filtered(adj_S[box], self._adj_factor[box[0]])  # adj_S is 0 beyond ``reached``
         if s_0 is None and self.refracts:
-            size = self.xp.abs(S)
-            adj_S += adj_s_0 * (S / self.xp.maximum(size, np.finfo(size.dtype).tiny))
+            part = S[box]
+            size = self.xp.abs(part)
+            size = self.xp.maximum(size, np.finfo(size.dtype).tiny, out=size)
+            adj_crystal += adj_s_0[box] / size * part
             adj_s_0 = None
-        if support is not None:
-            adj_S *= support
-            adj_s_0 = None if adj_s_0 is None else adj_s_0 * support
+        adj_S = _placed(adj_crystal, support, box)
+        if support is not None and adj_s_0 is not None:
+            adj_s_0 = adj_s_0 * support
         return adj_S, adj_s_0
 
     def _filtered(self, S, factor):
-        spectrum = self._fft.fft2(S, axes=(1, 2), **self._workers)
+        """``factor`` on the spectrum of S, a part of the box and 0 beyond it, where S is."""
+        # As (4) is the same everywhere across z, where the part stands does not matter.
+        _, rows, columns = S.shape
+        spectrum = self._fft.fft(S, self._padded[1], axis=2, **self._workers)
+        spectrum = self._fft.fft(spectrum, self._padded[0], axis=1, **self._workers)
         spectrum *= factor
-        return self._fft.ifft2(spectrum, axes=(1, 2), overwrite_x=True, **self._workers)
+        spectrum = self._fft.ifft(spectrum, axis=1, overwrite_x=True, **self._workers)[:, :rows]
+        return self._fft.ifft(spectrum, axis=2, **self._workers)[:, :, :columns]
+
+    def _box(self, reached):
+        """Slices of the voxels of ``reached``; of all where it is None or on a device, where nothing may wait."""
+        if reached is None or not self._reads_values:
+            return (slice(None),) * 3
+        layers = reached.any(axis=0)
+        sides = reached.any(axis=(1, 2)), layers.any(axis=1), layers.any(axis=0)
+        ends = (np.flatnonzero(side)[[0, -1]] if side.any() else (0, 0) for side in sides)
+        return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+
+
+def _placed(part, inside, box):
+    """A part of the model's box in it where ``inside``, 0 elsewhere; None: the part is all of it."""
+    xp = module(part)
+    if inside is None:
+        return xp.ascontiguousarray(part)
+    whole = xp.zeros(inside.shape, part.dtype)
+    xp.multiply(part, inside[box], out=whole[box])
+    return whole
 
 
 def _reached(inside):
