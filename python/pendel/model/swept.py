@@ -30,7 +30,6 @@ Adjoint of (4): the conjugate factors. `bench/foreign.py model` measures what is
 import numpy as np
 from scipy.fft import next_fast_len
 
-from ..base.arrays import module
 from ..experiment.geometry import rotation
 
 REACH = 1  # voxels by which (4) may carry the crystal beyond its support
@@ -100,56 +99,59 @@ class Swept:
     def taken(self, S, s_0, dq, support=None):
         """(S', s_0, dq', where S' may differ from 0 or its gradient is wanted; without ``support`` None: anywhere)."""
         size = self.xp.abs(S)
-        reached = None if support is None else _reached(support | (size != 0))
+        filled = size != 0
+        reached = _reached(filled if support is None else support | filled)
         if s_0 is None and self.refracts:
             s_0 = size
-        box = self._box(reached)
-        crystal = _placed(self._filtered(S[box], self._factor[box[0]]), reached, box)
-        return crystal, s_0, dq + self._turned, reached
+        crystal = self._filtered(S, self._factor, reached, reached)
+        return crystal, s_0, dq + self._turned, None if support is None else reached
 
     def adjoint(self, adj_S, adj_s_0, S, s_0, reached, support):
-        """(adj_S, adj_s_0): adjoint of `taken`, whose arguments and ``reached`` are the last four."""
-        box = self._box(reached)
-        adj_crystal = self._filtered(adj_S[box], self._adj_factor[box[0]])  # adj_S is 0 beyond ``reached``
+        """(adj_S, adj_s_0): adjoint of `taken`, whose arguments and ``reached`` are the last four.
+
+        Without ``support`` a voxel of 0 has the gradient that it would have if the crystal reached everywhere.
+        """
+        adj_crystal = adj_S
+        if support is None:
+            filled = S != 0
+            adj_S = self._filtered(adj_crystal * _reached(filled), self._adj_factor)
+            adj_S = self.xp.where(filled, adj_S, self._filtered(adj_crystal, self._adj_factor))
+        else:
+            adj_S = self._filtered(adj_crystal, self._adj_factor, reached, support)  # 0 beyond ``reached``
         if s_0 is None and self.refracts:
-            part = S[box]
-            size = self.xp.abs(part)
+            size = self.xp.abs(S)
             size = self.xp.maximum(size, np.finfo(size.dtype).tiny, out=size)
-            adj_crystal += adj_s_0[box] / size * part
+            adj_S += (adj_s_0 if support is None else adj_s_0 * support) * (S * (1 / size))
             adj_s_0 = None
-        adj_S = _placed(adj_crystal, support, box)
-        if support is not None and adj_s_0 is not None:
+        elif support is not None and adj_s_0 is not None:
             adj_s_0 = adj_s_0 * support
         return adj_S, adj_s_0
 
-    def _filtered(self, S, factor):
-        """``factor`` on the spectrum of S, a part of the box and 0 beyond it, where S is."""
-        # As (4) is the same everywhere across z, where the part stands does not matter.
-        _, rows, columns = S.shape
-        spectrum = self._fft.fft(S, self._padded[1], axis=2, **self._workers)
+    def _filtered(self, S, factor, inside=None, wanted=None):
+        """``factor`` on the spectrum of S, which is 0 outside ``inside``, and 0 where not ``wanted``, within that."""
+        # As (4) is the same everywhere across z, nothing has to be transformed but the smallest box around S.
+        box = self._box(inside)
+        part, factor = S[box], factor[box[0]]
+        _, rows, columns = part.shape
+        spectrum = self._fft.fft(part, self._padded[1], axis=2, **self._workers)
         spectrum = self._fft.fft(spectrum, self._padded[0], axis=1, **self._workers)
         spectrum *= factor
         spectrum = self._fft.ifft(spectrum, axis=1, overwrite_x=True, **self._workers)[:, :rows]
-        return self._fft.ifft(spectrum, axis=2, **self._workers)[:, :, :columns]
+        filtered = self._fft.ifft(spectrum, axis=2, **self._workers)[:, :, :columns]
+        if wanted is None:
+            return self.xp.ascontiguousarray(filtered)
+        whole = self.xp.zeros(S.shape, S.dtype)
+        self.xp.multiply(filtered, wanted[box], out=whole[box])
+        return whole
 
-    def _box(self, reached):
-        """Slices of the voxels of ``reached``; of all where it is None or on a device, where nothing may wait."""
-        if reached is None or not self._reads_values:
+    def _box(self, inside):
+        """Slices of the voxels of ``inside``; of all where it is None or on a device, where nothing may wait."""
+        if inside is None or not self._reads_values:
             return (slice(None),) * 3
-        layers = reached.any(axis=0)
-        sides = reached.any(axis=(1, 2)), layers.any(axis=1), layers.any(axis=0)
+        layers = inside.any(axis=0)
+        sides = inside.any(axis=(1, 2)), layers.any(axis=1), layers.any(axis=0)
         ends = (np.flatnonzero(side)[[0, -1]] if side.any() else (0, 0) for side in sides)
         return tuple(slice(int(first), int(last) + 1) for first, last in ends)
-
-
-def _placed(part, inside, box):
-    """A part of the model's box in it where ``inside``, 0 elsewhere; None: the part is all of it."""
-    xp = module(part)
-    if inside is None:
-        return xp.ascontiguousarray(part)
-    whole = xp.zeros(inside.shape, part.dtype)
-    xp.multiply(part, inside[box], out=whole[box])
-    return whole
 
 
 def _reached(inside):
