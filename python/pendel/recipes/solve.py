@@ -40,6 +40,7 @@ from .polisher import COUNTED
 from .voxels import fine_enough, grid_misfit, like, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
+DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
 ALL_PHOTONS = 1.5  # mean square residual over that of photon noise up to which it is taken for noise
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
@@ -104,7 +105,9 @@ def solve(
     data : (n_frames, rows, cols)
         Intensities, in counts if they are counted photons.
     mask : bool, True = good pixel, as in `Model.fit`, or None
-    counts : True, False or "auto": whether data are whole numbers
+    counts : whether data are counted photons, True, False or "auto"
+        "auto": where they are whole numbers, or some are exactly 0, as they are after a flat field and never without
+        noise.
     voxel : "auto", or (dz, dy, dx) m
         Of the result. "auto": as fine as the light asks for.
     box : "auto", or the crystal's extent, m, one number or (z, y, x)
@@ -237,7 +240,7 @@ def _in_counts(model, data, mask, counts):
     if data.shape != (model.n_frames, *model.experiment.detector_shape):
         return data  # refused by the model, which says why
     if counts == "auto":
-        counts = data.dtype.kind in "iub" or bool(np.all(data[good] == np.rint(data[good])))
+        counts = bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
     if counts:
         return data
     return (data * (BRIGHT * good.sum() / counts_of(data, mask))).astype(np.float32)
