@@ -240,7 +240,9 @@ def _in_counts(model, data, mask, counts):
     if data.shape != (model.n_frames, *model.experiment.detector_shape):
         return data  # refused by the model, which says why
     if counts == "auto":
-        counts = bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
+        counts = (
+            bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
+        )
     if counts:
         return data
     return (data * (BRIGHT * good.sum() / counts_of(data, mask))).astype(np.float32)
