@@ -42,6 +42,7 @@ from .voxels import fine_enough, grid_misfit, like, noise_misfit
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
 DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
 ALL_PHOTONS = 1.5  # mean square residual over that of photon noise up to which it is taken for noise
+SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume", "callback", "support")
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -130,6 +131,7 @@ def solve(
     TypeError, ValueError, RuntimeError
         As `Model`, `kinematic.phase`, `multiscale` and `polish` do.
     """
+    _refuse(counts, voxel, keywords)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
     given = None if start is None or isinstance(start, str) else host(start)
@@ -189,16 +191,18 @@ def solve_on(
     -------
     Result
     """
-    refuse_unknown(keywords, SolveRecipe.names() + PolishRecipe.names(), "solve")
+    _refuse(counts, voxel, keywords)
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
-    COUNTED.but(**polishing)  # checked now, not after the search
     mask = host(mask)
     data = _in_counts(model, host(data), mask, counts)
 
     first = dataclasses.asdict(MultiscaleRecipe())
     first = {name: getattr(recipe, name) for name in first} | {"counts": True}
-    single = min(model.experiment.detector_shape) < 2 * recipe.smallest
+    # phases are those of the coarsest level, and of use where nothing else is asked for
+    single = min(model.experiment.detector_shape) < 2 * recipe.smallest and (
+        start is None or _named(start, "kinematic")
+    )
     found = multiscale(
         model,
         data,
@@ -206,7 +210,7 @@ def solve_on(
         start,
         support,
         recipe=MultiscaleRecipe(**first),
-        phased=phased if single and start in (None, "kinematic") else None,
+        phased=phased if single else None,
         checkpoint=checkpoint,
         resume=resume,
         angle_offsets=angle_offsets,
@@ -222,6 +226,26 @@ def solve_on(
     return _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
 
 
+def _named(start, kind):
+    return isinstance(start, str) and start == kind
+
+
+def _refuse(counts, voxel, keywords):
+    """Errors that are better told before the phasing than after."""
+    refuse_unknown(
+        [name for name in keywords if name not in SOLVED_BY], SolveRecipe.names() + PolishRecipe.names(), "solve"
+    )
+    if not (isinstance(counts, bool) or _named(counts, "auto")):
+        raise ValueError(f'counts: expected True, False or "auto", got {checks.describe(counts)}')
+    if isinstance(voxel, str):
+        checks.choice("voxel", voxel, ("auto",))
+    else:
+        checks.lengths("voxel", voxel, 3)
+    given = {name: value for name, value in keywords.items() if name not in SOLVED_BY}
+    from_keywords(SolveRecipe, None, _own(given), "solve")
+    COUNTED.but(**{name: value for name, value in given.items() if name in PolishRecipe.names()})
+
+
 def _own(keywords):
     """Of keywords those that are fields of the `SolveRecipe`."""
     return {name: value for name, value in keywords.items() if name in SolveRecipe.names()}
@@ -234,8 +258,6 @@ def _known_background(keywords):
 
 def _in_counts(model, data, mask, counts):
     """Data as counts of photons."""
-    if counts not in (True, False, "auto"):
-        raise ValueError(f'counts: expected True, False or "auto", got {checks.describe(counts)}')
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     if data.shape != (model.n_frames, *model.experiment.detector_shape):
         return data  # refused by the model, which says why
@@ -251,7 +273,6 @@ def _in_counts(model, data, mask, counts):
 def _voxels(model, found, voxel, noise):
     """(`Model` on the voxels of the result, its own misfit)."""
     if isinstance(voxel, str):
-        checks.choice("voxel", voxel, ("auto",))
         return fine_enough(model, found.S, found.voxel, noise)
     wanted = checks.lengths("voxel", voxel, 3)
     extent = zip(model.shape, model.voxel, wanted, strict=True)
