@@ -84,7 +84,7 @@ class Swept:
             factor /= _mean(q_x, voxel[2], band[0]) * _mean(q_y, voxel[1], band[1])
             brightness = _mean(dq[:, 2], voxel[0]) ** -2.0
         self._factor = engine.upload(factor.astype(operator.dtype))
-        self._adj_factor = self._factor.conj()
+        self._adj_factor = engine.upload(factor.conj().astype(operator.dtype))
         self._brightness = engine.upload(brightness.astype(operator.real_dtype))
         self._turned = engine.upload(dq - experiment.dq)
 
