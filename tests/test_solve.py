@@ -9,7 +9,8 @@ from pendel.recipes import voxels
 from pendel.recipes.in_band import in_band_start
 
 pytest.importorskip("gemmi")
-LITTLE = {"progress": False, "starts": 2, "steps": 600, "trial_epochs": 10, "iterations": (0, 30), "fine_iterations": 60}
+LITTLE = {"progress": False, "starts": 2, "steps": 600, "trial_epochs": 10}
+LITTLE |= {"iterations": (0, 30), "fine_iterations": 60}
 
 
 class Scan:

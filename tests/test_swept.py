@@ -18,6 +18,7 @@ from scan import FRAMES, SHAPE, STRONG, evaluate, make_crystal, make_data, make_
 ARMS = {"coplanar": (("y+", math.radians(44.76)),), "roll": (("y+", math.radians(30)), ("x-", math.radians(20)))}
 WAVELENGTH, PIXEL = 1.5498e-10, 55e-6
 MIXED = {"sigma": 0.3, "pi": 0.7}
+MEANS = {"sampling": "mean"}
 
 
 def scan(arm, step, frames, pixels):
@@ -143,7 +144,7 @@ def truth_misfit(geometry, finer, **changes):
     experiment, crystal, sample, measured, seen = wide_angle_frames(geometry)
     voxel = tuple(step / finer for step in experiment.suggest_voxel())
     shape = tuple(math.ceil(1.3 * sample.size / step) for step in voxel)
-    model = Model(experiment, crystal, shape, voxel, dtype="complex128", threads=1, **changes)
+    model = Model(experiment, crystal, shape, voxel, **({"dtype": "complex128", "threads": 1} | MEANS | changes))
     s_0, S = rocking_scans.truth_on(sample, experiment, model)
     return misfit(measured, model.intensities(S, seen, np.maximum(s_0, 0)))
 
@@ -171,10 +172,10 @@ def models():
 def small_model(orientation="k_h", degrees=None, dtype="complex128", **changes):
     """Of a strong crystal; for the symmetric orientation co-planar at 2 theta in degrees."""
     if orientation == "k_h":
-        return make_model(dtype, **changes)
+        return make_model(dtype, **(MEANS | changes))
     experiment = make_experiment(arm=(("y+", math.radians(degrees)),), orientation="symmetric")
     voxel = experiment.suggest_voxel(transport=changes.get("transport", "shift"))
-    return Model(experiment, STRONG, SHAPE, voxel, **{"dtype": dtype, "threads": 1} | changes)
+    return Model(experiment, STRONG, SHAPE, voxel, **{"dtype": dtype, "threads": 1} | MEANS | changes)
 
 
 def derivative(function, step):
@@ -214,7 +215,7 @@ def test_gradient_of_the_crystal(rng, orientation, degrees, name, where):
 
 
 def test_without_a_support_voxels_of_nothing_have_a_gradient(rng):
-    model, S, data = make_model(), make_crystal(rng), make_data(rng)
+    model, S, data = make_model(**MEANS), make_crystal(rng), make_data(rng)
     plain, limited = (evaluate(model, S, data, support=support).adj_S for support in (None, S != 0))
     np.testing.assert_allclose(plain[S != 0], limited[S != 0], rtol=1e-11, atol=1e-13 * np.abs(plain).max())
     assert plain.all() and not limited[S == 0].any()
@@ -262,7 +263,7 @@ def test_gradients_of_all_else(rng, orientation, degrees, coupling):
 
 @pytest.mark.parametrize("name", ["dynamical", "kinematic"])
 def test_what_the_gradient_leaves_is_of_second_order(rng, name):
-    model, S, data = make_model(**models()[name]), make_crystal(rng), make_data(rng)
+    model, S, data = make_model(**(MEANS | models()[name])), make_crystal(rng), make_data(rng)
     support = S != 0
     direction = noise(rng, support)
     result = evaluate(model, S, data, scale=1e5, support=support)
@@ -280,7 +281,9 @@ def test_what_the_gradient_leaves_is_of_second_order(rng, name):
 )  # 7 and 11 columns are transformed as they are or more
 def test_the_adjoint_of_what_is_taken(rng, orientation, degrees, shape):
     small = small_model(orientation, degrees, coupling="kinematic")
-    model = Model(small.experiment, STRONG, shape, small.voxel, coupling="kinematic", dtype="complex128", threads=1)
+    model = Model(
+        small.experiment, STRONG, shape, small.voxel, coupling="kinematic", dtype="complex128", threads=1, **MEANS
+    )
     swept = model.passes.swept
     support = rng.uniform(size=shape) > 0.6
     S, adj = (rng.normal(size=shape) + 1j * rng.normal(size=shape) for _ in range(2))
@@ -295,7 +298,7 @@ def test_the_adjoint_of_what_is_taken(rng, orientation, degrees, shape):
 
 def test_only_a_voxel_beside_the_support_is_reached(rng):
     """What is taken is the filtered crystal there; where the crystal stands in its box does not matter."""
-    model = Model(make_experiment(), STRONG, (5, 20, 24), make_model().voxel, dtype="complex128", threads=1)
+    model = Model(make_experiment(), STRONG, (5, 20, 24), make_model().voxel, dtype="complex128", threads=1, **MEANS)
     swept, dq = model.passes.swept, model.experiment.dq
     S, support = np.zeros(model.shape, complex), np.zeros(model.shape, bool)
     support[1:4, 6:11, 7:13] = True
@@ -313,7 +316,7 @@ def test_only_a_voxel_beside_the_support_is_reached(rng):
 
 
 def test_an_empty_crystal_takes_nothing_and_has_a_gradient_where_it_may_be():
-    model = make_model()
+    model = make_model(**MEANS)
     S, support = np.zeros(SHAPE, complex), np.zeros(SHAPE, bool)
     for inside in (None, support):
         taken, size, _, _ = model.passes.swept.taken(S, None, model.experiment.dq, inside)
@@ -359,7 +362,7 @@ def test_single_precision_is_close_to_double(rng, relative, tolerance, orientati
 def test_results_do_not_depend_on_threads(rng):
     S, data = make_crystal(rng), make_data(rng)
     one, three = (
-        evaluate(make_model("complex64", threads=n), S.astype(np.complex64), data, scale=None, support=S != 0)
+        evaluate(make_model("complex64", threads=n, **MEANS), S.astype(np.complex64), data, scale=None, support=S != 0)
         for n in (1, 3)
     )
     for a, b in zip(one, three, strict=True):

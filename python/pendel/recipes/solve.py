@@ -203,8 +203,10 @@ def solve_on(
     single = min(model.experiment.detector_shape) < 2 * recipe.smallest and (
         start is None or _named(start, "kinematic")
     )
+    # to begin with, the cheapest model, which voxels as wide as this do not show
+    cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
     found = multiscale(
-        model,
+        cheap,
         data,
         mask,
         start,
@@ -221,7 +223,7 @@ def solve_on(
         uniformity=0.0,
         **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
     )
-    noise = noise_misfit(found.scale * model.intensities_on_host(found.S, flux=found.flux), mask)
+    noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
     fine, grid = _voxels(model, found, voxel, noise)
     return _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
 
@@ -277,7 +279,7 @@ def _voxels(model, found, voxel, noise):
     wanted = checks.lengths("voxel", voxel, 3)
     extent = zip(model.shape, model.voxel, wanted, strict=True)
     shape = tuple(2 * int(np.ceil(n * wide / (2 * step) - 1e-6)) for n, wide, step in extent)
-    fine = like(model, model.experiment, shape, wanted)
+    fine = like(model, model.experiment, shape, wanted, sampling="mean")
     return fine, grid_misfit(fine, found.S, found.voxel)
 
 
