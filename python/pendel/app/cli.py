@@ -116,9 +116,9 @@ def _simulate(args):
     made = _load(args)
     path = _output(args, made)
     model = simulate.model_of(made)
-    S = simulate.crystal_function(made, model)
-    data, scale = simulate.counts(model.intensities_on_host(S), made.simulate.photons, made.simulate.seed)
-    simulate.write(path, model, data, S, scale, made.crystal_keys.name, {"config": made.text})
+    data, mask, S, scale, unknown = simulate.simulated(made, model)
+    extra = {"config": made.text, "maker": made.simulate.maker} | unknown
+    simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask)
     _say(starts.describe_grid(model))
     _say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
     _say(f"written to {path}")
@@ -136,13 +136,19 @@ def _reconstruct(args):
     if args.resume and not resume:
         _say(f"no checkpoint {checkpoint}: from the beginning")
 
-    setup = starts.Setup(made, method, scan, experiment, made.voxel(experiment), not args.quiet, _say)
+    voxel = experiment.suggest_voxel() if method.chooses_voxel else made.voxel(experiment)
+    setup = starts.Setup(made, method, scan, experiment, voxel, not args.quiet, _say)
     begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
     given = begun.model, scan.data, scan.mask
     options |= _known(scan, options)
+    if method.chooses_voxel:
+        wanted = "auto" if made.leaves_voxel() else made.voxel(experiment)
+        options |= {"voxel": wanted, "phased": begun.phased}
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
+    if result.model is not None:
+        _say(f"voxels chosen: {starts.describe_grid(result.model)}")
     if made.recipe.polish_rounds and not method.polishes_itself:
         polishing = methods.polish_options(options, made)
         result = _polished(*given, result, made.recipe.polish_rounds, polishing, progress=not args.quiet)
@@ -156,6 +162,8 @@ def _reconstruct(args):
         written.append(path.with_suffix(".png"))
         store.save_picture(written[-1], path)
     _say("written to " + ", ".join(map(str, written)))
+    if result.trust is not None:
+        _say(f"trust: {result.trust}")
 
 
 def _checkpoint(args, made, method, path):
