@@ -68,11 +68,11 @@ def _parser():
         return sub
 
     sub = command("demo", _demo, "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare")
-    sub.add_argument("--size", type=int, default=64, metavar="N", help="frames, pixels, voxels along an axis (64)")
+    sub.add_argument("--size", type=int, default=64, metavar="N", help="frames, and pixels along an axis (64)")
     sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
-    sub.add_argument("--photons", type=float, help="Poisson noise: photons in the brightest pixel (no noise)")
+    sub.add_argument("--photons", type=float, default=1e5, help="Poisson noise: photons in the brightest pixel (1e5)")
 
     sub = command("simulate", _simulate, "compute the frames of a test crystal", configured)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")
@@ -100,7 +100,7 @@ def _demo(args):
         raise UsageError(f"--threads: expected an integer >= 1, got {args.threads}")
     if args.seed < 0:
         raise UsageError(f"--seed: expected an integer >= 0, got {args.seed}")
-    if args.photons is not None and not (0 < args.photons < 2**31):
+    if not 0 < args.photons < 2**31:
         raise UsageError(f"--photons: expected a number > 0 and < 2^31, got {args.photons:g}")
     if Path(args.output).exists() and not Path(args.output).is_dir():
         raise UsageError(f"-o: expected a folder, got the file {args.output}")

@@ -275,8 +275,8 @@ SCHEMA = {
     "recipe": {
         "method": Key(
             choice(*METHODS),
-            about="solve: from nothing, on voxels as fine as the light asks for, with [solve]; multiscale: coarse to fine"
-            ' on given voxels, with [multiscale]. Default: solve with start.kind = "kinematic", else adam.',
+            about="solve: from nothing, on voxels as fine as the light asks for, with [solve]; multiscale: coarse to"
+            ' fine on given voxels, with [multiscale]. Default: solve with start.kind = "kinematic", else adam.',
         ),
         "polish_rounds": Key(_at_least_0, 0, "rounds of `pendel.polish` at the end, all pixels in."),
         "checkpoint": Key(_text, about="HDF5 file for --resume."),
