@@ -142,8 +142,7 @@ def _reconstruct(args):
     given = begun.model, scan.data, scan.mask
     options |= _known(scan, options)
     if method.chooses_voxel:
-        wanted = "auto" if made.leaves_voxel() else made.voxel(experiment)
-        options |= {"voxel": wanted, "phased": begun.phased}
+        options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
@@ -152,8 +151,6 @@ def _reconstruct(args):
     if made.recipe.polish_rounds and not method.polishes_itself:
         polishing = methods.polish_options(options, made)
         result = _polished(*given, result, made.recipe.polish_rounds, polishing, progress=not args.quiet)
-    if result.free_misfit is not None:
-        _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
 
     name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
     store.save_result(path, *given, result, name=name, config=made.text, extra=extra)
@@ -162,6 +159,12 @@ def _reconstruct(args):
         written.append(path.with_suffix(".png"))
         store.save_picture(written[-1], path)
     _say("written to " + ", ".join(map(str, written)))
+    _tell_trust(result)
+
+
+def _tell_trust(result):
+    if result.free_misfit is not None:
+        _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
     if result.trust is not None:
         _say(f"trust: {result.trust}")
 

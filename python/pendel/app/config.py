@@ -225,9 +225,10 @@ class Config:
             return experiment.suggest_voxel(_times(self.model.resolution_nm, 1e-9), transport=transport)
         return tuple(1e-9 * v for v in (sizes if isinstance(sizes, tuple) else [sizes] * 3))
 
-    def leaves_voxel(self) -> bool:
-        """Whether the voxel is for the method to choose, where it can."""
-        return self.model.voxel_nm == "auto" and self.model.resolution_nm is None
+    def wanted_voxel(self, experiment) -> tuple[float, float, float] | str:
+        """`voxel`, or "auto" where it is left to the method."""
+        left = self.model.voxel_nm == "auto" and self.model.resolution_nm is None
+        return "auto" if left else self.voxel(experiment)
 
 
 def _attribute(section):
