@@ -74,10 +74,8 @@ class Case:
 
 
 def reconstruct(experiment, crystal, data, mask, extent, counts, seed):
-    """`pendel.Result` of measured frames; extent: of the box, m."""
-    voxel = experiment.suggest_voxel()
-    model = pendel.Model(experiment, crystal, [int(np.ceil(extent / step)) for step in voxel], voxel)
-    return pendel.multiscale(model, data, mask, counts=counts, seed=seed, progress=False)
+    """`pendel.Result` of measured frames, with all that it chooses itself; extent: of the box, m, is not told."""
+    return pendel.solve(experiment, crystal, data, mask, counts=counts, seed=seed, progress=False)
 
 
 def foreign_frames(case, cache=None, workers=1):

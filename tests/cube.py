@@ -14,7 +14,7 @@ QUIET = {"progress": False}
 FIXED = QUIET | {"shrink_wrap_every": 0}
 
 
-def make_model(dtype="complex64", threads=2, size=SIZE, off=0.3):
+def make_model(dtype="complex64", threads=2, size=SIZE, off=0.3, **options):
     """A gold cube of 0.8 um fills half of the box: refraction and absorption change the phase by half a radian.
 
     The rocking maximum lies ``off`` frames behind the middle one.
@@ -30,7 +30,7 @@ def make_model(dtype="complex64", threads=2, size=SIZE, off=0.3):
         centre=(size / 2 + off, size // 2, size // 2),
     )
     grid = (size,) * 3, experiment.suggest_voxel()
-    return Model(experiment, AU, *grid, polarization={"sigma": 1.0}, dtype=dtype, threads=threads)
+    return Model(experiment, AU, *grid, polarization={"sigma": 1.0}, dtype=dtype, threads=threads, **options)
 
 
 def with_loss(model, loss):

@@ -10,6 +10,8 @@ KEV = 1.602176634e-16
 STRONG = Crystal(-9.4e-4 + 8.5e-5j, 7.4e-4 - 8.4e-5j, 6.6e-4 - 4.0e-5j, name="strong", hkl=(1, 1, 1))
 ARM = (("y+", math.radians(32.174)), ("x-", math.radians(12.6346)))  # of Au (111) at 34-ID-C
 FRAMES = 8
+# A model that is operator and far field and nothing else.
+SAMPLES = {"ewald": "flat", "sampling": "point"}
 SHAPE = (5, 5, 7)
 
 

@@ -38,7 +38,7 @@ trial_epochs = 5
 
 [recipe]
 method = "adam"
-epochs = 12
+epochs = 30
 checkpoint_every = 4
 
 [simulate]
@@ -51,7 +51,7 @@ strength = 1.0
 
 
 # few of everything: what is asked for is that the parts hold together
-SOLVED = CONFIG.replace('method = "adam"\nepochs = 12\ncheckpoint_every = 4\n', "").replace('maker = "model"\n', "")
+SOLVED = CONFIG.replace('method = "adam"\nepochs = 30\ncheckpoint_every = 4\n', "").replace('maker = "model"\n', "")
 SOLVED += """photons = 2e4
 
 [solve]
@@ -111,16 +111,16 @@ def test_the_result_tells_how_it_was_made(folder):
     made = config.load(folder / "run.toml")
     assert stored.crystal == "Au" and stored.hkl == (0, 0, 2) and stored.chi_0 == made.crystal_keys.chi_0
     assert stored.misfit < 5e-3 and stored.scale == pytest.approx(scan.metadata["scale"], rel=0.2)
-    assert len(stored.loss["loss"]) == 12 and stored.loss["loss"][-1] < stored.loss["loss"][0]
+    assert len(stored.loss["loss"]) == 30 and stored.loss["loss"][-1] < stored.loss["loss"][0]
     assert all(n % 2 == 0 for n in stored.S.shape) and stored.support.shape == stored.S.shape
     assert np.array_equal(stored.rocking_measured, scan.data.sum(axis=(1, 2), dtype=float))
     # the modelled curve fits as well as the misfit says
     assert np.allclose(stored.rocking_modelled, stored.rocking_measured, atol=0.1 * stored.rocking_measured.max())
     assert stored.frame_index == np.argmax(stored.rocking_measured)
     assert np.array_equal(stored.measured_frame, scan.data[stored.frame_index])
-    assert config.loads(stored.config).recipe.epochs == 12
+    assert config.loads(stored.config).recipe.epochs == 30
     extra = stored.metadata
-    assert extra["versions"]["pendel"] == __version__ and extra["epochs"] == 12
+    assert extra["versions"]["pendel"] == __version__ and extra["epochs"] == 30
     assert extra["start"]["kind"].startswith("kinematic, ") and len(extra["start"]["trial_misfits"]) == 4
     assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.glob(".*"))  # no temporary files stay

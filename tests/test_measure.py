@@ -41,6 +41,8 @@ MORE_PARAMETERS = {
     "python/pendel/kinematic/phasing.py: phase": OPTIONS,
     "python/pendel/fit/minibatch.py: reconstruct": OPTIONS,
     "python/pendel/recipes/coarse_to_fine.py: multiscale": OPTIONS,
+    "python/pendel/recipes/solve.py: solve": OPTIONS,
+    "python/pendel/recipes/solve.py: solve_on": OPTIONS,
     "python/pendel/io/cxi_scans.py: write_scan": FIELDS,
     "python/pendel/operator/engine.py: Engine.adjoint": ARRAYS,
     "bench/gpu_triton.py: couple": TRITON,

@@ -75,7 +75,7 @@ def test_an_uneven_background_is_made_up_for_by_both_likelihoods(gold_cube, rng)
     ramp = np.linspace(0, 40, SIZE) * np.ones((SIZE, 1))
     clean = gold_cube.data(photons=1e5, noise=None)
     data = rng.poisson(clean + ramp).astype(np.int32)
-    options = {"epochs": 40, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
+    options = {"epochs": 80, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
     for likelihood in ("amplitude", "poisson"):
         known = reconstruct(gold_cube.model, data, background=ramp, likelihood=likelihood, **options)
         unknown = reconstruct(gold_cube.model, data, background=0.01, likelihood=likelihood, **options)

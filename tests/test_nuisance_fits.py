@@ -9,6 +9,7 @@ from pendel import Coherence, Experiment, Model, compare, lbfgs, photon_weight, 
 from pendel.fit.nuisances import Corrections, NuisanceRecipe, Nuisances
 from pendel.fit.objective import DataRecipe, Objective, measured
 from pendel.fit.refinement import Flux, dq_at
+from scan import SAMPLES
 
 ALL = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 BEAM = Coherence(horizontal=1.2e-6, vertical=1.2e-6)
@@ -112,7 +113,7 @@ class Beamline:
         )
         voxel = experiment.suggest_voxel()
         shape = [2 * math.ceil(0.81 * EDGE / v) for v in voxel]
-        return Model(experiment, AU, shape, voxel, polarization={"sigma": 1.0}, threads=2, **changes)
+        return Model(experiment, AU, shape, voxel, polarization={"sigma": 1.0}, threads=2, **changes, **SAMPLES)
 
     @staticmethod
     def counts(D, background):

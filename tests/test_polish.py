@@ -43,22 +43,22 @@ def test_bulk_of_a_crystal_of_one_voxel(gold_cube):
     assert not priors.value(np.zeros(1, complex))[1].any()
 
 
-def test_polish_brings_a_near_start_to_the_truth(gold_cube, near):
-    data = gold_cube.data(noise=None)
+def test_polish_brings_a_near_start_to_the_truth(sampled_cube, near):
+    data = sampled_cube.data(noise=None)
     options = {
         "start": near,
-        "support": gold_cube.tight,
+        "support": sampled_cube.tight,
         "rounds": 2,
         "iterations": (20, 60),
         "atv_weight": 1e-4,
         **QUIET,
     }
-    result = polish(gold_cube.model, data, **options)
-    assert gold_cube.error(near) > 0.1 and gold_cube.error(result.S) < 0.01
+    result = polish(sampled_cube.model, data, **options)
+    assert sampled_cube.error(near) > 0.1 and sampled_cube.error(result.S) < 0.01
     assert len(result.loss) == result.epochs == 160 and result.misfit < 1e-6
-    assert result.support.sum() > gold_cube.tight.sum() and not result.S[~result.support].any()
+    assert result.support.sum() > sampled_cube.tight.sum() and not result.S[~result.support].any()
     assert np.abs(result.S).max() < 1.01
-    again = polish(gold_cube.model, data, **options)
+    again = polish(sampled_cube.model, data, **options)
     assert again.S.tobytes() == result.S.tobytes()
 
 

@@ -34,7 +34,7 @@ def test_the_objective_is_loss_plus_total_variation_and_its_gradient_is_right(go
 
 def test_total_variation_smooths_and_its_weight_knows_no_exposure(gold_cube):
     data = gold_cube.data(photons=1e3)
-    options = {"epochs": 60, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
+    options = {"epochs": 120, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
     results = [reconstruct(gold_cube.model, data, atv_weight=w, free_fraction=0.05, **options) for w in (0, 0.01, 0.1)]
     variation = [atv(r.S, support=gold_cube.tight)[0] for r in results]
     assert variation[0] > 1.15 * variation[1] > 2 * variation[2]
@@ -54,7 +54,7 @@ def test_total_variation_smooths_and_its_weight_knows_no_exposure(gold_cube):
 def test_poisson_likelihood_fits_counts_on_a_background(gold_cube):
     rng = np.random.default_rng(8)
     data = gold_cube.data(photons=2e3) + rng.poisson(0.5, (SIZE,) * 3)
-    options = {"epochs": 60, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
+    options = {"epochs": 200, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
     amplitude = reconstruct(gold_cube.model, data, **options)
     poisson = reconstruct(gold_cube.model, data, likelihood="poisson", background=0.5, **options)
     assert poisson.background == 0.5 and amplitude.background == 0
@@ -106,7 +106,7 @@ def test_held_out_pixels_tell_overfitting_and_cost_no_pass(gold_cube, monkeypatc
 def test_held_out_pixels_rank_supports(gold_cube):
     """A loose support fits noisy data better, and the pixels it has not seen worse: it is the worse crystal."""
     data = gold_cube.data(photons=300)
-    options = {"epochs": 30, "learning_rate": 0.1, "free_fraction": 0.05, **FIXED}
+    options = {"epochs": 60, "learning_rate": 0.1, "free_fraction": 0.05, **FIXED}
     wide = ndimage.binary_dilation(gold_cube.tight, iterations=2)
     tight, loose = (reconstruct(gold_cube.model, data, support=s, **options) for s in (gold_cube.tight, wide))
     assert loose.misfit < 0.9 * tight.misfit and gold_cube.error(loose.S) > gold_cube.error(tight.S)

@@ -34,7 +34,7 @@ def problem():
 @pytest.fixture(scope="module")
 def fitted(problem):
     return reconstruct(
-        problem.model, problem.data, support=problem.tight, epochs=300, learning_rate=0.2, shrink_wrap_every=0, **QUIET
+        problem.model, problem.data, support=problem.tight, epochs=300, learning_rate=0.3, shrink_wrap_every=0, **QUIET
     )
 
 

@@ -74,13 +74,36 @@ def test_most_probable_of_what_does_not_deviate(gold_cube):
     assert not found.any() and alpha == 0.0
 
 
-def test_smoothness_is_judged_place_by_place(rng):
-    inside = np.ones((24, 24, 48), bool)
-    phase = [drawn(rng, (24, 24, 24), precision, bends((24,) * 3)) for precision in (20.0, 2000.0)]
+def test_rough_places_are_judged_for_themselves(rng):
+    """A quarter is rougher: it is not ironed, and the others are as if it were not there."""
+    inside = np.ones((24, 24, 64), bool)
+    phase = [drawn(rng, (24, 24, n), precision, bends((24, 24, n))) for n, precision in ((16, 5.0), (48, 2000.0))]
     S = np.exp(1j * np.concatenate(phase, axis=2))
     found = Perfection(S, inside).most_probable(S, F * inside.sum() / 2)[0]
-    left, right = found[:, :, 6], found[:, :, -6]
-    assert np.exp(np.log(right).mean()) > 10 * np.exp(np.log(left).mean())
+    alone = np.exp(1j * phase[1])
+    smooth = Perfection(alone, inside[:, :, 16:]).most_probable(alone, F * inside[:, :, 16:].sum() / 2)[0]
+    # what is usual has one precision
+    usual = found[:, :, 32:]
+    assert usual.min() == usual.max()
+    assert usual.max() == pytest.approx(smooth.max(), rel=0.3)
+    assert np.exp(np.log(found[:, :, 6]).mean()) < usual.max() / 10
+
+
+def test_unseen_modes_learn_nothing(rng):
+    """Of voxels half as wide as the data's resolution an eighth of the modes is seen, and has all of the counts."""
+    shape, precision, information = (40, 40, 40), 500.0, 8 * F
+    inside, kappa = np.ones(shape, bool), bends(shape)
+    seen = np.zeros(shape, bool)
+    seen[:21, :21, :21] = True
+    spread = np.divide(1, precision * kappa, out=np.zeros(shape), where=kappa > 0)
+    modes = rng.normal(size=shape) * np.sqrt(spread) + rng.normal(size=shape) / np.sqrt(information)
+    phase = fft.idctn(np.where(seen, modes * information / (information + precision * kappa), 0), norm="ortho")
+    S = np.exp(1j * phase)
+    counts = F * inside.sum() / 2
+    found = Perfection(S, inside, seen=(0.5, 0.5, 0.5)).most_probable(S, counts)[0].max()
+    assert found == pytest.approx(precision, rel=0.3)
+    # as if all were seen, the counts would be thinly spread, and each mode known worse
+    assert Perfection(S, inside).most_probable(S, counts)[0].max() < 0.8 * found
 
 
 def test_evidence_helps_few_photons(gold_cube):

@@ -8,6 +8,7 @@ from cube import AU, QUIET, make_model
 from pendel import Experiment, Model, compare, multiscale, phantom
 from pendel.app import demo
 from pendel.recipes.thick_crystals import SOLID, extinction_length, search_solid, solid, thick
+from scan import SAMPLES
 from scipy import ndimage
 
 
@@ -103,7 +104,7 @@ def test_searches_end_where_nothing_gets_better_and_the_best_one_is_taken():
 
 
 def test_a_thick_crystal_from_nothing():
-    model = thick_model()
+    model = thick_model(**SAMPLES)
     S = thick_cube(model)
     few = {"starts": 1, "steps": 800, "rounds": 1, "iterations": (0, 20), "places": False, "seed": 1, **QUIET}
     result = multiscale(model, model.intensities(S), **few)

@@ -7,6 +7,7 @@ import pendel
 import pytest
 from pendel import Crystal, Experiment, Model, reference
 from pendel.reference import symmetric as reference_symmetric
+from scan import SAMPLES
 from scipy.special import jv
 
 KEV = 1.602176634e-16
@@ -271,7 +272,7 @@ def test_model_gives_the_same_frames_in_both_orientations(gold):
             voxel = exp.suggest_voxel(transport="fourier")
             voxel = (voxel[0] / finer, *voxel[1:])
             shape = tuple(int(0.72e-6 / d) for d in voxel)
-            model = Model(exp, crystal, shape, voxel, dtype="complex128", transport="fourier")
+            model = Model(exp, crystal, shape, voxel, dtype="complex128", transport="fourier", **SAMPLES)
             D = model.intensities(_crystal(exp, shape, voxel)[0])
             # Per area of the exit plane as seen along k_h, and per far-field pixel.
             frames.append(D * np.prod(model.far_field.far_shape) * (voxel[1] * voxel[2] * exp.gamma_h) ** 2)
@@ -289,7 +290,8 @@ def test_kinematic_frames_are_cuts_through_the_transform_of_the_crystal(degrees)
     view = int(exp.field_of_view / voxel[2] / exp.gamma_h)
     shape = tuple(int(0.6e-6 / d) for d in voxel)
     exp = exp.replace(distance=0.5 * math.ceil(4 * shape[2] / view)) if view < 3 * shape[2] else exp
-    model = Model(exp, Crystal(0, 1e-6), shape, voxel, dtype="complex128", coupling="kinematic", transport="fourier")
+    options = {"dtype": "complex128", "coupling": "kinematic", "transport": "fourier"}
+    model = Model(exp, Crystal(0, 1e-6), shape, voxel, **options, **SAMPLES)
     S, r = _crystal(exp, shape, voxel)
     D = model.intensities(S)
     frame, row, col = np.meshgrid(range(5), range(0, 20, 5), range(0, 18, 6), indexing="ij")

@@ -11,6 +11,7 @@ from pendel.analysis.bodies import HalfSpace
 from pendel.analysis.rocking_scans import wide_angle_scan
 from pendel.reference import laue_slab, wide_angle
 from pendel.reference.wide_angle import Box, Method
+from scan import SAMPLES
 
 KEV = 1.602176634e-16
 GOLD = Crystal(-9.407e-5 + 8.496e-6j, 7.400e-5 - 8.434e-6j, 7.1e-5 - 8.0e-6j)
@@ -207,7 +208,8 @@ def engine_frames(exp, crystal, sample, step, extent=0.4e-6):
     """What `pendel.Model` gives for a sample on voxels of edge ``step``, per dy dx, m^2."""
     voxel = (step, step, step / exp.gamma_h)
     shape = tuple(math.ceil(extent / edge) for edge in voxel)
-    model = Model(exp, crystal, shape, voxel, polarization={"sigma": 1.0}, dtype="complex128", transport="fourier")
+    options = {"polarization": {"sigma": 1.0}, "dtype": "complex128", "transport": "fourier"}
+    model = Model(exp, crystal, shape, voxel, **options, **SAMPLES)
     z, y, x = (edge * (np.arange(n) - n // 2) for n, edge in zip(shape, voxel, strict=True))
     r = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1])
     s_0, S = sample(np.tensordot(exp.frame.T, r, axes=1), step)

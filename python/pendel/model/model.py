@@ -48,8 +48,9 @@ class Model:
     scheme, transport, dtype, device, threads, resync : as in `TakagiTaupin`.
     ewald : "curved", every pixel on its Ewald sphere, and the crystal turning with the rocking angle
         (`pendel.model.swept`); "flat", the plane through k_h on which one Fourier transform of the exit field lies.
-    sampling : "mean", the value of a voxel is the mean of the crystal function over it, so the volume fraction at a
-        surface; "point", its value at the voxel's centre, as the operator takes it.
+    sampling : "point", the value of a voxel is that of the crystal function at its centre, as the operator takes it;
+        "mean", its mean over the voxel, so the volume fraction at a surface. The latter is ten times closer to a real
+        crystal on voxels half as wide as the data's resolution, and no closer on such as wide.
     point_spread : rms width of the detector's point spread in pixels, one number or (row, col), Gaussian; light that it
         carries across the detector's edge is lost.
     coherence : `Coherence` of the beam, or None: full. Each of its settings costs a solve of every state.
@@ -79,7 +80,7 @@ class Model:
         threads=None,
         resync=None,
         ewald="curved",
-        sampling="mean",
+        sampling="point",
         point_spread=0.0,
         coherence=None,
     ):

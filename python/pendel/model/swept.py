@@ -28,6 +28,7 @@ Adjoint of (4): the conjugate factors. `bench/foreign.py model` measures what is
 """
 
 import numpy as np
+from scipy.fft import next_fast_len
 
 from ..experiment.geometry import rotation
 
@@ -66,10 +67,12 @@ class Swept:
     def __init__(self, experiment, shape, voxel, operator, *, refracts=True, curved=True, means=True):
         engine = operator.engine
         self.xp, self.refracts, self._fft = engine.xp, refracts, engine.scipy("fft")
+        self._reads_values = engine.reads_values
         self._workers = {"workers": operator.threads} if engine.reads_values else {}
 
         z = (np.arange(shape[0]) - shape[0] // 2) * voxel[0]
-        q_y, q_x = (2 * np.pi * np.fft.fftfreq(n, step) for n, step in zip(shape[1:], voxel[1:], strict=True))
+        self._padded = tuple(next_fast_len(n) for n in shape[1:])
+        q_y, q_x = (2 * np.pi * np.fft.fftfreq(n, step) for n, step in zip(self._padded, voxel[1:], strict=True))
         q_y = q_y[:, None]
         factor = np.ones((len(z), q_y.size, q_x.size), np.complex128)
         dq, brightness = experiment.dq, np.ones(experiment.n_frames)
@@ -81,6 +84,7 @@ class Swept:
             factor /= _mean(q_x, voxel[2], band[0]) * _mean(q_y, voxel[1], band[1])
             brightness = _mean(dq[:, 2], voxel[0]) ** -2.0
         self._factor = engine.upload(factor.astype(operator.dtype))
+        self._adj_factor = engine.upload(factor.conj().astype(operator.dtype))
         self._brightness = engine.upload(brightness.astype(operator.real_dtype))
         self._turned = engine.upload(dq - experiment.dq)
 
@@ -93,29 +97,61 @@ class Swept:
         return adj * self._brightness[frames]
 
     def taken(self, S, s_0, dq, support=None):
-        """(S', s_0, dq', where S' is not 0 or its gradient is wanted, None without ``support``)."""
-        filled = S != 0
+        """(S', s_0, dq', where S' may differ from 0 or its gradient is wanted; without ``support`` None: anywhere)."""
+        size = self.xp.abs(S)
+        filled = size != 0
         reached = _reached(filled if support is None else support | filled)
         if s_0 is None and self.refracts:
-            s_0 = self.xp.abs(S)
-        return self._filtered(S, self._factor) * reached, s_0, dq + self._turned, None if support is None else reached
+            s_0 = size
+        crystal = self._filtered(S, self._factor, reached, reached)
+        return crystal, s_0, dq + self._turned, None if support is None else reached
 
     def adjoint(self, adj_S, adj_s_0, S, s_0, reached, support):
-        """(adj_S, adj_s_0): adjoint of `taken`, whose arguments and ``reached`` are the last four."""
-        adj_S = self._filtered(adj_S if reached is None else adj_S * reached, self._factor.conj())
+        """(adj_S, adj_s_0): adjoint of `taken`, whose arguments and ``reached`` are the last four.
+
+        Without ``support`` a voxel of 0 has the gradient that it would have if the crystal reached everywhere.
+        """
+        adj_crystal = adj_S
+        if support is None:
+            filled = S != 0
+            adj_S = self._filtered(adj_crystal * _reached(filled), self._adj_factor)
+            adj_S = self.xp.where(filled, adj_S, self._filtered(adj_crystal, self._adj_factor))
+        else:
+            adj_S = self._filtered(adj_crystal, self._adj_factor, reached, support)  # 0 beyond ``reached``
         if s_0 is None and self.refracts:
             size = self.xp.abs(S)
-            adj_S += adj_s_0 * (S / self.xp.maximum(size, np.finfo(size.dtype).tiny))
+            size = self.xp.maximum(size, np.finfo(size.dtype).tiny, out=size)
+            adj_S += (adj_s_0 if support is None else adj_s_0 * support) * (S * (1 / size))
             adj_s_0 = None
-        if support is not None:
-            adj_S *= support
-            adj_s_0 = None if adj_s_0 is None else adj_s_0 * support
+        elif support is not None and adj_s_0 is not None:
+            adj_s_0 = adj_s_0 * support
         return adj_S, adj_s_0
 
-    def _filtered(self, S, factor):
-        spectrum = self._fft.fft2(S, axes=(1, 2), **self._workers)
+    def _filtered(self, S, factor, inside=None, wanted=None):
+        """``factor`` on the spectrum of S, which is 0 outside ``inside``, and 0 where not ``wanted``, within that."""
+        # As (4) is the same everywhere across z, nothing has to be transformed but the smallest box around S.
+        box = self._box(inside)
+        part, factor = S[box], factor[box[0]]
+        _, rows, columns = part.shape
+        spectrum = self._fft.fft(part, self._padded[1], axis=2, **self._workers)
+        spectrum = self._fft.fft(spectrum, self._padded[0], axis=1, **self._workers)
         spectrum *= factor
-        return self._fft.ifft2(spectrum, axes=(1, 2), overwrite_x=True, **self._workers)
+        spectrum = self._fft.ifft(spectrum, axis=1, overwrite_x=True, **self._workers)[:, :rows]
+        filtered = self._fft.ifft(spectrum, axis=2, **self._workers)[:, :, :columns]
+        if wanted is None:
+            return self.xp.ascontiguousarray(filtered)
+        whole = self.xp.zeros(S.shape, S.dtype)
+        self.xp.multiply(filtered, wanted[box], out=whole[box])
+        return whole
+
+    def _box(self, inside):
+        """Slices of the voxels of ``inside``; of all where it is None or on a device, where nothing may wait."""
+        if inside is None or not self._reads_values:
+            return (slice(None),) * 3
+        layers = inside.any(axis=0)
+        sides = inside.any(axis=(1, 2)), layers.any(axis=1), layers.any(axis=0)
+        ends = (np.flatnonzero(side)[[0, -1]] if side.any() else (0, 0) for side in sides)
+        return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
 def _reached(inside):

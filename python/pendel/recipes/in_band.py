@@ -14,12 +14,12 @@ from .levels import resample
 # Standard deviations of both blurs in voxels of the data's resolution. Phases: bench/foreign.py, smooth, 1e8 photons,
 # voxels half as wide: 0.7 ends at 0.0085, 1.5 at 0.0065 rad.
 SHAPE_BLUR, PHASE_BLUR = 0.7, 1.5
-STEEPER = 2.0  # |S| about 1/2 is taken so many times as steep
+STEEPER = 2.0
 FAINT = 0.02  # |S| of the steep shape above which a voxel is the crystal's; the support is a data voxel wider
 FLOOR = 0.01  # |S| of the support at least: where it is 0 its gradient says nothing of the phase
 
 
-def in_band_start(S, voxel, model):
+def in_band_start(S, voxel, model, steeper=STEEPER):
     """(S, support) on the grid of a model of finer voxels.
 
     Parameters
@@ -27,6 +27,7 @@ def in_band_start(S, voxel, model):
     S : complex (nz, ny, nx)
     voxel : (dz, dy, dx) m, of S
     model : Model
+    steeper : |S| about 1/2 is taken so many times as steep as the blur leaves it
     """
     resolution = np.divide(model.experiment.suggest_voxel(), model.voxel)
     S = resample(S, voxel, model).astype(np.complex128)
@@ -37,7 +38,7 @@ def in_band_start(S, voxel, model):
     blurred = ndimage.gaussian_filter(S, PHASE_BLUR * resolution)
     nearest = ndimage.distance_transform_edt(size <= 0.5, return_distances=False, return_indices=True)
     phase = np.exp(1j * np.angle(blurred))[tuple(nearest)]
-    steep = np.clip((size - 0.5) * STEEPER + 0.5, 0, 1)
+    steep = np.clip((size - 0.5) * steeper + 0.5, 0, 1)
 
     wider = max(1, round(float(resolution[1])))
     support = ndimage.binary_dilation(steep > FAINT, iterations=wider)

@@ -40,7 +40,9 @@ from .polisher import COUNTED
 from .voxels import fine_enough, grid_misfit, like, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
+DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
 ALL_PHOTONS = 1.5  # mean square residual over that of photon noise up to which it is taken for noise
+SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume", "callback", "support")
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -104,7 +106,9 @@ def solve(
     data : (n_frames, rows, cols)
         Intensities, in counts if they are counted photons.
     mask : bool, True = good pixel, as in `Model.fit`, or None
-    counts : True, False or "auto": whether data are whole numbers
+    counts : whether data are counted photons, True, False or "auto"
+        "auto": where they are whole numbers, or some are exactly 0, as they are after a flat field and never without
+        noise.
     voxel : "auto", or (dz, dy, dx) m
         Of the result. "auto": as fine as the light asks for.
     box : "auto", or the crystal's extent, m, one number or (z, y, x)
@@ -127,6 +131,7 @@ def solve(
     TypeError, ValueError, RuntimeError
         As `Model`, `kinematic.phase`, `multiscale` and `polish` do.
     """
+    _refuse(counts, voxel, keywords)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
     given = None if start is None or isinstance(start, str) else host(start)
@@ -186,24 +191,28 @@ def solve_on(
     -------
     Result
     """
-    refuse_unknown(keywords, SolveRecipe.names() + PolishRecipe.names(), "solve")
+    _refuse(counts, voxel, keywords)
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
-    COUNTED.but(**polishing)  # checked now, not after the search
     mask = host(mask)
     data = _in_counts(model, host(data), mask, counts)
 
     first = dataclasses.asdict(MultiscaleRecipe())
     first = {name: getattr(recipe, name) for name in first} | {"counts": True}
-    single = min(model.experiment.detector_shape) < 2 * recipe.smallest
+    # phases are those of the coarsest level, and of use where nothing else is asked for
+    single = min(model.experiment.detector_shape) < 2 * recipe.smallest and (
+        start is None or _named(start, "kinematic")
+    )
+    # to begin with, the cheapest model, which voxels as wide as this do not show
+    cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
     found = multiscale(
-        model,
+        cheap,
         data,
         mask,
         start,
         support,
         recipe=MultiscaleRecipe(**first),
-        phased=phased if single and start in (None, "kinematic") else None,
+        phased=phased if single else None,
         checkpoint=checkpoint,
         resume=resume,
         angle_offsets=angle_offsets,
@@ -214,9 +223,29 @@ def solve_on(
         uniformity=0.0,
         **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
     )
-    noise = noise_misfit(found.scale * model.intensities_on_host(found.S, flux=found.flux), mask)
+    noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
     fine, grid = _voxels(model, found, voxel, noise)
     return _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
+
+
+def _named(start, kind):
+    return isinstance(start, str) and start == kind
+
+
+def _refuse(counts, voxel, keywords):
+    """Errors that are better told before the phasing than after."""
+    refuse_unknown(
+        [name for name in keywords if name not in SOLVED_BY], SolveRecipe.names() + PolishRecipe.names(), "solve"
+    )
+    if not (isinstance(counts, bool) or _named(counts, "auto")):
+        raise ValueError(f'counts: expected True, False or "auto", got {checks.describe(counts)}')
+    if isinstance(voxel, str):
+        checks.choice("voxel", voxel, ("auto",))
+    else:
+        checks.lengths("voxel", voxel, 3)
+    given = {name: value for name, value in keywords.items() if name not in SOLVED_BY}
+    from_keywords(SolveRecipe, None, _own(given), "solve")
+    COUNTED.but(**{name: value for name, value in given.items() if name in PolishRecipe.names()})
 
 
 def _own(keywords):
@@ -231,13 +260,13 @@ def _known_background(keywords):
 
 def _in_counts(model, data, mask, counts):
     """Data as counts of photons."""
-    if counts not in (True, False, "auto"):
-        raise ValueError(f'counts: expected True, False or "auto", got {checks.describe(counts)}')
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     if data.shape != (model.n_frames, *model.experiment.detector_shape):
         return data  # refused by the model, which says why
     if counts == "auto":
-        counts = data.dtype.kind in "iub" or bool(np.all(data[good] == np.rint(data[good])))
+        counts = (
+            bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
+        )
     if counts:
         return data
     return (data * (BRIGHT * good.sum() / counts_of(data, mask))).astype(np.float32)
@@ -246,12 +275,11 @@ def _in_counts(model, data, mask, counts):
 def _voxels(model, found, voxel, noise):
     """(`Model` on the voxels of the result, its own misfit)."""
     if isinstance(voxel, str):
-        checks.choice("voxel", voxel, ("auto",))
         return fine_enough(model, found.S, found.voxel, noise)
     wanted = checks.lengths("voxel", voxel, 3)
     extent = zip(model.shape, model.voxel, wanted, strict=True)
     shape = tuple(2 * int(np.ceil(n * wide / (2 * step) - 1e-6)) for n, wide, step in extent)
-    fine = like(model, model.experiment, shape, wanted)
+    fine = like(model, model.experiment, shape, wanted, sampling="mean")
     return fine, grid_misfit(fine, found.S, found.voxel)
 
 

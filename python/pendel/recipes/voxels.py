@@ -6,41 +6,32 @@
 Both for the crystal as it is known so far, with a surface as sharp as the finer voxels hold.
 """
 
+import math
+
 import numpy as np
 
 from ..base.arrays import host
 from ..model.model import Model
-from .in_band import in_band_start
+from .in_band import SHAPE_BLUR, in_band_start
 
-# Voxels per voxel of the data's resolution that are tried, along each axis. bench/foreign.py model: misfits of 4e-3,
-# 3e-4, 2e-5 and 5e-6 for a gold crystal of 0.8 um; photon noise of 1e6, 1e7, 1e8, 1e9 photons: 1e-2 to 4e-5.
+# Voxels per voxel of the data's resolution that are tried, along each axis. A facetted gold crystal of 0.8 um, frames
+# of `pendel.reference.wide_angle`: its own misfit there is 4e-3, 3e-4, 2e-5 and 5e-6, the estimate (1) for what a fit
+# found of it 2e-3, 3e-4, 1e-4 and 2e-5; photon noise of 1e6, 1e7, 1e8, 1e9 photons 1e-2 to 6e-5.
 FINER = (1.0, 1.5, 2.0, 3.0)
+NUMERICS = ("polarization", "coupling", "scheme", "device", "threads", "resync", "point_spread", "coherence")
+NUMERICS += ("ewald", "sampling")
+FRAMES = 17  # of the scan that (1) is told by
 PART = 1 / 3  # of the misfit of photon noise that the model's own may reach
 
 
-def like(model, experiment, shape, voxel):
-    """A `Model` of the same numerics and crystal on another grid."""
-    return Model(
-        experiment,
-        model.crystal,
-        shape,
-        voxel,
-        polarization=model.polarization,
-        coupling=model.coupling,
-        scheme=model.scheme,
-        dtype=model.dtype.name,
-        device=model.device,
-        threads=model.threads,
-        resync=model.resync,
-        point_spread=model.point_spread,
-        coherence=model.coherence,
-        ewald=model.ewald,
-        sampling=model.sampling,
-    )
+def like(model, experiment, shape, voxel, **changes):
+    """A `Model` of the same numerics and crystal on another grid; changes : of its further arguments."""
+    given = {name: getattr(model, name) for name in NUMERICS} | {"dtype": model.dtype.name} | changes
+    return Model(experiment, model.crystal, shape, voxel, **given)
 
 
 def finer_model(model, finer):
-    """The model on voxels that many times finer than the data's resolution, of the same box in m."""
+    """The model on voxels that many times finer than the data's resolution, means, of the same box in m."""
     experiment = model.experiment
     resolution = experiment.suggest_voxel()[1] / finer
     voxel = experiment.suggest_voxel(resolution * (1 + 1e-6) if finer > 1 else None)
@@ -49,19 +40,24 @@ def finer_model(model, finer):
         2 * int(min(np.ceil(n * wide / (2 * fine) - 1e-6), limit / fine * (1 + 1e-9) // 2))
         for n, wide, fine, limit in zip(model.shape, model.voxel, voxel, view, strict=True)
     ]
-    return like(model, experiment, tuple(shape), voxel)
+    return like(model, experiment, tuple(shape), voxel, sampling="mean")
 
 
 def grid_misfit(model, S, voxel):
     """(1) of the grid of ``model`` for a crystal S on voxels (dz, dy, dx) m of its own."""
     fine = like(model, model.experiment, tuple(2 * n for n in model.shape), tuple(v / 2 for v in model.voxel))
-    sharp = in_band_start(S, voxel, fine)[0]
+    # a blurred edge rises by 1/(sqrt(2 pi) SHAPE_BLUR) per voxel of the data's resolution; a sharp one within a voxel
+    steeper = math.sqrt(2 * math.pi) * SHAPE_BLUR * model.experiment.suggest_voxel()[1] / fine.voxel[1]
+    sharp = in_band_start(S, voxel, fine, steeper)[0]
     mean = sharp
     for axis in range(3):  # voxel i of the wide grid is all of 2 i and half of its neighbours
         padded = np.pad(np.moveaxis(mean, axis, 0), ((1, 1), (0, 0), (0, 0)))
         mean = np.moveaxis(0.25 * padded[:-2:2] + 0.5 * padded[1:-1:2] + 0.25 * padded[2::2], 0, axis)
 
-    D, exact = (m.intensities_on_host(s.astype(m.dtype)).astype(np.float64) for m, s in ((model, mean), (fine, sharp)))
+    some = np.unique(np.linspace(0, model.n_frames - 1, FRAMES).round().astype(int))
+    D, exact = (
+        m.intensities_on_host(s.astype(m.dtype), some).astype(np.float64) for m, s in ((model, mean), (fine, sharp))
+    )
     scale = (np.sqrt(D * exact).sum() / D.sum()) ** 2
     return float(np.square(np.sqrt(scale * D) - np.sqrt(exact)).sum() / exact.sum())
 

@@ -1,0 +1,142 @@
+"""From a scan to its crystal in one call: what it chooses, what it finds, what it says."""
+
+import numpy as np
+import pendel
+import pytest
+from pendel.analysis import crystals, rocking_scans
+from pendel.recipes import solve as solving
+from pendel.recipes import voxels
+from pendel.recipes.in_band import in_band_start
+
+pytest.importorskip("gemmi")
+LITTLE = {"progress": False, "starts": 2, "steps": 600, "trial_epochs": 10}
+LITTLE |= {"iterations": (0, 30), "fine_iterations": 60}
+
+
+class Scan:
+    """A gold crystal of 0.35 um, frames by the wide-angle method."""
+
+    def __init__(self):
+        self.experiment, self.crystal = rocking_scans.rocking_scan("coplanar", pixels=32, frames=33)
+        self.sample = crystals.smooth(seed=3, size=0.35e-6, h=self.experiment.h)
+        self.frames = rocking_scans.foreign_frames(self.experiment, self.crystal, self.sample)
+
+    def counts(self, photons, seed=0):
+        return np.random.default_rng(seed).poisson(self.frames * (photons / self.frames.sum())).astype(np.int32)
+
+    def model(self, finer=1.0):
+        voxel = self.experiment.suggest_voxel()
+        shape = [2 * int(np.ceil(0.65 * self.sample.size / step)) for step in voxel]
+        return voxels.finer_model(pendel.Model(self.experiment, self.crystal, shape, voxel), finer)
+
+    def truth(self, model):
+        return rocking_scans.truth_on(self.sample, self.experiment, model)[1]
+
+    def error(self, result):
+        """rms phase error, rad, inside."""
+        truth = self.truth(result.model)
+        told = pendel.compare(result.S, truth, result.voxel, support=np.abs(truth) > 0.97)
+        return told.phase_rmse
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return Scan()
+
+
+@pytest.fixture(scope="module")
+def solved(scan):
+    return pendel.solve(scan.experiment, scan.crystal, scan.counts(1e7), **LITTLE)
+
+
+def test_finds_a_crystal_that_pendel_did_not_make(scan, solved):
+    assert scan.error(solved) < 0.05
+    coarse = scan.experiment.suggest_voxel()
+    assert solved.voxel == solved.model.voxel and solved.voxel[1] < coarse[1]
+    assert solved.S.shape == solved.model.shape
+    assert solved.trust.excess < solving.ALL_PHOTONS and solved.trust.model_error == 0
+    assert solved.trust.grid < solved.trust.noise / 3 and "photon noise explains" in str(solved.trust)
+
+
+def test_what_the_model_misses_becomes_variance(scan):
+    """A background that nobody was told of."""
+    data = scan.counts(1e7) + np.random.default_rng(1).poisson(3.0, scan.frames.shape)
+    result = pendel.solve(scan.experiment, scan.crystal, data, voxel=scan.experiment.suggest_voxel(), **LITTLE)
+    assert result.trust.excess > 1.2 or result.trust.model_error > 0
+    assert result.trust.misfit > 1.5 * result.trust.noise
+    assert result.voxel == scan.experiment.suggest_voxel()
+
+
+def test_a_start_of_ones_own_says_the_box(scan, solved):
+    model = scan.model()
+    start = scan.truth(model).astype(np.complex64)
+    result = pendel.solve(scan.experiment, scan.crystal, scan.counts(1e7), start=start, **LITTLE)
+    extent = np.multiply(result.model.shape, result.voxel) / np.multiply(model.shape, model.voxel)
+    assert (extent >= 1).all() and (extent < 1.15).all()
+    assert scan.error(result) < 0.05
+
+
+def test_the_light_asks_for_the_voxels(scan):
+    model, S = scan.model(), scan.truth(scan.model())
+    misfits = [voxels.grid_misfit(scan.model(finer), S, model.voxel) for finer in (1.0, 2.0)]
+    assert misfits[1] < misfits[0] / 5
+    chosen = [voxels.fine_enough(model, S, model.voxel, noise)[0].voxel[1] for noise in (1.0, 1e-3)]
+    assert chosen[1] < chosen[0] == pytest.approx(model.voxel[1])
+    # the true crystal's own misfit is told within a factor of 5
+    truth = scan.truth(model).astype(model.dtype)
+    own = model.misfit(truth, scan.frames.astype(np.float32))
+    assert own / 5 < misfits[0] < 5 * own
+
+
+def test_noise_misfit():
+    assert voxels.noise_misfit(np.full((2, 3, 4), 100.0)) == pytest.approx(0.25 / 100)
+    assert voxels.noise_misfit(np.full((2, 3, 4), 0.01)) == pytest.approx(1.0)
+    mask = np.zeros((3, 4), bool)
+    mask[1, 1] = True
+    expected = np.where(mask, 25.0, np.nan) * np.ones((2, 1, 1))
+    assert voxels.noise_misfit(expected, mask) == pytest.approx(0.01)
+
+
+def test_only_the_band_is_carried_over(scan, rng):
+    model, fine = scan.model(), scan.model(2.0)
+    S = scan.truth(model)
+    noisy = S * np.exp(0.5j * rng.standard_normal(S.shape))
+    start, support = in_band_start(noisy, model.voxel, fine)
+    truth = scan.truth(fine)
+    deep = np.abs(truth) > 0.99
+    assert np.abs(np.angle(start * truth.conj()))[deep].std() < 0.2
+    assert support[np.abs(truth) > 0.5].all() and not start[~support].any() and (np.abs(start[support]) > 0).all()
+    # a surface no wider than three voxels of the data's
+    part = (np.abs(start) > 0.1) & (np.abs(start) < 0.9)
+    assert part.sum() < 3 * 2 * (np.abs(truth) > 0.5).sum() ** (2 / 3) * 6
+    with pytest.raises(ValueError, match=r"S: expected \|S\| above 1/2 somewhere"):
+        in_band_start(0.3 * S, model.voxel, fine)
+
+
+def test_counts_are_told_from_intensities(scan):
+    model, data = scan.model(), scan.counts(1e5)
+    assert solving._in_counts(model, data, None, "auto") is data
+    flat = (data / np.random.default_rng(0).uniform(0.9, 1.1, data.shape)).astype(np.float32)
+    assert solving._in_counts(model, flat, None, "auto") is flat  # has pixels without light
+    exact = scan.frames.astype(np.float32)
+    taken = solving._in_counts(model, exact, None, "auto")
+    assert taken.mean() == pytest.approx(solving.BRIGHT, rel=1e-3)
+    np.testing.assert_allclose(taken / taken.sum(), exact / exact.sum(), rtol=1e-5)
+    assert solving._in_counts(model, exact, None, True) is exact
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"counts": "yes"}, ValueError, "counts: expected"),
+        ({"voxel": "fine"}, ValueError, "voxel: expected"),
+        ({"box": "big"}, ValueError, "box: expected"),
+        ({"box": -1.0}, ValueError, "box"),
+        ({"stepps": 3}, TypeError, "stepps"),
+        ({"smoothness": -1}, ValueError, "smoothness: expected"),
+        ({"start": np.ones(3)}, ValueError, "start: expected"),
+    ],
+)
+def test_refused(scan, given, error, said):
+    with pytest.raises(error, match=said):
+        pendel.solve(scan.experiment, scan.crystal, scan.counts(1e5), progress=False, **given)
