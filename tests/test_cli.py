@@ -187,7 +187,8 @@ def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys):
 
 def test_what_solve_finds_in_frames_without_noise_is_in_their_units(tmp_path):
     toml, data, result = (str(tmp_path / name) for name in ("run.toml", "data.cxi", "r.cxi"))
-    Path(toml).write_text(SOLVED.replace("photons = 2e4", "").replace("[model]", '[model]\nvoxel_nm = "data"'))
+    text = SOLVED.replace("photons = 2e4", "").replace("[model]", '[model]\nvoxel_nm = "data"')
+    Path(toml).write_text(text + "[recipe]\nmodel_error = 0\n")  # as perfect as they are
     assert main(["simulate", toml, "-o", data]) == 0
     command = ["reconstruct", toml, "--data", data, "-o", result, "--quiet", "--set", "output.pictures=false"]
     assert main(command) == 0

@@ -107,7 +107,7 @@ def _by_wide_angle_optics(config, model):
     except ValueError as error:
         raise ConfigError(f"simulate.maker: expected 'model' for a scan that wide-angle cannot do: {error}") from None
     S = samples.averaged(config, model, sample)[1]
-    if asked == Disturbances(seed=this.seed):
+    if asked == Disturbances(photons=this.photons, seed=this.seed):
         data, scale = counts(frames, this.photons, this.seed)
         return Simulated(data, None, S, scale, {})
     return _disturbed(frames, experiment, asked, sample, S)
