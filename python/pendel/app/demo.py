@@ -22,6 +22,7 @@ from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment, rotation
 from ..model.model import Model
 from ..recipes.kinematic_starts import box_for, phase
+from ..recipes.solve import SolveRecipe
 from . import samples, simulate, starts, store
 from .methods import METHODS
 
@@ -31,6 +32,7 @@ STRAIN = 1.5  # rad, the highest bump
 SMALLEST = 24  # the cube is 13 voxels wide; below, phasing gets unreliable
 PHOTONS = 1e5  # in the brightest pixel
 TURN = rotation((1, 1, 0.5), 0.6)  # of the cube in the model frame
+RECIPE = SolveRecipe()
 
 
 @dataclass
@@ -177,9 +179,9 @@ def _simulate(path, m, seed, photons, say):
 def _reconstruct(m, data, phased, seed, progress, say):
     """The dynamical `Result`, in a box for the phased object."""
     shape = box_for(phased, m.experiment, m.voxel)
-    options = {"polarization": m.polarization, "threads": m.threads}
-    begun = Model(m.experiment, m.crystal, shape, m.voxel, **options)
-    result = METHODS["solve"].function(begun, data, start="kinematic", phased=phased, seed=seed, progress=progress)
+    begun = Model(m.experiment, m.crystal, shape, m.voxel, polarization=m.polarization, threads=m.threads)
+    options = {"phased": phased, "recipe": RECIPE, "seed": seed, "progress": progress}
+    result = METHODS["solve"].function(begun, data, start="kinematic", **options)
     say(f"reconstructed dynamically: misfit {result.misfit:.2e}, {starts.describe_grid(result.model)}")
     return result
 
