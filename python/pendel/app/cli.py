@@ -68,11 +68,11 @@ def _parser():
         return sub
 
     sub = command("demo", _demo, "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare")
-    sub.add_argument("--size", type=int, default=64, metavar="N", help="frames, and pixels along an axis (64)")
+    sub.add_argument("--size", type=int, default=48, metavar="N", help="frames, and pixels along an axis (48)")
     sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
-    sub.add_argument("--photons", type=float, default=1e5, help="Poisson noise: photons in the brightest pixel (1e5)")
+    sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
 
     sub = command("simulate", _simulate, "compute the frames of a test crystal", configured)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")

@@ -30,7 +30,8 @@ EDGE = 0.8e-6  # m
 CRYSTAL = f"Au (002), 8 keV, cube of {EDGE * 1e9:.0f} nm"
 STRAIN = 1.5  # rad, the highest bump
 SMALLEST = 24  # the cube is 13 voxels wide; below, phasing gets unreliable
-PHOTONS = 1e5  # in the brightest pixel
+SIZE = 48
+PHOTONS = 1e6  # in the brightest pixel
 TURN = rotation((1, 1, 0.5), 0.6)  # of the cube in the model frame
 RECIPE = SolveRecipe()
 
@@ -77,7 +78,7 @@ class Report:
         return "\n".join([*lines, "", verdict, f"Dynamical: {self.trust}."])
 
 
-def model(size: int = 64, threads: int | None = None) -> Model:
+def model(size: int = SIZE, threads: int | None = None) -> Model:
     """The scan: `Model` of shape about (size, size, size), frames and detector of ``size``."""
     two_theta, wavelength, pixel_size = np.deg2rad(44.76), 1.5498e-10, 55e-6
     field = 1.9 * EDGE  # room for the cube turned any way
@@ -111,7 +112,7 @@ def sample(experiment: Experiment) -> crystals.SampleCrystal:
     return samples.solid(CRYSTAL, samples.SHAPES["cube"].cut(body), samples.STRAINS["bumps"](body).scaled(STRAIN))
 
 
-def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=PHOTONS, progress=True, say=print) -> Report:
+def run(folder="pendel-demo", size=SIZE, seed=0, threads=None, photons=PHOTONS, progress=True, say=print) -> Report:
     """Run the demo and return its `Report`.
 
     Writes data.cxi (frames, and the crystal in its metadata), result.cxi, result.png and demo.png into ``folder``.
@@ -122,7 +123,7 @@ def run(folder="pendel-demo", size=64, seed=0, threads=None, photons=PHOTONS, pr
     size : frames, and detector pixels along each axis, even.
     seed : of phasing, frame groups and noise.
     threads : of the CPU; None: all.
-    photons : in the brightest pixel, Poisson noise; None: none.
+    photons : in the brightest pixel, Poisson noise.
     progress : as in `reconstruct`.
     say : called with each line of the story.
     """
@@ -171,7 +172,8 @@ def _simulate(path, m, seed, photons, say):
     size = m.n_frames
     say(
         f"simulated by wide-angle optics: {CRYSTAL}, phase {phases.min():.2f} to {phases.max():.2f} rad, "
-        f"{size} frames of {size} x {size} pixels, {noise}"
+        f"{size} frames of {size} x {size} pixels, "
+        f"{photons:g} photons in the brightest, {data.sum(dtype=float):.1e} in all"
     )
     return data
 
