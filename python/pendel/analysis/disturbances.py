@@ -218,21 +218,22 @@ def live_pixels(experiment: Experiment, disturbances: Disturbances) -> np.ndarra
 # name: a beamline's usual day of each
 USUAL = {
     "none": {},
-    "flux": {"flux_jitter": 0.05, "flux_drift": 0.1},
-    "background": {"background": 0.03, "background_jitter": 0.2},
-    "streak": {"background": 0.03, "streak": 0.5},
-    "angles": {"angle_jitter": 0.1},
+    "flux": {"flux_jitter": 0.05},
+    "drift": {"flux_jitter": 0.05, "flux_drift": 0.1},
+    "background": {"background": 0.03},
+    "streak": {"background": 0.03, "background_jitter": 0.2, "streak": 0.5},
+    "angles": {"angle_jitter": 0.2},
     "coherence": {"visibility": 0.8},
     "bandwidth": {"bandwidth": 6e-5},  # of Si (111), rms
-    "spread": {"point_spread": 0.5},
+    "spread": {"point_spread": 0.7},
     "detector": {"beam_stop": 2.5, "gap": True},
     "all": {
-        "flux_jitter": 0.03,
-        "flux_drift": 0.05,
-        "background": 0.01,
-        "angle_jitter": 0.05,
-        "visibility": 0.9,
-        "point_spread": 0.3,
+        "flux_jitter": 0.05,
+        "background": 0.03,
+        "angle_jitter": 0.2,
+        "visibility": 0.8,
+        "point_spread": 0.7,
+        "beam_stop": 2.5,
         "gap": True,
     },
 }

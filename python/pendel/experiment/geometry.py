@@ -12,7 +12,8 @@ e_col and e_row are perpendicular to k_h. On the exit plane, z = const, a wave o
 but q_x / gamma_h along x', the plane's x as seen along k_h, gamma_h = cos(k_h, z): a pixel dx of the exit plane is
 gamma_h dx on the detector's axes. Nothing else changes with the orientation (csrc/README.md, section 9).
 
-Assumptions: one detector pixel pitch p in both directions, detector plane perpendicular to k_h, flat Ewald sphere.
+Assumptions: one detector pixel pitch p in both directions, detector plane perpendicular to k_h. (3) is the plane through
+k_h; what the curved Ewald sphere adds to it is in `pendel.model.swept`.
 """
 
 import copy

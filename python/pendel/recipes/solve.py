@@ -5,7 +5,8 @@
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
    uniformity by evidence.
-5. Where the frames are missed by more than photon noise, that more enters as variance, and step 4 is done again.
+5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
+   and the point spread refined too; what they leave enters as variance, once more.
 
 Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
@@ -27,6 +28,7 @@ from ..experiment.geometry import Experiment
 from ..fit.nuisances import Corrections
 from ..fit.objective import measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
+from ..fit.refinement import dq_at
 from ..fit.result import Result
 from ..model.model import Model
 from ..model.pixels import local_mean
@@ -43,6 +45,8 @@ BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken fo
 DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
 ALL_PHOTONS = 1.5  # mean square residual over that of photon noise up to which it is taken for noise
 SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume", "callback", "support")
+REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+WORST = 10.0  # relative error of intensities that is allowed for, at most
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -298,18 +302,21 @@ class _Fine:
     def solve(self, found, noise, grid):
         """The `Result`, with its model and `Trust`."""
         start = in_band_start(found.S, found.voxel, self.model)
-        error = self.polishing.get("model_error", 0.0)
+        error, asked = self.polishing.get("model_error", 0.0), set(self.polishing)
         result = self._polish(start, found.corrections, error)
-        excess, needed = self._excess(result)
-        if excess > ALL_PHOTONS and "model_error" not in self.polishing:
-            error = needed
-            result = self._polish(start, result.corrections, error)
-            excess = self._excess(result)[0]
+        excess, _ = self._excess(result)
+        if excess > ALL_PHOTONS and not asked & set(REFINED):
+            result = self._polish(start, result.corrections, error, **REFINED)
+            excess, needed = self._excess(result)
+            if excess > ALL_PHOTONS and "model_error" not in asked:
+                error = needed
+                result = self._polish(start, result.corrections, error, **REFINED)
+                excess = self._excess(result)[0]
         return dataclasses.replace(
             result, model=self.model, trust=Trust(result.misfit, noise, grid, float(excess), float(error))
         )
 
-    def _polish(self, start, corrections, error):
+    def _polish(self, start, corrections, error, **refined):
         S, support = start
         weight = voxel_noise(counts_of(self.data, self.mask), np.count_nonzero(support))
         polishing = COUNTED.but(
@@ -321,6 +328,7 @@ class _Fine:
             widen=0,
             seed=self.recipe.seed,
             model_error=error,
+            **refined,
         ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations", "model_error")})
         fit = measured(self.model, self.data, self.mask, polishing)
         title = "fine polish" if self.progress else False
@@ -328,7 +336,7 @@ class _Fine:
 
     def _excess(self, result):
         """(mean square residual over that of photon noise, relative error of intensities that explains the rest)."""
-        D = result.scale * self.model.intensities_on_host(result.S, flux=result.flux) + np.asarray(result.background)
+        D = self._expected(result)
         good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
         square = np.where(good, np.square(np.sqrt(np.maximum(D, 0)) - np.sqrt(np.where(good, self.data, 0))), 0)
         variance = np.minimum(0.25, np.maximum(D, 1e-12))
@@ -340,5 +348,19 @@ class _Fine:
         if excess <= ALL_PHOTONS:
             return excess, 0.0
         near = local_mean(np.where(good, self.data, 0), self.mask)[lit]
-        error = optimize.brentq(lambda e: float(np.mean(ratio / (1 + e * e * near))) - 1.0, 0.0, 10.0)
-        return excess, error
+
+        def too_much(error):
+            return float(np.mean(ratio / (1 + error**2 * near))) - 1.0
+
+        return excess, optimize.brentq(too_much, 0.0, WORST) if too_much(WORST) < 0 else WORST
+
+    def _expected(self, result):
+        """Counts that the result lets expect, (n_frames, rows, cols)."""
+        dq = None if result.angle_offsets is None else dq_at(self.model.experiment, result.angle_offsets)[0]
+        D = self.model.intensities_on_host(result.S, dq=dq, flux=result.flux, point_spread=result.point_spread)
+        background = np.asarray(result.background, np.float64)
+        if background.ndim == 1:
+            background = background[:, None, None]
+        if result.background_level is not None:
+            background = background + result.background_level[:, None, None]
+        return result.scale * D + background
