@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..base.arrays import host
 from ..base.recipe import Recipe
 from ..fit.minibatch import MinibatchRecipe, reconstruct
@@ -22,7 +20,8 @@ from ..fit.quasi_newton import LbfgsRecipe, lbfgs
 from ..fit.result import Result
 from ..recipes.coarse_to_fine import multiscale
 from ..recipes.multiscale_recipe import MultiscaleRecipe
-from ..recipes.solve import BRIGHT, SolveRecipe, solve_on
+from ..recipes.solve import SolveRecipe, solve_on
+from ..recipes.solve import _in_counts as in_counts
 from .errors import ConfigError
 
 
@@ -107,12 +106,12 @@ def solve_in_units_of_data(
     model, data, mask=None, start=None, support=None, *, counts="auto", background=None, **options
 ) -> Result:
     """`solve_on`, which takes frames that are not counted for bright ones, with what it finds in units of these."""
-    factor = _photons_per_unit(host(data), host(mask), counts)
+    data, mask = host(data), host(mask)
+    counted = in_counts(model, data, mask, counts)
+    factor = 1.0 if counted is data else counts_of(counted, mask) / counts_of(data, mask)
     if background is not None:
         options["background"] = factor * background
-    if factor != 1:
-        data = (factor * host(data)).astype(np.float32)
-    result = solve_on(model, data, mask, start, support, counts=True, **options)
+    result = solve_on(model, counted, mask, start, support, counts=True, **options)
     level = result.background_level
     return dataclasses.replace(
         result,
@@ -121,14 +120,6 @@ def solve_in_units_of_data(
         background_level=None if level is None else level / factor,
         history=result.history | {"scale": result.history["scale"] / factor},
     )
-
-
-def _photons_per_unit(data, mask, counts):
-    """What frames have to be multiplied by to be photons: 1 where they are whole numbers, or said to be photons."""
-    good = data if mask is None else data[np.broadcast_to(mask, data.shape)]
-    if counts is True or (counts == "auto" and (data.dtype.kind in "iub" or np.array_equal(good, np.rint(good)))):
-        return 1.0
-    return BRIGHT * good.size / counts_of(good, None)
 
 
 def _multiscale_options(config):
