@@ -12,6 +12,7 @@ import pytest
 from pendel import __version__, io
 from pendel.app import config, simulate
 from pendel.app.cli import main
+from pendel.fit.refinement import dq_at
 
 CONFIG = """
 [experiment]
@@ -174,8 +175,11 @@ def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys):
     assert 0 < stored.grid_misfit < stored.noise_misfit < 3 * stored.misfit and stored.excess > 0
     # what is stored as modelled is of the voxels that were chosen
     model = pendel.Model(experiment, made.crystal(experiment), stored.S.shape, stored.voxel, sampling="mean")
-    modelled = stored.scale * model.intensities(stored.S)[stored.frame_index]
-    assert np.allclose(stored.modelled_frame - stored.background, modelled, rtol=1e-4, atol=1e-3)
+    dq, _ = dq_at(experiment, stored.angle_offsets)
+    found = {"dq": dq, "flux": stored.flux, "point_spread": stored.point_spread}
+    modelled = stored.scale * model.intensities(stored.S, **found)[stored.frame_index]
+    background = stored.background + stored.background_level[stored.frame_index]
+    assert np.allclose(stored.modelled_frame - background, modelled, rtol=1e-4, atol=1e-3)
 
     # the checkpoint holds the voxels of the data's resolution; what comes after them is done again
     assert (tmp_path / "r.checkpoint.h5").exists()
