@@ -205,7 +205,7 @@ def test_what_solve_finds_in_frames_without_noise_is_in_their_units(tmp_path):
 def test_a_result_can_be_the_start(folder, tmp_path, refused):
     command = ["reconstruct", folder / "run.toml", "--data", folder / "data.cxi", "-o", tmp_path / "r.cxi"]
     command += ["--set", 'start.kind="file"', "--set", f'start.path="{folder / "result.cxi"}"', "--quiet"]
-    command += ["--set", "output.pictures=false", "--set", "recipe.epochs=2", "--set", "recipe.learning_rate=0.01"]
+    command += ["--set", "output.pictures=false", "--set", "recipe.epochs=2", "--set", "recipe.learning_rate=0.002"]
     assert main([str(c) for c in command]) == 0
     first, second = io.read_result(folder / "result.cxi"), io.read_result(tmp_path / "r.cxi")
     assert second.S.shape == first.S.shape and second.loss["misfit"][0] < 2 * first.misfit
