@@ -166,9 +166,6 @@ def _simulate(path, m, seed, photons, say):
     data, scale = simulate.counts(frames, photons, seed)
     simulate.write(path, m, data, S, scale, name=CRYSTAL)
     phases = np.angle(S[np.abs(S) > 0.5])
-    noise = (
-        "no noise" if photons is None else f"{photons:g} photons in the brightest, {data.sum(dtype=float):.1e} in all"
-    )
     size = m.n_frames
     say(
         f"simulated by wide-angle optics: {CRYSTAL}, phase {phases.min():.2f} to {phases.max():.2f} rad, "
