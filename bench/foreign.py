@@ -21,12 +21,12 @@ import itertools
 import json
 import pathlib
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pendel
 from pendel.analysis import bodies, crystals, disturbances, rocking_scans, strain_fields
 from pendel.reference import wide_angle
-from scipy import ndimage
 
 TUNE = range(100)  # seeds
 SHOW = range(1000, 1100)
@@ -122,10 +122,8 @@ def own_frames(case, shape, voxel):
 
 def phase_error(result, sample, experiment):
     """rms, rad, one data voxel inside."""
-    _, truth = crystals.sampled(sample, result.S.shape, result.voxel, experiment.frame)
-    resolution = experiment.field_of_view / max(experiment.detector_shape)
-    inside = ndimage.distance_transform_edt(np.abs(truth) > 0.4, result.voxel) > resolution
-    return pendel.compare(result.S, truth, result.voxel, inside, ramp=True).phase_rmse
+    grid = SimpleNamespace(shape=result.S.shape, voxel=result.voxel)
+    return crystals.phase_error(result.S, grid, sample, experiment, ramp=True).phase_rmse
 
 
 def run(case, cache=None, workers=1):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pendel import io
+from pendel.analysis.disturbances import Disturbances
 from pendel.app import config, schema
 from pendel.app.methods import METHODS, Method, recipe_fields
 from pendel.app.schema import SCHEMA
@@ -17,6 +18,7 @@ from pendel.fit.minibatch import MinibatchRecipe
 from pendel.fit.nuisances import NuisanceRecipe
 from pendel.fit.quasi_newton import LbfgsRecipe
 from pendel.recipes.multiscale_recipe import MultiscaleRecipe
+from pendel.recipes.solve import SolveRecipe
 
 TEXT = """
 [experiment]
@@ -54,6 +56,25 @@ def test_defaults_stand_where_nothing_is_set():
     made = config.loads("")
     assert made.recipe.batches == 5 and made.recipe.schedule == "cosine" and made.model.voxel_nm == "auto"
     assert made.start.kind == "kinematic" and made.output.pictures is True and made.given == set()
+    assert made.simulate.maker == "wide-angle" and made.wanted_voxel(None) == "auto"
+
+
+@pytest.mark.parametrize(("kind", "method"), [("kinematic", "solve"), ("flat", "adam"), ("file", "adam")])
+def test_the_method_follows_the_start_where_none_is_named(kind, method):
+    made = config.loads(f"[start]\nkind = '{kind}'")
+    assert made.recipe.method == method and "recipe.method" not in made.given
+    assert config.loads(f"[start]\nkind = '{kind}'\n[recipe]\nmethod = 'lbfgs'").recipe.method == "lbfgs"
+
+
+def test_who_chooses_the_voxel():
+    made = config.loads(TEXT)
+    experiment = made.experiment()
+    suggested, finer = experiment.suggest_voxel(), experiment.suggest_voxel(9e-9)
+    assert made.wanted_voxel(experiment) == "auto" and made.voxel(experiment) == suggested
+    overrides = {'model.voxel_nm="data"': suggested, "model.voxel_nm=9": (9e-9,) * 3, "model.resolution_nm=9": finer}
+    for override, voxel in overrides.items():
+        made = config.loads(TEXT, [override])
+        assert made.wanted_voxel(experiment) == made.voxel(experiment) == pytest.approx(voxel)
 
 
 def test_values_are_typed_and_overrides_win():
@@ -91,7 +112,7 @@ def test_values_are_typed_and_overrides_win():
         ("[recipe]\namplitude_bound = true", "amplitude_bound: expected a real number, got True; false for none"),
         ("[recipe]\nlikelihood = 'gauss'", "recipe.likelihood: expected one of 'amplitude', 'poisson', got 'gauss'"),
         ("[recipe]\ns_0 = 1", "recipe.s_0: expected one of 'tied', 'support', 'free', got 1"),
-        ("[recipe]\nmethod = 'cg'", "recipe.method: expected one of 'adam', 'lbfgs', 'multiscale', got 'cg'"),
+        ("[recipe]\nmethod = 'cg'", "recipe.method: expected one of 'adam', 'lbfgs', 'multiscale', 'solve', got 'cg'"),
         ("[recipe]\natv_p = 0.5", "recipe.atv_p: expected a finite number >= 1, got 0.5"),
         ("[recipe]\nrefine_angles = 1", "recipe.refine_angles: expected true or false, got 1"),
         ("[recipe]\nepochs = 0", "recipe.epochs: expected an integer >= 1, got 0"),
@@ -264,11 +285,12 @@ def test_the_config_of_the_measured_scan_is_valid():
 
 
 def test_the_recipe_is_the_algorithms_recipe():
-    made = config.loads("[recipe]\namplitude_bound = false\nbackground = 0.2\nlikelihood = 'poisson'")
+    adam = "[recipe]\nmethod = 'adam'\n"
+    made = config.loads(adam + "amplitude_bound = false\nbackground = 0.2\nlikelihood = 'poisson'")
     arguments = made.recipe_arguments()
     assert set(arguments) == set(MinibatchRecipe.names())
     assert arguments["amplitude_bound"] is None and arguments["background"] == 0.2
-    arguments = config.loads("").recipe_arguments()
+    arguments = config.loads(adam).recipe_arguments()
     assert MinibatchRecipe(**arguments) == MinibatchRecipe()  # nothing set: the defaults of the function
     arguments = config.loads("[recipe]\nmethod = 'lbfgs'").recipe_arguments()
     assert LbfgsRecipe(**arguments) == LbfgsRecipe()
@@ -347,3 +369,25 @@ def test_multiscale_has_a_section_of_its_own():
         config.loads(text, ["recipe.epochs=3"]).recipe_arguments()
     with pytest.warns(UserWarning, match="^multiscale.steps: only used by recipe.method = 'multiscale'"):
         config.loads("[multiscale]\nsteps = 7").recipe_arguments()
+
+
+def test_solve_has_a_section_of_its_own():
+    text = "[recipe]\nseed = 3\natv_weight = 0.01\n[solve]\nsteps = 7\nfine_rounds = 1\n"
+    arguments = config.loads(text).recipe_arguments()
+    assert arguments.pop("atv_weight") == 0.01 and arguments.pop("counts") == "auto"
+    assert SolveRecipe(**arguments) == SolveRecipe(steps=7, fine_rounds=1, seed=3)
+    for likelihood, counts in (("poisson", True), ("amplitude", False)):
+        told = config.loads(text, [f'recipe.likelihood="{likelihood}"']).recipe_arguments()
+        assert told["counts"] is counts
+    with pytest.warns(UserWarning, match="^recipe.epochs: not used by recipe.method = 'solve'"):
+        config.loads(text, ["recipe.epochs=3"]).recipe_arguments()
+    with pytest.warns(UserWarning, match="^solve.fine_rounds, solve.steps: only used by recipe.method = 'solve'"):
+        config.loads(text, ["recipe.method='adam'"]).recipe_arguments()
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Disturbances)])
+def test_disturbances_are_keys(name):
+    if name in ("photons", "seed"):  # of [simulate]
+        assert name not in SCHEMA["disturbances"] and name in SCHEMA["simulate"]
+    else:
+        assert SCHEMA["disturbances"][name].default == getattr(Disturbances, name)

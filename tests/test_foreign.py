@@ -43,17 +43,27 @@ def test_a_row_compares_foreign_frames_with_own_ones(foreign, monkeypatch, tmp_p
         foreign.foreign_frames(small(foreign, seed=1), tmp_path)
 
 
-def test_the_error_of_the_truth_is_nought_whatever_its_phase_and_ramp(foreign):
+def test_the_error_of_the_truth_is_nought_wherever_it_is_and_whatever_its_phase_and_ramp(foreign):
     case = small(foreign)
     experiment, _, sample = case.scan()
     shape, voxel = (16, 16, 16), experiment.suggest_voxel()
-    _, S = foreign.crystals.sampled(sample, shape, voxel, experiment.frame)
-    z, y, x = pendel.phantom.coordinates(shape, voxel)
-    found = SimpleNamespace(S=S, voxel=voxel)
+    z, y, x = np.broadcast_arrays(*pendel.phantom.coordinates(shape, voxel))
+
+    def moved(dz, dy, dx):
+        r = np.stack([x + dx * voxel[2], y + dy * voxel[1], z + dz * voxel[0]])
+        return sample(np.tensordot(experiment.frame.T, r, 1), voxel[1])[1]
+
+    found = SimpleNamespace(S=moved(0, 0, 0), voxel=voxel)
     assert foreign.phase_error(found, sample, experiment) < 1e-6
-    found.S = S * np.exp(1j * (0.3 + 2e6 * x - 3e6 * y + 1e6 * z))
+    found.S = found.S * np.exp(1j * (0.3 + 2e6 * x - 3e6 * y + 1e6 * z))
     assert foreign.phase_error(found, sample, experiment) < 1e-6
-    found.S = S * np.exp(0.2j * np.random.default_rng(0).choice((-1, 1), shape))
+    # between the voxels: what is left is the error of the shift that is found, a hundredth of a voxel
+    between = moved(0.4, -0.3, 0.5)
+    found.S = between
+    assert foreign.phase_error(found, sample, experiment) < 2e-3
+    _, truth = foreign.crystals.sampled(sample, shape, voxel, experiment.frame)
+    assert pendel.compare(between, truth, voxel, np.abs(truth) > 0.9, ramp=True).phase_rmse > 0.02  # it rings
+    found.S = moved(0, 0, 0) * np.exp(0.2j * np.random.default_rng(0).choice((-1, 1), shape))
     assert foreign.phase_error(found, sample, experiment) == pytest.approx(0.2, abs=0.01)
 
 

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from ..base import checks
 from .bodies import HALF_WIDTH, Ball, HalfSpace, Polyhedron, Roughness, corners
+from .comparison import Comparison, compare
 from .phantom import coordinates, orientation
 from .strain_fields import Bumps, Dislocation, Inclusion, Sum
 
@@ -124,6 +126,54 @@ def sampled(crystal: SampleCrystal, shape, voxel, frame=None, finer: int = 4):
                     s_0[layer] += density
                     S[layer] += function
     return s_0 / finer**3, S / finer**3
+
+
+def phase_error(S, model, sample: SampleCrystal, experiment, *, ramp: bool = False) -> Comparison:
+    """How far a reconstruction is from the crystal that its frames are of, one data voxel inside.
+
+    A sharp S moved between voxels would ring: it is the sample that is moved to where S has it (`truth_under`).
+
+    Parameters
+    ----------
+    S : complex (nz, ny, nx)
+    model : of S, what has shape and voxel (dz, dy, dx), m
+    sample : SampleCrystal
+    experiment : Experiment
+    ramp : whether a linear phase is free too
+
+    Returns
+    -------
+    Comparison
+        Its ``phase_rmse`` is the rms error of the phase, rad, but for a constant.
+    """
+    truth, inside = truth_under(S, model, sample, experiment, ramp=ramp)
+    return compare(S, truth, model.voxel, inside, translate=False, ramp=ramp)
+
+
+def truth_under(S, model, sample: SampleCrystal, experiment, *, ramp: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The sample where a reconstruction has it.
+
+    Parameters
+    ----------
+    S, model, sample, experiment, ramp : as in `phase_error`
+
+    Returns
+    -------
+    truth : complex128 (nz, ny, nx), at the voxels' middles
+    inside : bool (nz, ny, nx), one voxel of the data's resolution inside its surface at least
+    """
+    shift = compare(S, _at(sample, experiment, model, (0, 0, 0)), model.voxel, ramp=ramp).shift
+    truth = _at(sample, experiment, model, shift)
+    padded = np.pad(np.abs(truth) > 0.5, 1)
+    depth = ndimage.distance_transform_edt(padded, model.voxel)[1:-1, 1:-1, 1:-1]
+    return truth, depth > experiment.suggest_voxel()[1]
+
+
+def _at(sample, experiment, model, shift):
+    """S of the sample on a model's grid, ``shift`` (z, y, x) voxels away from its middle."""
+    places = zip(coordinates(model.shape, model.voxel), shift, model.voxel, strict=True)
+    z, y, x = np.broadcast_arrays(*(place + moved * step for place, moved, step in places))
+    return sample(np.tensordot(experiment.frame.T, np.stack([x, y, z]), 1), model.voxel[1])[1]
 
 
 def _facets(rng, size, h, sides=(0.85, 1.15), centre=(0.0, 0.0, 0.0)):

@@ -3,6 +3,7 @@
 cli                 the commands
 config, schema      configuration files, and their keys
 methods, starts     the algorithms and the starts that a configuration can name: tables
+samples             the crystals that a configuration can name
 simulate, demo      simulated scans, and the whole story on one
 store               what a run leaves behind
 """

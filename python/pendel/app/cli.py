@@ -68,11 +68,11 @@ def _parser():
         return sub
 
     sub = command("demo", _demo, "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare")
-    sub.add_argument("--size", type=int, default=64, metavar="N", help="frames, pixels, voxels along an axis (64)")
+    sub.add_argument("--size", type=int, default=48, metavar="N", help="frames, and pixels along an axis (48)")
     sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
-    sub.add_argument("--photons", type=float, help="Poisson noise: photons in the brightest pixel (no noise)")
+    sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
 
     sub = command("simulate", _simulate, "compute the frames of a test crystal", configured)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")
@@ -100,7 +100,7 @@ def _demo(args):
         raise UsageError(f"--threads: expected an integer >= 1, got {args.threads}")
     if args.seed < 0:
         raise UsageError(f"--seed: expected an integer >= 0, got {args.seed}")
-    if args.photons is not None and not (0 < args.photons < 2**31):
+    if not 0 < args.photons < 2**31:
         raise UsageError(f"--photons: expected a number > 0 and < 2^31, got {args.photons:g}")
     if Path(args.output).exists() and not Path(args.output).is_dir():
         raise UsageError(f"-o: expected a folder, got the file {args.output}")
@@ -116,9 +116,9 @@ def _simulate(args):
     made = _load(args)
     path = _output(args, made)
     model = simulate.model_of(made)
-    S = simulate.crystal_function(made, model)
-    data, scale = simulate.counts(model.intensities_on_host(S), made.simulate.photons, made.simulate.seed)
-    simulate.write(path, model, data, S, scale, made.crystal_keys.name, {"config": made.text})
+    data, mask, S, scale, unknown = simulate.simulated(made, model)
+    extra = {"config": made.text, "maker": made.simulate.maker} | unknown
+    simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask)
     _say(starts.describe_grid(model))
     _say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
     _say(f"written to {path}")
@@ -136,18 +136,21 @@ def _reconstruct(args):
     if args.resume and not resume:
         _say(f"no checkpoint {checkpoint}: from the beginning")
 
-    setup = starts.Setup(made, method, scan, experiment, made.voxel(experiment), not args.quiet, _say)
+    voxel = experiment.suggest_voxel() if method.chooses_voxel else made.voxel(experiment)
+    setup = starts.Setup(made, method, scan, experiment, voxel, not args.quiet, _say)
     begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
     given = begun.model, scan.data, scan.mask
     options |= _known(scan, options)
+    if method.chooses_voxel:
+        options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
+    if result.model is not None:
+        _say(f"voxels chosen: {starts.describe_grid(result.model)}")
     if made.recipe.polish_rounds and not method.polishes_itself:
         polishing = methods.polish_options(options, made)
         result = _polished(*given, result, made.recipe.polish_rounds, polishing, progress=not args.quiet)
-    if result.free_misfit is not None:
-        _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
 
     name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
     store.save_result(path, *given, result, name=name, config=made.text, extra=extra)
@@ -156,6 +159,14 @@ def _reconstruct(args):
         written.append(path.with_suffix(".png"))
         store.save_picture(written[-1], path)
     _say("written to " + ", ".join(map(str, written)))
+    _tell_trust(result)
+
+
+def _tell_trust(result):
+    if result.free_misfit is not None:
+        _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
+    if result.trust is not None:
+        _say(f"trust: {result.trust}")
 
 
 def _checkpoint(args, made, method, path):

@@ -49,6 +49,8 @@ class Config:
         for section in SCHEMA:
             table = _checked(section, values.get(section, {}))
             setattr(self, _attribute(section), SimpleNamespace(**table))
+        if self.recipe.method is None:
+            self.recipe.method = "solve" if self.start.kind == "kinematic" else "adam"
 
     def section(self, name) -> SimpleNamespace:
         """The keys of a section by its name in the file."""
@@ -216,12 +218,17 @@ class Config:
         return options_of(self)
 
     def voxel(self, experiment) -> tuple[float, float, float]:
-        """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto"."""
+        """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto" and "data"."""
         sizes = self.model.voxel_nm
-        if sizes == "auto":
+        if isinstance(sizes, str):
             transport = "fourier" if self.model.transport == "fourier" else "shift"
             return experiment.suggest_voxel(_times(self.model.resolution_nm, 1e-9), transport=transport)
         return tuple(1e-9 * v for v in (sizes if isinstance(sizes, tuple) else [sizes] * 3))
+
+    def wanted_voxel(self, experiment) -> tuple[float, float, float] | str:
+        """`voxel`, or "auto" where it is left to the method."""
+        left = self.model.voxel_nm == "auto" and self.model.resolution_nm is None
+        return "auto" if left else self.voxel(experiment)
 
 
 def _attribute(section):

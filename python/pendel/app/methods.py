@@ -6,18 +6,22 @@ another method has too share the key.
 """
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.arrays import host
 from ..base.recipe import Recipe
 from ..fit.minibatch import MinibatchRecipe, reconstruct
-from ..fit.polishing import PolishRecipe
+from ..fit.polishing import PolishRecipe, counts_of
 from ..fit.quasi_newton import LbfgsRecipe, lbfgs
 from ..fit.result import Result
 from ..recipes.coarse_to_fine import multiscale
 from ..recipes.multiscale_recipe import MultiscaleRecipe
+from ..recipes.solve import SolveRecipe, solve_on
+from ..recipes.solve import _in_counts as in_counts
 from .errors import ConfigError
 
 
@@ -37,6 +41,8 @@ class Method:
     own_starts : the kinds of start.kind that it makes itself, given their name.
     polishes_itself : recipe.polish_rounds is not for it.
     section : of the configuration, that only it uses.
+    chooses_voxel : its model is on voxels of the data's resolution; it is told ``voxel``, of its result, and what the
+        scan was phased to where it was (``phased``).
     """
 
     function: Callable[..., Result]
@@ -49,6 +55,7 @@ class Method:
     own_starts: tuple[str, ...] = ()
     polishes_itself: bool = False
     section: str = ""
+    chooses_voxel: bool = False
 
     def run(self, model, data, mask, start, support, *, options, progress, checkpoint, resume) -> Result:
         """Call it with ``options``, and with the checkpoint where it keeps one."""
@@ -94,13 +101,44 @@ def recipe_options(config, method: Method) -> dict:
     return found
 
 
+@functools.wraps(solve_on)
+def solve_in_units_of_data(
+    model, data, mask=None, start=None, support=None, *, counts="auto", background=None, **options
+) -> Result:
+    """`solve_on`, which takes frames that are not counted for bright ones, with what it finds in units of these."""
+    data, mask = host(data), host(mask)
+    counted = in_counts(model, data, mask, counts)
+    factor = 1.0 if counted is data else counts_of(counted, mask) / counts_of(data, mask)
+    if background is not None:
+        options["background"] = factor * background
+    result = solve_on(model, counted, mask, start, support, counts=True, **options)
+    level = result.background_level
+    return dataclasses.replace(
+        result,
+        scale=result.scale / factor,
+        background=result.background / factor,
+        background_level=None if level is None else level / factor,
+        history=result.history | {"scale": result.history["scale"] / factor},
+    )
+
+
 def _multiscale_options(config):
     """[multiscale], and of [recipe] what is set of the keys that its polish has too."""
+    return _with_polish(config, config.multiscale) | {"counts": config.recipe.likelihood == "poisson"}
+
+
+def _solve_options(config):
+    """[solve], and of [recipe] what is set of the keys that its polish has too."""
+    given = "recipe.likelihood" in config.given
+    return _with_polish(config, config.solve) | {"counts": config.recipe.likelihood == "poisson" if given else "auto"}
+
+
+def _with_polish(config, own):
+    """The keys of a section of its ``own``, with the seed and what is set of a polish's keys of [recipe]."""
     taken = [key for key in _polish_keys() if key not in ("likelihood", "seed")]
     _warn_of_unused(config, ("likelihood", "seed", *taken))
     options = {key: getattr(config.recipe, key) for key in taken if f"recipe.{key}" in config.given}
-    options |= vars(config.multiscale)
-    return options | {"counts": config.recipe.likelihood == "poisson", "seed": config.recipe.seed}
+    return options | vars(own) | {"seed": config.recipe.seed}
 
 
 def _warn_of_unused(config, used):
@@ -129,6 +167,16 @@ METHODS = {
         own_starts=("kinematic", "flat", "solid"),
         polishes_itself=True,
         section="multiscale",
+    ),
+    "solve": Method(
+        solve_in_units_of_data,
+        SolveRecipe,
+        options=_solve_options,
+        keeps_checkpoint=True,
+        own_starts=("kinematic", "flat", "solid"),
+        polishes_itself=True,
+        section="solve",
+        chooses_voxel=True,
     ),
 }
 

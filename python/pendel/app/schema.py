@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..analysis import crystals
+from ..analysis.disturbances import Disturbances
 from ..base import checks
 from ..base.axes import axis_as_given
 from ..base.recipe import Recipe, choice, flag, integer, number
@@ -20,8 +22,10 @@ from ..model.model import Model
 from ..operator.physics import ORIENTATIONS, SCHEMES, TRANSPORTS
 from ..recipes.kinematic_starts import kinematic_start
 from ..recipes.multiscale_recipe import MultiscaleRecipe
+from ..recipes.solve import SolveRecipe
 from .methods import METHODS, recipe_fields
-from .simulate import SHAPES, STRAINS
+from .samples import SHAPES, STRAINS
+from .simulate import MAKERS
 from .starts import STARTS
 
 LINE = 100  # columns of `listing`
@@ -137,12 +141,18 @@ def _keys_of(fields: Iterable[dataclasses.Field], *left_out: str) -> dict[str, K
     return keys
 
 
+def _disturbance(name: str, check: Check, about: str) -> Key:
+    """A key that is an attribute of `Disturbances`, with its default."""
+    return Key(check, getattr(Disturbances, name), about)
+
+
 def _argument(function: Callable, name: str, check: Check, about: str = "") -> Key:
     """A key that is a parameter of a function, with its default."""
     return Key(check, inspect.signature(function).parameters[name].default, about)
 
 
 _at_least_0, _at_least_1, _positive = integer(at_least=0), integer(at_least=1), number(above=0)
+_not_below_0 = number(at_least=0)
 _point = _list(number(), 3)
 _lengths = _list(_positive, 3)
 
@@ -210,13 +220,18 @@ SCHEMA = {
         "polarization": Key(_fractions, about="{sigma = .., pi = ..}; default: from beam_polarization."),
     },
     "model": {
-        "shape": Key(_list(_at_least_1, 3), about="[nz, ny, nx]."),
-        "voxel_nm": Key(
-            _either("'auto', a number or [dz, dy, dx]", choice("auto"), _positive, _lengths),
-            "auto",
-            "auto: what `Experiment.suggest_voxel` gives.",
+        "shape": Key(
+            _list(_at_least_1, 3),
+            about='[nz, ny, nx]; with recipe.method = "solve" of the box on voxels of the data\'s resolution, which is'
+            " kept whatever voxels are chosen.",
         ),
-        "resolution_nm": Key(_positive, about='with voxel_nm = "auto": upper bound of dx and dy.'),
+        "voxel_nm": Key(
+            _either("'auto', 'data', a number or [dz, dy, dx]", choice("auto", "data"), _positive, _lengths),
+            "auto",
+            "of the result. data: of the data's resolution, `Experiment.suggest_voxel`. auto: with recipe.method ="
+            ' "solve" as fine as the light asks for, else data.',
+        ),
+        "resolution_nm": Key(_positive, about='upper bound of dx and dy, where voxel_nm is "auto" or "data".'),
         "transport": _argument(Model, "transport", choice(*TRANSPORTS)),
         "scheme": _argument(Model, "scheme", choice(*SCHEMES)),
         "dtype": _argument(Model, "dtype", choice("complex64", "complex128")),
@@ -245,7 +260,7 @@ SCHEMA = {
         "kind": Key(
             choice(*STARTS),
             "kinematic",
-            'solid: with recipe.method = "multiscale", for crystals of an extinction length and more.',
+            'solid: with recipe.method = "solve" or "multiscale", for crystals of an extinction length and more.',
         ),
         "path": Key(_text, about='result file to start from, with kind = "file".'),
         "iterations": _argument(kinematic_start, "iterations", _at_least_1, "of the phasing."),
@@ -258,18 +273,35 @@ SCHEMA = {
         ),
     },
     "recipe": {
-        "method": Key(choice(*METHODS), "adam", "multiscale: from nothing, coarse to fine, with [multiscale]."),
+        "method": Key(
+            choice(*METHODS),
+            about="solve: from nothing, on voxels as fine as the light asks for, with [solve]; multiscale: coarse to"
+            ' fine on given voxels, with [multiscale]. Default: solve with start.kind = "kinematic", else adam.',
+        ),
         "polish_rounds": Key(_at_least_0, 0, "rounds of `pendel.polish` at the end, all pixels in."),
         "checkpoint": Key(_text, about="HDF5 file for --resume."),
         **_keys_of(recipe_fields()),
     },
     # counts and seed are given by likelihood and seed of [recipe]
     "multiscale": _keys_of(dataclasses.fields(MultiscaleRecipe), "counts", "seed"),
+    "solve": _keys_of(dataclasses.fields(SolveRecipe), "counts", "seed"),
     "simulate": {
+        "maker": Key(
+            choice(*MAKERS),
+            "wide-angle",
+            "wide-angle: optics that know nothing of the model, on voxels a quarter as wide as the data resolve; model:"
+            " the model itself.",
+        ),
+        "crystal": Key(
+            choice(*crystals.KINDS),
+            about="one of `pendel.analysis.crystals`, with size_nm, instead of shape and strain.",
+        ),
+        "crystal_seed": Key(_at_least_0, 0, "of such a crystal."),
         "shape": Key(choice(*SHAPES), "cube"),
         "size_nm": Key(
             _either("a number or [x, y, z]", _positive, _lengths),
-            about="edge (or three) of a cube, diameter of a sphere, between {111} facets of a truncated octahedron.",
+            about="edge (or three) of a cube, diameter of a sphere, between {111} facets of a truncated octahedron,"
+            " largest extent of a crystal.",
         ),
         "rotation_deg": Key(
             _either("a number or three numbers (about x, y, z)", number(), _point),
@@ -279,7 +311,24 @@ SCHEMA = {
         "strain": Key(choice(*STRAINS), "none"),
         "strength": Key(number(), 1.0, "largest phase, rad."),
         "photons": Key(_positive, about="in the brightest pixel; default: no noise."),
-        "seed": Key(_at_least_0, 0, "of the noise."),
+        "seed": Key(_at_least_0, 0, "of the noise, and of [disturbances]."),
+    },
+    # what a beamline adds; photons and seed are those of [simulate]
+    "disturbances": {
+        "flux_jitter": _disturbance("flux_jitter", _not_below_0, "rms of the logarithm of every frame's flux."),
+        "flux_drift": _disturbance("flux_drift", _not_below_0, "amplitude of its slow change, relative."),
+        "background": _disturbance("background", _not_below_0, "counts per pixel and frame."),
+        "background_jitter": _disturbance("background_jitter", _not_below_0, "rms of its logarithm, by frames."),
+        "streak": _disturbance("streak", _not_below_0, "counts on the ridge of a streak across the detector."),
+        "angle_jitter": _disturbance("angle_jitter", _not_below_0, "rms error of the rocking angles, steps."),
+        "visibility": _disturbance(
+            "visibility", number(above=0, at_most=1), "of fringes as fine as the crystal is large: coherence."
+        ),
+        "bandwidth": _disturbance("bandwidth", _not_below_0, "rms of the energy, relative."),
+        "point_spread": _disturbance("point_spread", _not_below_0, "rms of the detector's point spread, pixels."),
+        "beam_stop": _disturbance("beam_stop", _not_below_0, "radius, pixels, around k_h."),
+        "gap": _disturbance("gap", flag, "between two modules of the detector, dead."),
+        "saturation": _disturbance("saturation", _positive, "counts at which a pixel stops and is masked."),
     },
     "output": {
         "path": Key(_text),

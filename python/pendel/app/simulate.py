@@ -1,91 +1,34 @@
-"""Simulated rocking scans: a test crystal, its detector frames through the dynamical model, photon noise.
+"""Simulated rocking scans: frames of a test crystal by wide-angle optics or by the model, and what a beamline adds."""
 
-To add a shape or a strain of crystals: a function, and one line in `SHAPES` or `STRAINS`.
-"""
-
+import dataclasses
 import math
-from collections.abc import Callable
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import io
-from ..analysis import phantom
+from ..analysis import disturbances, rocking_scans
+from ..analysis.disturbances import Disturbances
 from ..base import checks
-from ..experiment.geometry import rotation
+from . import samples
 from .errors import ConfigError
+from .samples import BUMPS
+
+__all__ = ["BRIGHTEST", "BUMPS", "MAKERS", "Simulated", "counts", "model_of", "simulated", "write"]
 
 BRIGHTEST = 1e6  # counts in the brightest pixel where no photon number is asked for
-# Centres, widths (in units of the size) and relative heights of the phase bumps. All of one sign and on no common
-# axis: the field is far from its own conjugate twin, phi(-r) = -phi(r), so that taking the wrong twin shows.
-BUMPS = (
-    ((0.30, 0.20, -0.25), (-0.10, 0.35, 0.20), (0.15, -0.30, 0.30)),
-    (0.30, 0.25, 0.25),
-    (1.0, 0.8, 0.93),
-)
+ROOM = 1.35  # of the box over the crystal
 
 
-class Body(NamedTuple):
-    """Size in m (a number, or three for a cuboid) and rotation (3, 3) of the crystal's axes in the model frame."""
+class Simulated(NamedTuple):
+    """A scan: counts, good pixels, the crystal on the model's grid, counts per unit of intensity, what is unknown."""
 
-    size: np.ndarray
-    turn: np.ndarray
-
-
-class Shape(NamedTuple):
-    """fill : (shape, voxel, Body) -> the part of each voxel that the crystal fills, (nz, ny, nx).
-
-    width : between {100} facets, over the size.  sides : whether three sizes may be given.  facets : whether its facets
-    are those of the lattice, turned by crystal.hkl.
-    """
-
-    fill: Callable
-    width: float = 1.0
-    sides: bool = False
-    facets: bool = False
-
-
-def _cube(shape, voxel, body):
-    return phantom.cube(shape, voxel, np.broadcast_to(body.size, 3), body.turn)
-
-
-def _sphere(shape, voxel, body):
-    return phantom.sphere(shape, voxel, body.size / 2)
-
-
-def _truncated_octahedron(shape, voxel, body):
-    return phantom.truncated_octahedron(shape, voxel, body.size / 2, rotation=body.turn)
-
-
-SHAPES = {
-    "cube": Shape(_cube, sides=True),
-    "sphere": Shape(_sphere),
-    "truncated_octahedron": Shape(_truncated_octahedron, width=1.15, facets=True),
-}
-
-
-def _none(shape, voxel, body):
-    return np.zeros(shape)
-
-
-def _bumps(shape, voxel, body):
-    size = float(np.max(body.size))
-    centres, widths, heights = map(np.array, BUMPS)
-    return phantom.bumps(shape, voxel, centres * size, widths * size, heights)
-
-
-def _contact(shape, voxel, body):
-    """Pressed at one corner of a cube."""
-    size = float(np.max(body.size))
-    return phantom.contact(shape, voxel, body.turn @ np.full(3, size / 2), size / 8, 1.0)
-
-
-def _bend(shape, voxel, body):
-    return phantom.bend(shape, voxel, [[0, 0, 1], [0, 0, 0], [1, 0, 1]])
-
-
-# (shape, voxel, Body) -> phase field (nz, ny, nx), not yet scaled.
-STRAINS = {"none": _none, "bumps": _bumps, "contact": _contact, "bend": _bend}
+    data: np.ndarray
+    mask: np.ndarray | None
+    S: np.ndarray
+    scale: float
+    unknown: dict
 
 
 def counts(intensities, photons=None, seed=0, *, total=None) -> tuple[np.ndarray, float]:
@@ -121,41 +64,87 @@ def model_of(config):
     voxel = config.voxel(experiment)
     shape = config.model.shape
     if shape is None:
-        body = _body(config, experiment)
-        size = np.broadcast_to(body.size * SHAPES[config.simulate.shape].width, 3)
-        extent = (np.abs(body.turn) @ size)[::-1]
-        shape = [2 * math.ceil(1.35 * e / (2 * v)) for e, v in zip(extent, voxel, strict=True)]
+        extent = samples.extent(config, experiment)
+        shape = [2 * math.ceil(ROOM * e / (2 * v)) for e, v in zip(extent, voxel, strict=True)]
     return config.make_model(experiment, shape, voxel)
 
 
-def crystal_function(config, model) -> np.ndarray:
-    """The test crystal of [simulate] on the grid of ``model``, complex (nz, ny, nx) of its dtype."""
-    this, body = config.simulate, _body(config, model.experiment)
-    filled = SHAPES[this.shape].fill(model.shape, model.voxel, body)
-    inside = filled > 0
-    if not inside.any():
-        raise ConfigError("simulate.size_nm: expected a crystal larger than a voxel, got an empty box")
-    phase = STRAINS[this.strain](model.shape, model.voxel, body)
-    peak = np.abs(phase[inside]).max()
-    return phantom.crystal_function(filled, phase * (this.strength / peak) if peak > 0 else phase, model.dtype)
+def simulated(config, model) -> Simulated:
+    """The scan that [simulate] and [disturbances] ask for, the crystal on the grid of ``model``."""
+    return MAKERS[config.simulate.maker](config, model)
 
 
-def _body(config, experiment):
-    """The `Body` of [simulate]."""
-    this, shape = config.simulate, SHAPES[config.simulate.shape]
-    size = np.array(config.need("simulate.size_nm")) * 1e-9
-    if size.ndim and not shape.sides:
-        raise ConfigError(f"simulate.size_nm: expected one number for a {this.shape}, got {list(this.size_nm)}")
-    angles = np.radians(this.rotation_deg)
-    x, y, z = angles if angles.ndim else (0.0, angles, 0.0)
-    turn = rotation("z+", z) @ rotation("y+", y) @ rotation("x+", x)
-    hkl = config.crystal_keys.hkl
-    if shape.facets and hkl is not None:
-        turn = turn @ phantom.orientation(hkl, experiment.frame @ experiment.h)
-    return Body(size, turn)
+def _by_the_model(config, model):
+    """Frames of the model that also reconstructs: what can be recovered where it holds, not how well it holds."""
+    given = sorted(key for key in config.given if key.startswith("disturbances."))
+    if given:
+        raise ConfigError(f"{given[0]}: expected simulate.maker = 'wide-angle', got 'model'")
+    s_0, S = samples.averaged(config, model, samples.sample_of(config, model))
+    data, scale = counts(model.intensities_on_host(S, s_0=s_0), config.simulate.photons, config.simulate.seed)
+    return Simulated(data, None, S, scale, {})
 
 
-def write(path, model, data, S, scale, name="", extra=None) -> None:
+def _by_wide_angle_optics(config, model):
+    """Frames of `pendel.reference.wide_angle`, which knows neither the model's grid nor its equations."""
+    this, experiment = config.simulate, model.experiment
+    if model.coupling != "dynamical":
+        raise ConfigError(
+            f"model.coupling: expected 'dynamical' with simulate.maker = 'wide-angle', got {model.coupling!r}"
+        )
+    ignored = [
+        f"model.{key}" for key in ("point_spread", "coherence_um", "bandwidth") if f"model.{key}" in config.given
+    ]
+    if ignored:
+        warnings.warn(f"{', '.join(ignored)}: not in these frames, see [disturbances]", stacklevel=2)
+    asked = _disturbances(config)
+    sample = samples.sample_of(config, model)
+
+    def frames_of(**offsets):
+        return wide_angle_frames(model, sample, **offsets)
+
+    try:
+        frames = disturbances.true_frames(frames_of, experiment, asked)
+    except ValueError as error:
+        raise ConfigError(f"simulate.maker: expected 'model' for a scan that wide-angle cannot do: {error}") from None
+    S = samples.averaged(config, model, sample)[1]
+    if asked == Disturbances(photons=this.photons, seed=this.seed):
+        data, scale = counts(frames, this.photons, this.seed)
+        return Simulated(data, None, S, scale, {})
+    return _disturbed(frames, experiment, asked, sample, S)
+
+
+def wide_angle_frames(model, sample, **offsets):
+    """Frames of a sample for the experiment of a model, on all its threads; float64 (frames, rows, cols)."""
+    options = {"polarization": model.polarization, "workers": model.threads or 1}
+    return rocking_scans.foreign_frames(model.experiment, model.crystal, sample, **options, **offsets)
+
+
+MAKERS = {"wide-angle": _by_wide_angle_optics, "model": _by_the_model}
+
+
+def _disturbances(config):
+    """`Disturbances` of [disturbances]; photons are those of [simulate], in the brightest pixel."""
+    asked = vars(config.disturbances)
+    if config.simulate.photons is None and any(asked[key] for key in ("background", "streak", "saturation")):
+        raise ConfigError("simulate.photons: expected a number with disturbances that count, got none")
+    return Disturbances(**asked, photons=config.simulate.photons, seed=config.simulate.seed)
+
+
+def _disturbed(frames, experiment, asked, sample, S):
+    """Frames as a beamline measures them."""
+    if asked.photons is None:
+        seen = disturbances.measured(frames, experiment, asked, sample.size)
+        scale = BRIGHTEST / seen.data.max()
+        data = (seen.data * scale).astype(np.float32)
+    else:
+        total = asked.photons * frames.sum() / frames.max()
+        seen = disturbances.measured(frames, experiment, dataclasses.replace(asked, photons=total), sample.size)
+        data, scale = seen.data, seen.scale
+    unknown = {"flux": seen.flux, "angle_offsets": disturbances.angle_offsets(experiment, asked)}
+    return Simulated(data, seen.mask, S, scale, unknown)
+
+
+def write(path, model, data, S, scale, name="", extra=None, mask=None) -> None:
     """Write simulated frames as CXI; the crystal (``truth``), its voxel and the scale are in the scan's metadata."""
     experiment = model.experiment
     io.write_scan(
@@ -164,6 +153,7 @@ def write(path, model, data, S, scale, name="", extra=None) -> None:
         distance=experiment.distance,
         pixel_size=experiment.pixel_size,
         energy=experiment.energy,
+        mask=mask,
         rocking_angles=experiment.rocking_angles,
         rocking_axis=experiment.arguments["rocking_axis"],  # by its name
         arm=experiment.arm,

@@ -49,6 +49,7 @@ class Begun(NamedTuple):
     start: np.ndarray | str | None  # crystal function, kind of start that the method makes itself, or its default
     support: np.ndarray | None
     record: dict  # of the start, for the result file
+    phased: Any = None  # `KinematicResult` of the scan, for a method that takes it
 
 
 def begin(setup: Setup) -> Begun:
@@ -116,25 +117,27 @@ def _kinematic(setup):
     phased = None if shape and own else _phase(setup, threads)
     model = setup.model(shape or box_for(phased, setup.experiment, setup.voxel))
     setup.say(describe_grid(model) + ("" if shape else ", chosen from the phased object"))
-    return _coarse_first(setup, model) if own else _best_trial(setup, model, phased)
+    return _coarse_first(setup, model, phased) if own else _best_trial(setup, model, phased)
 
 
 def _phase(setup, threads):
     """Phase the scan kinematically."""
     this = setup.config.start
     options = {"iterations": this.iterations, "seed": this.seed, "threads": threads, "progress": setup.progress}
+    if setup.method.chooses_voxel:  # and goes on from these phases
+        options["starts"] = setup.config.section(setup.method.section).starts
     scan = setup.scan
     phased = phase(unit_flux(scan.data, scan.background, scan.flux), scan.mask, **options)
     setup.say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
     return phased
 
 
-def _coarse_first(setup, model):
+def _coarse_first(setup, model, phased):
     """Leave the kinematic start to the method."""
     if thick(model):
         length = f"{1e9 * extinction_length(model):.0f} nm"
         setup.say(f"the box is thicker than an extinction length of {length}: start.kind = 'solid' may be better")
-    return Begun(model, "kinematic", None, {"kind": "kinematic, on the coarsest level"})
+    return Begun(model, "kinematic", None, {"kind": "kinematic, on the coarsest level"}, phased)
 
 
 def _best_trial(setup, model, phased):

@@ -37,7 +37,8 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
 
 
 def stored_result(model, data, mask, result) -> io.StoredResult:
-    """A `Result` with its model and its fit, as it is stored."""
+    """A `Result` with its model, that on the voxels it chose where it did, and its fit, as it is stored."""
+    model = model if result.model is None else result.model
     experiment, crystal = model.experiment, model.crystal
     found = {n: getattr(result, n) for n in ("s_0", "free_misfit", "free_loss")}
     return io.StoredResult(
@@ -65,13 +66,23 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         rocking_angles=experiment.rocking_angles,
         metadata={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found,
         **result.corrections._asdict(),
+        **_trust(result.trust),
         **fit_to_data(model, data, mask, result),
     )
 
 
+def _trust(trust):
+    """The fields of a `StoredResult` for a `Trust`."""
+    if trust is None:
+        return {}
+    names = {"noise_misfit": trust.noise, "grid_misfit": trust.grid, "excess": trust.excess}
+    return names | {"model_error": trust.model_error, "trust": str(trust)}
+
+
 def fit_to_data(model, data, mask, result) -> dict:
     """Measured and modelled: the brightest frame, and the rocking curves, sums over the good pixels, with the
-    background in the modelled one. The fields of a `StoredResult` of these names.
+    background in the modelled one. The fields of a `StoredResult` of these names. The model is that of the result's
+    voxels.
     """
     dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
     scan = {"dq": dq, "flux": result.flux, "point_spread": result.point_spread}
