@@ -6,22 +6,19 @@ another method has too share the key.
 """
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.arrays import host
 from ..base.recipe import Recipe
 from ..fit.minibatch import MinibatchRecipe, reconstruct
-from ..fit.polishing import PolishRecipe, counts_of
+from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import LbfgsRecipe, lbfgs
 from ..fit.result import Result
 from ..recipes.coarse_to_fine import multiscale
 from ..recipes.multiscale_recipe import MultiscaleRecipe
 from ..recipes.solve import SolveRecipe, solve_on
-from ..recipes.solve import _in_counts as in_counts
 from .errors import ConfigError
 
 
@@ -101,27 +98,6 @@ def recipe_options(config, method: Method) -> dict:
     return found
 
 
-@functools.wraps(solve_on)
-def solve_in_units_of_data(
-    model, data, mask=None, start=None, support=None, *, counts="auto", background=None, **options
-) -> Result:
-    """`solve_on`, which takes frames that are not counted for bright ones, with what it finds in units of these."""
-    data, mask = host(data), host(mask)
-    counted = in_counts(model, data, mask, counts)
-    factor = 1.0 if counted is data else counts_of(counted, mask) / counts_of(data, mask)
-    if background is not None:
-        options["background"] = factor * background
-    result = solve_on(model, counted, mask, start, support, counts=True, **options)
-    level = result.background_level
-    return dataclasses.replace(
-        result,
-        scale=result.scale / factor,
-        background=result.background / factor,
-        background_level=None if level is None else level / factor,
-        history=result.history | {"scale": result.history["scale"] / factor},
-    )
-
-
 def _multiscale_options(config):
     """[multiscale], and of [recipe] what is set of the keys that its polish has too."""
     return _with_polish(config, config.multiscale) | {"counts": config.recipe.likelihood == "poisson"}
@@ -169,7 +145,7 @@ METHODS = {
         section="multiscale",
     ),
     "solve": Method(
-        solve_in_units_of_data,
+        solve_on,
         SolveRecipe,
         options=_solve_options,
         keeps_checkpoint=True,

@@ -76,7 +76,7 @@ def _trust(trust):
     if trust is None:
         return {}
     names = {"noise_misfit": trust.noise, "grid_misfit": trust.grid, "excess": trust.excess}
-    return names | {"model_error": trust.model_error, "trust": str(trust)}
+    return names | {"variance": trust.variance, "trust": str(trust)}
 
 
 def fit_to_data(model, data, mask, result) -> dict:

@@ -44,12 +44,12 @@ class Priors:
             voxel = fit.model.voxel
             seen = np.divide(voxel, fit.model.experiment.suggest_voxel())
             self.perfection = Perfection(S, support, voxel, recipe.bulk_amplitude or 1.0, seen)
-            self.smoothness, self.uniformity = self._precisions(S)
+            self.smoothness, self.uniformity = self._precisions(S, fit.information)
 
-    def _precisions(self, S):
+    def _precisions(self, S, information):
         """lambda (nz, ny, nx), or a number, and alpha: as given, or the most probable for S."""
         given = self.recipe.smoothness, self.recipe.uniformity
-        found = self.perfection.most_probable(S, self.counts)
+        found = self.perfection.most_probable(S, information)
         return [f if p == "evidence" else p for p, f in zip(given, found, strict=True)]
 
     def value(self, c):

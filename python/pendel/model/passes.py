@@ -110,12 +110,20 @@ class Fit:
 
     @functools.cached_property
     def counts(self):
-        """Sum of the data over the pixels that are fitted, each as its weight says, float."""
+        """Sum of the data over the pixels that are fitted, float."""
+        return self._sum_of_data(None)
+
+    @functools.cached_property
+    def information(self):
+        """`counts`, each pixel as much as its weight says, float: what the data tell, in photons."""
+        return self.counts if self.weights is None else self._sum_of_data(self.weights)
+
+    def _sum_of_data(self, weights):
         total, there = 0.0, self.pixels.frames
         for i, (root, _) in enumerate(self.pixels.each_frame()):
-            weights = of_frames(self.weights, slice(i, i + 1) if there is None else there[i : i + 1])
-            square = root * root if weights is None else weights * root * root
-            total += float(loss.frame_sums(square)[0])
+            weight = of_frames(weights, slice(i, i + 1) if there is None else there[i : i + 1])
+            square = root * root
+            total += float(loss.frame_sums(square if weight is None else weight * square)[0])
         return total
 
     def frame_weights(self):

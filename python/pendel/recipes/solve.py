@@ -6,7 +6,7 @@
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
    uniformity by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
-   and the point spread refined too; what they leave enters as variance, once more.
+   and the point spread refined too; what they leave enters as variance, in proportion to that of photons.
 
 Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
@@ -18,20 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from ..base import checks
 from ..base.arrays import host
 from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
-from ..fit.nuisances import Corrections
 from ..fit.objective import measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.refinement import dq_at
 from ..fit.result import Result
 from ..model.model import Model
-from ..model.pixels import local_mean
 from ..operator.engine import Array
 from .coarse_to_fine import multiscale
 from .in_band import in_band_start
@@ -46,7 +43,6 @@ DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at 
 ALL_PHOTONS = 1.5  # mean square residual over that of photon noise up to which it is taken for noise
 SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume", "callback", "support")
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
-WORST = 10.0  # relative error of intensities that is allowed for, at most
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -68,14 +64,14 @@ class Trust:
     """How far a `Result` can be trusted, misfits as in `Result.misfit`.
 
     noise : of photon noise.  grid : of the voxels, from voxels half as wide.  excess : mean square residual over that
-    of photon noise.  model_error : relative error of the intensities that was allowed for beside it.
+    of photon noise.  variance : of a pixel that the last fit went by, over that of photons.
     """
 
     misfit: float
     noise: float
     grid: float
     excess: float
-    model_error: float
+    variance: float
 
     def __str__(self):
         said = "photon noise explains the misfit"
@@ -199,7 +195,9 @@ def solve_on(
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
     mask = host(mask)
-    data = _in_counts(model, host(data), mask, counts)
+    data, factor = _in_counts(model, host(data), mask, counts)
+    if polishing.get("background") is not None:
+        polishing["background"] = factor * polishing["background"]
 
     first = dataclasses.asdict(MultiscaleRecipe())
     first = {name: getattr(recipe, name) for name in first} | {"counts": True}
@@ -229,7 +227,8 @@ def solve_on(
     )
     noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
     fine, grid = _voxels(model, found, voxel, noise)
-    return _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
+    result = _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
+    return _in_units_of_data(result, factor)
 
 
 def _named(start, kind):
@@ -263,17 +262,32 @@ def _known_background(keywords):
 
 
 def _in_counts(model, data, mask, counts):
-    """Data as counts of photons."""
+    """(data as counts of photons, the factor that makes them such)."""
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     if data.shape != (model.n_frames, *model.experiment.detector_shape):
-        return data  # refused by the model, which says why
+        return data, 1.0  # refused by the model, which says why
     if counts == "auto":
         counts = (
             bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
         )
     if counts:
-        return data
-    return (data * (BRIGHT * good.sum() / counts_of(data, mask))).astype(np.float32)
+        return data, 1.0
+    factor = BRIGHT * good.sum() / counts_of(data, mask)
+    return (data * factor).astype(np.float32), factor
+
+
+def _in_units_of_data(result, factor):
+    """A result of data that were multiplied by ``factor``, in units of these."""
+    if factor == 1:
+        return result
+    level = result.background_level
+    return dataclasses.replace(
+        result,
+        scale=result.scale / factor,
+        background=result.background / factor,
+        background_level=None if level is None else level / factor,
+        history=result.history | {"scale": result.history["scale"] / factor},
+    )
 
 
 def _voxels(model, found, voxel, noise):
@@ -301,24 +315,25 @@ class _Fine:
 
     def solve(self, found, noise, grid):
         """The `Result`, with its model and `Trust`."""
-        start = in_band_start(found.S, found.voxel, self.model)
-        error, asked = self.polishing.get("model_error", 0.0), set(self.polishing)
-        result = self._polish(start, found.corrections, error)
-        excess, _ = self._excess(result)
-        if excess > ALL_PHOTONS and not asked & set(REFINED):
-            result = self._polish(start, result.corrections, error, **REFINED)
-            excess, needed = self._excess(result)
-            if excess > ALL_PHOTONS and "model_error" not in asked:
-                error = needed
-                result = self._polish(start, result.corrections, error, **REFINED)
-                excess = self._excess(result)[0]
-        return dataclasses.replace(
-            result, model=self.model, trust=Trust(result.misfit, noise, grid, float(excess), float(error))
-        )
+        result, variance, refined = self._polish(found), 1.0, {}
+        excess = self._excess(result)
+        if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
+            refined = REFINED
+            # once for what is refined, from phases that are wrong where it was; once more from right ones
+            for _ in range(2):
+                result = self._polish(result, **refined)
+            excess = self._excess(result)
+        if excess > ALL_PHOTONS:
+            variance = excess
+            result = self._polish(result, variance, **refined)
+            excess = self._excess(result)
+        trust = Trust(result.misfit, noise, grid, excess, variance)
+        return dataclasses.replace(result, model=self.model, trust=trust)
 
-    def _polish(self, start, corrections, error, **refined):
-        S, support = start
-        weight = voxel_noise(counts_of(self.data, self.mask), np.count_nonzero(support))
+    def _polish(self, found, variance=1.0, **refined):
+        """`polish` of what the data have seen of a `Result`.  variance : of a pixel, over that of photons."""
+        S, support = in_band_start(found.S, found.voxel, self.model)
+        weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
         polishing = COUNTED.but(
             rounds=self.recipe.fine_rounds,
             iterations=(0, self.recipe.fine_iterations),
@@ -327,32 +342,23 @@ class _Fine:
             uniformity="evidence",
             widen=0,
             seed=self.recipe.seed,
-            model_error=error,
             **refined,
-        ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations", "model_error")})
+        ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations")})
         fit = measured(self.model, self.data, self.mask, polishing)
+        if variance > 1:
+            weights = np.full(self.data.shape[1:], 1 / variance, np.float32)
+            fit = fit.weighted(self.model.engine.upload(weights))
         title = "fine polish" if self.progress else False
-        return polish_fit(fit, S, support, polishing, title, self.callback, Corrections(*corrections))
+        return polish_fit(fit, S, support, polishing, title, self.callback, found.corrections)
 
     def _excess(self, result):
-        """(mean square residual over that of photon noise, relative error of intensities that explains the rest)."""
+        """Mean square residual over that of photon noise, of the pixels that expect some light, float."""
         D = self._expected(result)
         good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
-        square = np.where(good, np.square(np.sqrt(np.maximum(D, 0)) - np.sqrt(np.where(good, self.data, 0))), 0)
-        variance = np.minimum(0.25, np.maximum(D, 1e-12))
         lit = good & (D > 0.25)
         if not lit.any():
-            return 1.0, 0.0
-        ratio = square[lit] / variance[lit]
-        excess = float(ratio.mean())
-        if excess <= ALL_PHOTONS:
-            return excess, 0.0
-        near = local_mean(np.where(good, self.data, 0), self.mask)[lit]
-
-        def too_much(error):
-            return float(np.mean(ratio / (1 + error**2 * near))) - 1.0
-
-        return excess, optimize.brentq(too_much, 0.0, WORST) if too_much(WORST) < 0 else WORST
+            return 1.0
+        return float(4 * np.square(np.sqrt(D[lit]) - np.sqrt(self.data[lit])).mean())
 
     def _expected(self, result):
         """Counts that the result lets expect, (n_frames, rows, cols)."""

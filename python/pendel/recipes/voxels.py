@@ -27,6 +27,7 @@ PART = 1 / 3  # of the misfit of photon noise that the model's own may reach
 def like(model, experiment, shape, voxel, **changes):
     """A `Model` of the same numerics and crystal on another grid; changes : of its further arguments."""
     given = {name: getattr(model, name) for name in NUMERICS} | {"dtype": model.dtype.name} | changes
+    given["transport"] = "fourier" if model.transport == "fourier" else "auto"
     return Model(experiment, model.crystal, shape, voxel, **given)
 
 
@@ -34,7 +35,7 @@ def finer_model(model, finer):
     """The model on voxels that many times finer than the data's resolution, means, of the same box in m."""
     experiment = model.experiment
     resolution = experiment.suggest_voxel()[1] / finer
-    voxel = experiment.suggest_voxel(resolution * (1 + 1e-6) if finer > 1 else None)
+    voxel = experiment.suggest_voxel(resolution * (1 + 1e-6) if finer > 1 else None, model.transport)
     view = (np.inf, experiment.field_of_view, experiment.field_of_view / experiment.gamma_h)
     shape = [
         2 * int(min(np.ceil(n * wide / (2 * fine) - 1e-6), limit / fine * (1 + 1e-9) // 2))
