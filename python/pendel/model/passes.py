@@ -136,8 +136,8 @@ class Fit:
         return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood, self.weights)
 
     def weighted(self, weights):
-        """The same `Fit` with other ``weights``."""
-        return Fit(self.model, self.data, self.pixels, self.likelihood, weights)
+        """The same `Fit` with other ``weights``, of the host or where the model works."""
+        return Fit(self.model, self.data, self.pixels, self.likelihood, self.model.engine.upload(weights))
 
     def compared(self, D, frames, level=None):
         """`Compared` of computed frames D and these measured ones; level : background as in `Likelihood.beside`."""

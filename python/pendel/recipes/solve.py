@@ -347,7 +347,7 @@ class _Fine:
         fit = measured(self.model, self.data, self.mask, polishing)
         if variance > 1:
             weights = np.full(self.data.shape[1:], 1 / variance, np.float32)
-            fit = fit.weighted(self.model.engine.upload(weights))
+            fit = fit.weighted(weights)
         title = "fine polish" if self.progress else False
         return polish_fit(fit, S, support, polishing, title, self.callback, found.corrections)
 
