@@ -26,8 +26,8 @@ def small(foreign, **changes):
 
 
 def test_a_row_compares_foreign_frames_with_own_ones(foreign, monkeypatch, tmp_path):
-    little = {"steps": 400, "rounds": 2, "starts": 1, "trial_epochs": 8, "iterations": (10, 30)}
-    monkeypatch.setattr(foreign.pendel, "multiscale", functools.partial(pendel.multiscale, **little))
+    little = {"steps": 400, "starts": 1, "trial_epochs": 8, "iterations": (0, 30), "fine_iterations": 40}
+    monkeypatch.setattr(foreign.pendel, "solve", functools.partial(pendel.solve, **little))
     case = small(foreign, photons=1e7)
     row = foreign.run(case, cache=tmp_path)
     assert 0 < row["own"] < row["error"] < 0.06

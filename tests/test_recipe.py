@@ -32,35 +32,35 @@ def test_the_objective_is_loss_plus_total_variation_and_its_gradient_is_right(go
         assert slope == pytest.approx(np.sum(now.adj_s_0 * direction.real), rel=1e-7)
 
 
-def test_total_variation_smooths_and_its_weight_knows_no_exposure(gold_cube):
-    data = gold_cube.data(photons=1e3)
-    options = {"epochs": 120, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
-    results = [reconstruct(gold_cube.model, data, atv_weight=w, free_fraction=0.05, **options) for w in (0, 0.01, 0.1)]
-    variation = [atv(r.S, support=gold_cube.tight)[0] for r in results]
+def test_total_variation_smooths_and_its_weight_knows_no_exposure(sampled_cube):
+    data = sampled_cube.data(photons=1e3)
+    options = {"epochs": 60, "learning_rate": 0.1, "support": sampled_cube.tight, **FIXED}
+    results = [reconstruct(sampled_cube.model, data, atv_weight=w, free_fraction=0.05, **options) for w in (0, 0.01, 0.1)]
+    variation = [atv(r.S, support=sampled_cube.tight)[0] for r in results]
     assert variation[0] > 1.15 * variation[1] > 2 * variation[2]
     assert results[0].misfit < results[1].misfit < results[2].misfit
     # a hundredth of the intensity, and the noise is gone before the strain is; a tenth, and the strain goes
-    error = [gold_cube.error(r.S) for r in results]
+    error = [sampled_cube.error(r.S) for r in results]
     assert error[1] < 0.9 * error[0] and error[2] > error[0], error
     assert results[1].free_misfit < results[0].free_misfit
     few = options | {"epochs": 2}
-    once = reconstruct(gold_cube.model, data, atv_weight=0.1, **few)
-    longer = reconstruct(gold_cube.model, 16 * data, atv_weight=0.1, **few)
+    once = reconstruct(sampled_cube.model, data, atv_weight=0.1, **few)
+    longer = reconstruct(sampled_cube.model, 16 * data, atv_weight=0.1, **few)
     # Adam's steps do not know the scale of the loss, and 16 is a power of 4: the square root is exact
     assert np.abs(longer.S - once.S).max() < 1e-5
     assert longer.loss == pytest.approx(16 * once.loss, rel=1e-5)
 
 
-def test_poisson_likelihood_fits_counts_on_a_background(gold_cube):
+def test_poisson_likelihood_fits_counts_on_a_background(sampled_cube):
     rng = np.random.default_rng(8)
-    data = gold_cube.data(photons=2e3) + rng.poisson(0.5, (SIZE,) * 3)
-    options = {"epochs": 200, "learning_rate": 0.1, "support": gold_cube.tight, **FIXED}
-    amplitude = reconstruct(gold_cube.model, data, **options)
-    poisson = reconstruct(gold_cube.model, data, likelihood="poisson", background=0.5, **options)
+    data = sampled_cube.data(photons=2e3) + rng.poisson(0.5, (SIZE,) * 3)
+    options = {"epochs": 60, "learning_rate": 0.1, "support": sampled_cube.tight, **FIXED}
+    amplitude = reconstruct(sampled_cube.model, data, **options)
+    poisson = reconstruct(sampled_cube.model, data, likelihood="poisson", background=0.5, **options)
     assert poisson.background == 0.5 and amplitude.background == 0
     # the background is half of all counts away from the peak; what knows it is nearer to the crystal
-    assert gold_cube.error(poisson.S) < 0.8 * gold_cube.error(amplitude.S)
-    truth = evaluate(gold_cube.model, gold_cube.truth, data, scale=None, likelihood="poisson", background=0.5)
+    assert sampled_cube.error(poisson.S) < 0.8 * sampled_cube.error(amplitude.S)
+    truth = evaluate(sampled_cube.model, sampled_cube.truth, data, scale=None, likelihood="poisson", background=0.5)
     assert poisson.loss[-1] < truth.loss  # some 3000 unknowns bend towards the noise of 8000 pixels
 
 
