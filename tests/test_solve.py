@@ -133,6 +133,16 @@ def test_frames_without_noise_are_fitted_in_their_own_units(scan):
     assert computed.sum() == pytest.approx(data.sum(), rel=0.02)
 
 
+def test_thick_crystals_do_not_begin_with_phases(scan):
+    recipe, thin = solving.SolveRecipe(), scan.model()
+    voxel = scan.experiment.suggest_voxel()
+    thick = pendel.Model(scan.experiment, scan.crystal, (200, 4, 4), voxel)
+    assert solving._begins_with_phases(thin, None, recipe) and not solving._begins_with_phases(thick, None, recipe)
+    assert solving._begins_with_phases(thick, "kinematic", recipe)
+    assert not solving._begins_with_phases(thin, "flat", recipe)
+    assert not solving._begins_with_phases(thin, None, recipe.but(smallest=16))  # two levels
+
+
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [

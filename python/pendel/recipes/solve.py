@@ -36,6 +36,7 @@ from .kinematic_starts import box_for, phase
 from .levels import unit_flux
 from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED
+from .thick_crystals import thick
 from .voxels import fine_enough, grid_misfit, like, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
@@ -140,9 +141,8 @@ def solve(
         shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
     elif isinstance(box, str):
         checks.choice("box", box, ("auto",))
-        small = Model(
-            experiment, crystal, (2, 2, 2), coarse, **options
-        )  # its errors are better told before the phasing
+        # its errors are better told before the phasing
+        small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
         light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
         phased = phase(light, host(mask), seed=seed, starts=starts, threads=small.threads, progress=progress)
@@ -201,10 +201,6 @@ def solve_on(
 
     first = dataclasses.asdict(MultiscaleRecipe())
     first = {name: getattr(recipe, name) for name in first} | {"counts": True}
-    # phases are those of the coarsest level, and of use where nothing else is asked for
-    single = min(model.experiment.detector_shape) < 2 * recipe.smallest and (
-        start is None or _named(start, "kinematic")
-    )
     # to begin with, the cheapest model, which voxels as wide as this do not show
     cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
     found = multiscale(
@@ -214,7 +210,7 @@ def solve_on(
         start,
         support,
         recipe=MultiscaleRecipe(**first),
-        phased=phased if single else None,
+        phased=phased if _begins_with_phases(model, start, recipe) else None,
         checkpoint=checkpoint,
         resume=resume,
         angle_offsets=angle_offsets,
@@ -229,6 +225,12 @@ def solve_on(
     fine, grid = _voxels(model, found, voxel, noise)
     result = _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
     return _in_units_of_data(result, factor)
+
+
+def _begins_with_phases(model, start, recipe):
+    """Whether `multiscale` has a use for the phases of the whole scan: it begins with them, and on its only level."""
+    single = recipe.levels == 0 or min(model.experiment.detector_shape) < 2 * recipe.smallest
+    return single and (_named(start, "kinematic") or (start is None and not thick(model)))
 
 
 def _named(start, kind):
