@@ -24,7 +24,7 @@ scattering that is exact but for p_j.(grad g(Q) - grad g(0)), a shear of the cry
 of a degree: it is neglected, as is the turn of the pattern on the detector. Where E_0 varies too, that (4) acts at the
 place of a source and not on its way is of second order in the coupling.
 
-Adjoint of (4): the conjugate factors. `bench/foreign.py model` measures what is left.
+Adjoint of (4): the conjugate factors. What is left is measured in bench/README.md and `tests/test_swept.py`.
 """
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Whole ways from a scan to its crystal, made of phasing and fits.
 
+solve               `pendel.solve`, the whole way, which chooses what is not given
+voxels, in_band     how fine voxels have to be for the light, and what of a crystal is carried to them
 coarse_to_fine      `pendel.multiscale`, on one screen; its numbers are in multiscale_recipe
 levels              the scan on wider voxels, and crystals brought to finer ones
 starts              how the coarsest level comes to its crystal: a table
