@@ -16,6 +16,8 @@ from ..model.model import Model
 
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 FEWEST = 8  # detector pixels and frames of a level, at least
+NUMERICS = ("polarization", "coupling", "scheme", "device", "threads", "resync", "point_spread", "coherence")
+NUMERICS += ("ewald", "sampling")
 CRYSTAL_HEIGHT = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
 
 
@@ -158,6 +160,13 @@ def coarse(
     return _coarse(model, data, mask, checks.integer("factor", factor, at_least=2))[:3]
 
 
+def like(model, experiment, shape, voxel, **changes):
+    """A `Model` of the same numerics and crystal on another grid; changes : of its further arguments."""
+    given = {name: getattr(model, name) for name in NUMERICS} | {"dtype": model.dtype.name}
+    given["transport"] = "fourier" if model.transport == "fourier" else "auto"
+    return Model(experiment, model.crystal, shape, voxel, **(given | changes))
+
+
 def _coarse(model, data, mask, factor):
     """`coarse`, and the `Part` of the scan."""
     experiment = model.experiment
@@ -174,23 +183,8 @@ def _coarse(model, data, mask, factor):
     shape = [2 * math.ceil(n * v / (2 * w) - 1e-9) for n, v, w in zip(model.shape, model.voxel, voxel, strict=True)]
     most = [far // factor for far in (rows_far, far)]
     shape = (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
-    small = Model(
-        cropped,
-        model.crystal,
-        shape,
-        tuple(voxel),
-        polarization=model.polarization,
-        coupling=model.coupling,
-        scheme=model.scheme,
-        dtype=model.dtype.name,
-        device=model.device,
-        threads=model.threads,
-        resync=model.resync,
-        ewald=model.ewald,
-        sampling=model.sampling,
-        point_spread=model.point_spread,
-        coherence=model.coherence,
-    )
+    # wide voxels may suit a whole-pixel shift where the narrow ones do not
+    small = like(model, cropped, shape, tuple(voxel), transport="auto")
 
     good = None if mask is None else mask[tuple(cuts[3 - mask.ndim :])]
     cut = data[tuple(cuts)]

@@ -33,11 +33,11 @@ from ..operator.engine import Array
 from .coarse_to_fine import multiscale
 from .in_band import in_band_start
 from .kinematic_starts import box_for, phase
-from .levels import unit_flux
+from .levels import like, unit_flux
 from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED
 from .thick_crystals import thick
-from .voxels import fine_enough, grid_misfit, like, noise_misfit
+from .voxels import fine_enough, grid_misfit, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
 DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least

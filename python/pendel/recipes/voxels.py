@@ -11,24 +11,15 @@ import math
 import numpy as np
 
 from ..base.arrays import host
-from ..model.model import Model
 from .in_band import SHAPE_BLUR, in_band_start
+from .levels import like
 
 # Voxels per voxel of the data's resolution that are tried, along each axis. A facetted gold crystal of 0.8 um, frames
 # of `pendel.reference.wide_angle`: its own misfit there is 4e-3, 3e-4, 2e-5 and 5e-6, the estimate (1) for what a fit
 # found of it 2e-3, 3e-4, 1e-4 and 2e-5; photon noise of 1e6, 1e7, 1e8, 1e9 photons 1e-2 to 6e-5.
 FINER = (1.0, 1.5, 2.0, 3.0)
-NUMERICS = ("polarization", "coupling", "scheme", "device", "threads", "resync", "point_spread", "coherence")
-NUMERICS += ("ewald", "sampling")
 FRAMES = 17  # of the scan that (1) is told by
 PART = 1 / 3  # of the misfit of photon noise that the model's own may reach
-
-
-def like(model, experiment, shape, voxel, **changes):
-    """A `Model` of the same numerics and crystal on another grid; changes : of its further arguments."""
-    given = {name: getattr(model, name) for name in NUMERICS} | {"dtype": model.dtype.name} | changes
-    given["transport"] = "fourier" if model.transport == "fourier" else "auto"
-    return Model(experiment, model.crystal, shape, voxel, **given)
 
 
 def finer_model(model, finer):
