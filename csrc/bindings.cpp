@@ -56,6 +56,12 @@ void forward_cpu(const Args& args, bool single) {
 void adjoint_cpu(const Args& args, bool single) {
   (single ? chosen().engine->adjoint_single : chosen().engine->adjoint_double)(args);
 }
+void extent_cpu(const Extent& args, bool single) {
+  (single ? chosen().engine->extent_single : chosen().engine->extent_double)(args);
+}
+void filter_cpu(const Filter& args, bool single) {
+  (single ? chosen().engine->filter_single : chosen().engine->filter_double)(args);
+}
 std::size_t workspace_cpu(const Args& args, bool single, bool adjoint) {
   return (single ? chosen().engine->workspace_single : chosen().engine->workspace_double)(args, adjoint);
 }
@@ -200,6 +206,40 @@ std::size_t workspace(const py::object& plan, bool adjoint) {
   return run_workspace(a, single, adjoint);
 }
 
+#if !defined(PENDEL_CUDA)
+void extent(const py::array& S, int threads, const py::object& size, const py::object& filled) {
+  pendel::Extent a{};
+  a.nz = S.shape(0), a.ny = S.shape(1), a.nx = S.shape(2);
+  a.threads = threads;
+  a.S = S.data();
+  a.size = output(size);
+  a.filled = static_cast<std::uint8_t*>(output(filled));
+  const bool single = S.itemsize() == 2 * sizeof(float);
+
+  py::gil_scoped_release release;
+  pendel::extent_cpu(a, single);
+}
+
+void filter(const py::array& values, const py::array& taps_y, const py::array& taps_x, const py::object& wanted,
+            const py::object& S, const py::object& adj_size, int threads, const py::object& filtered) {
+  pendel::Filter a{};
+  a.nz = values.shape(0), a.ny = values.shape(1), a.nx = values.shape(2);
+  a.reach = (taps_y.shape(1) - 1) / 2;
+  a.threads = threads;
+  a.values = values.data();
+  a.taps_y = taps_y.data();
+  a.taps_x = taps_x.data();
+  a.wanted = static_cast<const std::uint8_t*>(input(wanted));
+  a.S = input(S);
+  a.adj_size = input(adj_size);
+  a.filtered = output(filtered);
+  const bool single = values.itemsize() == 2 * sizeof(float);
+
+  py::gil_scoped_release release;
+  pendel::filter_cpu(a, single);
+}
+#endif
+
 // What both modules have. Arrays are given by name; None, or nothing where there is a default, is a null pointer.
 void define_sweeps(py::module_& m) {
   const py::none none;
@@ -232,6 +272,9 @@ PYBIND11_MODULE(_cuda, m) {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Takagi-Taupin sweeps on the CPU";
   define_sweeps(m);
+  m.def("extent", &extent, py::kw_only(), py::arg("S"), py::arg("threads"), py::arg("size"), py::arg("filled"));
+  m.def("filter", &filter, py::kw_only(), py::arg("values"), py::arg("taps_y"), py::arg("taps_x"), py::arg("wanted"),
+        py::arg("S"), py::arg("adj_size"), py::arg("threads"), py::arg("filtered"));
   m.def("cpu_isa", &pendel::cpu_isa);
   m.def("cpu_lanes", &pendel::cpu_lanes, py::arg("single"));
   m.def("fourier_row_length", &pendel::fourier_row_length, py::arg("need"));

@@ -61,6 +61,27 @@ struct Args {
   long chunk;                   // CUDA only, for tests: frames on their way together when unfused; 0: as memory allows
 };
 
+// `extent_of_layer` and `filter_layer` of filter.h; arrays as in Args.
+struct Extent {
+  long nz, ny, nx;
+  int threads;           // >= 1
+  const void* S;         // (nz, ny, nx) complex
+  void* size;            // (nz, ny, nx) real, written
+  std::uint8_t* filled;  // (nz, ny, nx), written
+};
+struct Filter {
+  long nz, ny, nx;
+  long reach;                  // taps to either side
+  int threads;                 // >= 1
+  const void* values;          // (nz, ny, nx) complex
+  const void* taps_y;          // (nz, 2 reach + 1) complex
+  const void* taps_x;          // (nz, 2 reach + 1) complex
+  const std::uint8_t* wanted;  // (nz, ny, nx), or null: all
+  const void* S;               // (nz, ny, nx) complex, with
+  const void* adj_size;        // (nz, ny, nx) real, or both null
+  void* filtered;              // (nz, ny, nx) complex, written
+};
+
 // Instruction set in use on this CPU: "sse2", "avx2", "avx512" or "generic"; PENDEL_CPU in the environment may lower
 // it.
 const char* cpu_isa();
@@ -69,6 +90,8 @@ long fourier_row_length(long need);  // smallest row length >= need the lane FFT
 
 void forward_cpu(const Args& args, bool single);
 void adjoint_cpu(const Args& args, bool single);
+void extent_cpu(const Extent& args, bool single);
+void filter_cpu(const Filter& args, bool single);
 std::size_t workspace_cpu(const Args& args, bool single, bool adjoint);  // bytes a sweep allocates for itself, about
 
 void forward_cuda(const Args& args, bool single);
@@ -84,6 +107,10 @@ struct Engine {
   void (*forward_double)(const Args&);
   void (*adjoint_single)(const Args&);
   void (*adjoint_double)(const Args&);
+  void (*extent_single)(const Extent&);
+  void (*extent_double)(const Extent&);
+  void (*filter_single)(const Filter&);
+  void (*filter_double)(const Filter&);
   std::size_t (*workspace_single)(const Args&, bool adjoint);
   std::size_t (*workspace_double)(const Args&, bool adjoint);
   int bytes;  // register width

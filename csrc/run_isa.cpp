@@ -5,6 +5,7 @@
 #include <system_error>
 #include <thread>
 
+#include "filter.h"
 #include "run.h"
 #include "sweep_etd2rk.h"
 #include "sweep_k_h.h"
@@ -61,10 +62,10 @@ void load_frames(const void* array, const Args& a, long frame, long y, long leng
   });
 }
 
-// Rows are handed to threads as they come; each row's results depend on that row alone, so the bits do not depend on
-// the number of threads.
+// Rows, or layers, are handed to threads as they come; each one's results depend on it alone, so the bits do not depend
+// on the number of threads.
 template <class Work>
-void over_rows(const Args& a, Work work) {
+void over_parts(long parts, int most_threads, Work work) {
   std::atomic<long> next{0};
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
@@ -77,8 +78,8 @@ void over_rows(const Args& a, Work work) {
   };
   std::vector<std::thread> threads;
   try {
-    for (long i = 1; i < std::min<long>(a.threads, a.ny); ++i) threads.emplace_back(body);
-  } catch (const std::system_error&) {  // no more threads to be had: the ones there are do all rows
+    for (long i = 1; i < std::min<long>(most_threads, parts); ++i) threads.emplace_back(body);
+  } catch (const std::system_error&) {  // no more threads to be had: the ones there are do all of it
   }
   body();
   for (auto& thread : threads) thread.join();
@@ -204,7 +205,7 @@ void forward(const Args& a) {
   constexpr int W = PENDEL_BYTES / sizeof(T);
   typedef Pack<T, W> V;
   const Tables<T, W> tables(a);
-  over_rows(a, [&](std::atomic<long>& next) {
+  over_parts(a.ny, a.threads, [&](std::atomic<long>& next) {
     Row<T, W> r(tables, false);
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
@@ -220,7 +221,7 @@ void adjoint(const Args& a) {
   constexpr int W = PENDEL_BYTES / sizeof(T);
   typedef Pack<T, W> V;
   const Tables<T, W> tables(a);
-  over_rows(a, [&](std::atomic<long>& next) {
+  over_parts(a.ny, a.threads, [&](std::atomic<long>& next) {
     Row<T, W> r(tables, true);
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
@@ -232,6 +233,20 @@ void adjoint(const Args& a) {
       for (; g < tables.groups; ++g) adjoint<V>(r, g, y);
       r.finish_gradient();
     }
+  });
+}
+
+template <class T>
+void extent(const Extent& a) {
+  over_parts(a.nz, a.threads, [&](std::atomic<long>& next) {
+    for (long z; (z = next++) < a.nz;) extent_of_layer<T>(a, z);
+  });
+}
+
+template <class T>
+void filter(const Filter& a) {
+  over_parts(a.nz, a.threads, [&](std::atomic<long>& next) {
+    for (long z; (z = next++) < a.nz;) filter_layer<T>(a, z);
   });
 }
 
@@ -251,8 +266,8 @@ std::size_t workspace(const Args& a, bool adjoint) {
   return tables + std::min<long>(a.threads, a.ny) * thread;
 }
 
-const Engine engine = {forward<float>,   forward<double>,   adjoint<float>, adjoint<double>,
-                       workspace<float>, workspace<double>, PENDEL_BYTES};
+const Engine engine = {forward<float>, forward<double>, adjoint<float>,   adjoint<double>,   extent<float>, extent<double>,
+                       filter<float>,  filter<double>,  workspace<float>, workspace<double>, PENDEL_BYTES};
 
 }  // namespace PENDEL_ISA
 }  // namespace pendel

@@ -281,7 +281,7 @@ class Pass:
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
         if gradient:
-            adj_S, adj_s_0 = self.swept.adjoint(adj_S, adj_s_0, S, s_0, inside, support)
+            adj_S, adj_s_0 = self.swept.adjoint(adj_S, adj_s_0, S, s_0, support)
 
         rows = xp.concatenate(terms, axis=1)
         sums, told = rows.sum(axis=1), 3 if fit.pixels.free is None else 7

@@ -49,6 +49,27 @@ class Cpu:
     def adjoint(self, plan: Plan, **arrays: np.ndarray | None) -> None:
         _core.adjoint(plan, **arrays)
 
+    def extent(self, S: np.ndarray, *, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        size, filled = np.empty(S.shape, S.real.dtype), np.empty(S.shape, bool)
+        _core.extent(S=S, threads=threads, size=size, filled=filled)
+        return size, filled
+
+    def filter(
+        self,
+        values: np.ndarray,
+        taps_y: np.ndarray,
+        taps_x: np.ndarray,
+        wanted: np.ndarray | None = None,
+        *,
+        S: np.ndarray | None = None,
+        adj_size: np.ndarray | None = None,
+        threads: int,
+    ) -> np.ndarray:
+        filtered = np.empty_like(values)
+        taps = {"taps_y": taps_y, "taps_x": taps_x}
+        _core.filter(values=values, **taps, wanted=wanted, S=S, adj_size=adj_size, threads=threads, filtered=filtered)
+        return filtered
+
     def check_drift(self, drift: np.ndarray, limit: float, adj_S: np.ndarray) -> None:
         if not drift.max() <= limit:
             raise RuntimeError(

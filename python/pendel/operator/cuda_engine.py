@@ -13,6 +13,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import scipy_module
+from . import cuda_filter
 from .engine import Array
 from .plan import Launch, Plan
 
@@ -118,6 +119,25 @@ class Cuda:
         """The plan with a place to run."""
         launch = Launch(device=self.index, workspace=workspace, stream=stream, unfused=self.unfused, chunk=self.chunk)
         return dataclasses.replace(plan, launch=launch)
+
+    def extent(self, S: Array, *, threads: int) -> tuple[Array, Array]:
+        return self.xp.abs(S), S != 0
+
+    def filter(
+        self,
+        values: Array,
+        taps_y: Array,
+        taps_x: Array,
+        wanted: Array | None = None,
+        *,
+        S: Array | None = None,
+        adj_size: Array | None = None,
+        threads: int,
+    ) -> Array:
+        filtered = cuda_filter.filtered(self.xp, values, taps_y, taps_x, wanted)
+        if adj_size is not None:
+            filtered += cuda_filter.adj_of_size(self.xp, S, adj_size, wanted)
+        return filtered
 
     def check_drift(self, drift: Array, limit: float, adj_S: Array) -> None:
         adj_S *= self.xp.where(drift.max() <= limit, 1, np.nan).astype(adj_S.real.dtype)

@@ -146,6 +146,39 @@ class Engine(Protocol):
             Written: the reversed G at the entrance, 0 but for rounding.
         """
 
+    def extent(self, S: Array, *, threads: int) -> tuple[Array, Array]:
+        """(|S|, where S is not 0), real and bool (nz, ny, nx)."""
+
+    def filter(
+        self,
+        values: Array,
+        taps_y: Array,
+        taps_x: Array,
+        wanted: Array | None = None,
+        *,
+        S: Array | None = None,
+        adj_size: Array | None = None,
+        threads: int,
+    ) -> Array:
+        """Sums over a few neighbours in every layer, unchecked like `forward`, as a new array.
+
+        sum_m sum_n taps_y[z, m] taps_x[z, n] values[z, y + m, x + n] + adj_size S/|S|, where wanted, else 0; the
+        adjoint has the conjugate taps in reverse order.
+
+        Parameters
+        ----------
+        values : complex (nz, ny, nx)
+            0 beyond its ends.
+        taps_y, taps_x : complex (nz, 2 reach + 1)
+            m and n from -reach to reach.
+        wanted : bool (nz, ny, nx), optional
+            None: all voxels.
+        S, adj_size : complex and real (nz, ny, nx), optional
+            The last term: the adjoint of |S|, 0 where S is 0.
+        threads : int
+            On the CPU.
+        """
+
     def check_drift(self, drift: Array, limit: float, adj_S: Array) -> None:
         """Refuse a gradient whose reversed sweep has a ``drift`` above ``limit`` anywhere, or NaN.
 
