@@ -316,12 +316,12 @@ def test_the_adjoint_of_what_is_taken(rng, orientation, degrees, shape, where):
     support = rng.uniform(size=shape) > 0.6 if where == "support" else None
     S, adj = (rng.normal(size=shape) + 1j * rng.normal(size=shape) for _ in range(2))
     S = S if support is None else np.where(support, S, 0)
-    taken, s_0, _, reached = swept.taken(S, None, model.experiment.dq, support)
+    taken, s_0, _, reached, filled = swept.taken(S, None, model.experiment.dq, support)
     assert s_0 is None
     assert reached is None if support is None else np.array_equal(reached, support)
     assert np.array_equal(taken != 0, S != 0)
     adj = adj if support is None else np.where(support, adj, 0)
-    adj_S, adj_s_0 = swept.adjoint(adj, None, S, None, support)
+    adj_S, adj_s_0 = swept.adjoint(adj, None, S, None, support, filled)
     assert np.vdot(adj, taken) == pytest.approx(np.vdot(adj_S, S), rel=1e-12) and adj_s_0 is None
     twice = swept.taken(2j * S, None, model.experiment.dq, support)[0]
     np.testing.assert_allclose(twice, 2j * taken, rtol=1e-12, atol=1e-14)
@@ -387,7 +387,7 @@ def test_what_is_taken_is_cut_where_the_crystal_ends(rng):
     S, support = np.zeros(model.shape, complex), np.zeros(model.shape, bool)
     support[1:4, 6:11, 7:13] = True
     S[2:4, 7:11, 8:12] = rng.normal(size=(2, 4, 4)) + 1j * rng.normal(size=(2, 4, 4))
-    taken, size, _, reached = swept.taken(S, None, dq, support)
+    taken, size, _, reached, _ = swept.taken(S, None, dq, support)
     assert np.array_equal(reached, support) and np.array_equal(taken != 0, S != 0)
     np.testing.assert_allclose(size, np.abs(S), rtol=1e-14)
     assert np.array_equal(taken, swept.taken(S, None, dq)[0])
@@ -408,7 +408,7 @@ def test_an_empty_crystal_takes_nothing_and_has_a_gradient_where_it_may_be():
     model = make_model(**MEANS)
     S, support = np.zeros(SHAPE, complex), np.zeros(SHAPE, bool)
     for inside in (None, support):
-        taken, size, _, _ = model.passes.swept.taken(S, None, model.experiment.dq, inside)
+        taken, size, *_ = model.passes.swept.taken(S, None, model.experiment.dq, inside)
         assert not taken.any() and not size.any()
 
 

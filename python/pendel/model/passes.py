@@ -239,7 +239,7 @@ class Pass:
     def intensities(self, S, frames, s_0, dq, flux, point_spread=None):
         """Computed intensities of ``frames``, indices on the host."""
         xp, blur = self.xp, self._blur(point_spread)
-        S, s_0, dq, _ = self.swept.taken(S, s_0, dq)
+        S, s_0, dq, *_ = self.swept.taken(S, s_0, dq)
         flux = self.swept.light(flux)
         frames = xp.asarray(frames)
         D = xp.empty((len(frames), *self.far_field.detector_shape), self.real)
@@ -261,7 +261,7 @@ class Pass:
     ):
         """`Evaluation` of ``frames``, indices on the host; without ``gradient`` there is none of S, s_0 and dq."""
         xp, count = self.xp, len(frames)
-        crystal, density, moved, inside = self.swept.taken(S, s_0, dq, support)
+        crystal, density, moved, inside, filled = self.swept.taken(S, s_0, dq, support)
         light = self.swept.light(flux)
         blur = self._blur(nuisance.point_spread)
         task = _Task(crystal, fit, density, inside, moved, light, gradient, blur, nuisance)
@@ -281,7 +281,7 @@ class Pass:
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
         if gradient:
-            adj_S, adj_s_0 = self.swept.adjoint(adj_S, adj_s_0, S, s_0, support)
+            adj_S, adj_s_0 = self.swept.adjoint(adj_S, adj_s_0, S, s_0, support, filled)
 
         rows = xp.concatenate(terms, axis=1)
         sums, told = rows.sum(axis=1), 3 if fit.pixels.free is None else 7

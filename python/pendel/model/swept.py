@@ -28,6 +28,8 @@ place of a source and not on its way is of second order in the coupling.
 taps in reverse order. What is left is measured in bench/README.md and `tests/test_swept.py`.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ..experiment.geometry import rotation
@@ -41,16 +43,26 @@ TRIED = 256  # frequencies at which taps are compared with (4)
 DARKER, BEYOND = 0.3, 1e-3
 
 
+class Taken(NamedTuple):
+    """What a sweep takes: S', s_0, dq', where a gradient of S' is wanted (None: anywhere), and where S is not 0."""
+
+    S: Any
+    s_0: Any
+    dq: Any
+    support: Any
+    filled: Any
+
+
 class AsItIs:
     """A crystal of samples, seen on a plane: what a sweep takes anyway.  Methods as of `Swept`."""
 
     def taken(self, S, s_0, dq, support=None):
-        return S, s_0, dq, support
+        return Taken(S, s_0, dq, support, None)
 
     def light(self, flux):
         return flux
 
-    def adjoint(self, adj_S, adj_s_0, S, s_0, support):
+    def adjoint(self, adj_S, adj_s_0, S, s_0, support, filled):
         return adj_S, adj_s_0
 
     def adj_flux(self, adj, frames):
@@ -90,27 +102,28 @@ class Swept:
         return adj * self._brightness[frames]
 
     def taken(self, S, s_0, dq, support=None):
-        """(S', s_0, dq', where a gradient of S' is wanted; without a ``support`` None: anywhere).
-
-        S' is cut to where S is not 0: what (4) carries beyond is little, and every voxel swept costs time.
+        """`Taken` of a crystal; its S' is cut to where S is not 0: what (4) carries beyond is little, and every voxel
+        that is swept costs time.
         """
         size, filled = self._engine.extent(S, threads=self._threads)
         if s_0 is None and self.refracts:
             s_0 = size
         crystal = self._engine.filter(S, *self._taps, filled, threads=self._threads)
-        return crystal, s_0, dq + self._turned, None if support is None else support | filled
+        return Taken(crystal, s_0, dq + self._turned, None if support is None else support | filled, filled)
 
-    def adjoint(self, adj_S, adj_s_0, S, s_0, support):
-        """(adj_S, adj_s_0) of the arguments of `taken`, S, s_0 and ``support`` again: its adjoint.
+    def adjoint(self, adj_S, adj_s_0, S, s_0, support, filled):
+        """(adj_S, adj_s_0) of S, s_0 and ``support``, the arguments of `taken`, which found ``filled``: its adjoint.
 
         A voxel of 0 has the gradient that it would have if all that are wanted were filled.
         """
         through_size = {"S": S, "adj_size": adj_s_0} if s_0 is None and self.refracts else {}
-        _, filled = self._engine.extent(S, threads=self._threads)
-        inside, beside = (filled, ~filled) if support is None else (filled & support, support & ~filled)
-        found = self._engine.filter(adj_S * filled, *self._adj_taps, inside, threads=self._threads, **through_size)
-        if not self._engine.reads_values or beside.any():
+        beside = ~filled if support is None else support & ~filled
+        several = not self._engine.reads_values or bool(beside.any())
+        inside, cut = (filled, adj_S * filled) if several else (support, adj_S)  # adj_S is 0 beyond both
+        found = self._engine.filter(cut, *self._adj_taps, inside, threads=self._threads, **through_size)
+        if several:
             found += self._engine.filter(adj_S, *self._adj_taps, beside, threads=self._threads)
+            found = found if support is None else found * support
         if through_size:
             return found, None
         return found, adj_s_0 if support is None or adj_s_0 is None else adj_s_0 * support
