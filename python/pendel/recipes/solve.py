@@ -223,7 +223,7 @@ def solve_on(
     )
     noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
     fine, grid = _voxels(model, found, voxel, noise)
-    result = _Fine(fine, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
+    result = _Fine(fine, model, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
     return _in_units_of_data(result, factor)
 
 
@@ -308,6 +308,7 @@ class _Fine:
     """The last step: polish on the voxels that the light asks for."""
 
     model: Model
+    wide: Model
     data: np.ndarray
     mask: np.ndarray | None
     recipe: SolveRecipe
@@ -317,24 +318,24 @@ class _Fine:
 
     def solve(self, found, noise, grid):
         """The `Result`, with its model and `Trust`."""
-        result, variance, refined = self._polish(found), 1.0, {}
+        result, variance, refined = self._polish(found, self.model), 1.0, {}
         excess = self._excess(result)
         if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
             refined = REFINED
-            # once for what is refined, from phases that are wrong where it was; once more from right ones
-            for _ in range(2):
-                result = self._polish(result, **refined)
+            # on wide voxels, where it is cheap, from phases that are wrong where the beamline was; then from right ones
+            for model in (self.wide, self.model, self.model):
+                result = self._polish(result, model, **refined)
             excess = self._excess(result)
         if excess > ALL_PHOTONS:
             variance = excess
-            result = self._polish(result, variance, **refined)
+            result = self._polish(result, self.model, variance, **refined)
             excess = self._excess(result)
         trust = Trust(result.misfit, noise, grid, excess, variance)
         return dataclasses.replace(result, model=self.model, trust=trust)
 
-    def _polish(self, found, variance=1.0, **refined):
+    def _polish(self, found, model, variance=1.0, **refined):
         """`polish` of what the data have seen of a `Result`.  variance : of a pixel, over that of photons."""
-        S, support = in_band_start(found.S, found.voxel, self.model)
+        S, support = in_band_start(found.S, found.voxel, model)
         weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
         polishing = COUNTED.but(
             rounds=self.recipe.fine_rounds,
@@ -346,7 +347,7 @@ class _Fine:
             seed=self.recipe.seed,
             **refined,
         ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations")})
-        fit = measured(self.model, self.data, self.mask, polishing)
+        fit = measured(model, self.data, self.mask, polishing)
         if variance > 1:
             weights = np.full(self.data.shape[1:], 1 / variance, np.float32)
             fit = fit.weighted(weights)
