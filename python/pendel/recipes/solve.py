@@ -323,7 +323,7 @@ class _Fine:
         if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
             refined = REFINED
             # on wide voxels, where it is cheap, from phases that are wrong where the beamline was; then from right ones
-            for model in (self.wide, self.model, self.model):
+            for model in (self.wide, self.wide, self.model, self.model):
                 result = self._polish(result, model, **refined)
             excess = self._excess(result)
         if excess > ALL_PHOTONS:
