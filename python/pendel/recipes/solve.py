@@ -326,7 +326,7 @@ class _Fine:
         excess = self._excess(result)
         if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
             refined = REFINED
-            # The phases were found with a wrong beamline and have far to go, so first on wide voxels, where it is cheap.
+            # Phases found with a wrong beamline have far to go, so first on wide voxels, where it costs little.
             # bench/foreign.py, smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
             for model in (self.wide, self.wide, self.model, self.model):
                 result = self._polish(result, model, **refined)
