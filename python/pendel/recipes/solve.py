@@ -1,6 +1,7 @@
 """One call from a scan to its crystal: `solve` chooses box, way and voxels.
 
-1. The box: the scan is phased kinematically, and the phased object tells the size.
+1. The box: the scan is phased kinematically, and the phased object tells the size. Where phases miss the frames, the
+   same sharpened are phased too (`pendel.recipes.sharpening`).
 2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
@@ -33,10 +34,11 @@ from ..model.model import Model
 from ..operator.engine import Array
 from .coarse_to_fine import multiscale
 from .in_band import in_band_start
-from .kinematic_starts import box_for, phase
+from .kinematic_starts import box_for
 from .levels import like, unit_flux
 from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED
+from .sharpening import phase_blurred
 from .thick_crystals import thick
 from .voxels import fine_enough, grid_misfit, noise_misfit
 
@@ -146,7 +148,14 @@ def solve(
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
         light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
-        phased = phase(light, host(mask), seed=seed, starts=starts, threads=small.threads, progress=progress)
+        how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
+        phased, options["point_spread"] = phase_blurred(
+            light,
+            host(mask),
+            lambda: noise_misfit(_in_counts(small, host(data), host(mask), counts)[0], host(mask)),
+            small.point_spread,
+            **how,
+        )
         shape = box_for(phased, experiment, coarse)
     else:
         extent = (box,) * 3 if np.ndim(box) == 0 else box
