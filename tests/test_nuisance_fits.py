@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cube import AU, EDGE, QUIET, SIZE, central, make_model, strained
 from pendel import Coherence, Experiment, Model, compare, lbfgs, photon_weight, polish
-from pendel.fit.nuisances import Corrections, NuisanceRecipe, Nuisances
+from pendel.fit.nuisances import EASE, Corrections, NuisanceRecipe, Nuisances, frame_shares
 from pendel.fit.objective import DataRecipe, Objective, measured
 from pendel.fit.refinement import Flux, dq_at
 from scan import SAMPLES
@@ -55,6 +55,21 @@ def test_what_is_refined_begins_where_it_is_given_and_keeps_its_gauge(gold_cube,
     assert np.abs(lowest.background_level + 0.17).max() < 1e-12 and max(lowest.point_spread) < 1e-7
     only = Nuisances(NuisanceRecipe(refine_blur=True), fit, given, 1000)
     assert only.size == 2 and only.gradients == ("blur",) and only.corrections(only.start()).flux is given.flux
+
+
+def test_dead_pixels_do_not_hold_the_background_and_the_blur():
+    """In even light: a blur changes nothing, and the loss of a level is that of the good pixels."""
+    model, light = make_model(), 50.0
+    mask = np.ones((SIZE, SIZE, SIZE), bool)
+    mask[:, 7:13, 4:10] = False
+    fit = measured(model, np.where(mask, light, 0), mask, DataRecipe(likelihood="poisson", background=0.2))
+    recipe = NuisanceRecipe(refine_background=True, refine_blur=True)
+    level, widths = Nuisances(recipe, fit, Corrections(), 1000).parts
+    shares = frame_shares(fit).sum()
+    bend = shares * mask[0].sum() / light
+    np.testing.assert_allclose(level.scale, EASE["background_level"] * np.sqrt((bend + level.prior) * 1000), rtol=1e-6)
+    held = shares / recipe.blur_spread**2
+    np.testing.assert_allclose(widths.scale, EASE["point_spread"] * np.sqrt(held * 1000), rtol=1e-6)
 
 
 def test_nothing_refined_is_nothing_changed(gold_cube):
