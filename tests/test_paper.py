@@ -39,7 +39,7 @@ def tiny(bench, cases, monkeypatch):
     monkeypatch.setitem(cases.PIXELS, "small", 24)
     monkeypatch.setattr(cases, "GOLD_RANGE", 0.2 * 24 / 64)
     monkeypatch.setattr(cases, "BLOCK_RANGE", 0.15 * 24 / 64)
-    little = {"steps": 200, "starts": 1, "trial_epochs": 4, "iterations": (0, 20), "fine_iterations": 20}
+    little = {"steps": 200, "starts": 1, "trial_epochs": 4, "iterations": (0, 20), "fine_iterations": 10}
     monkeypatch.setattr(bench.pendel, "multiscale", functools.partial(pendel.multiscale, trial_epochs=2))
     monkeypatch.setattr(bench.pendel, "solve", functools.partial(pendel.solve, **little))
 
@@ -115,12 +115,13 @@ def test_a_crystal_is_the_same_as_a_function_of_position_and_on_a_grid(cases, na
     case = getattr(cases, name)("small")
     grid = case.model.shape, case.model.voxel, case.experiment.frame
     s_0, _ = crystals.sampled(case.sample, *grid)
-    assert np.abs(s_0 - case.body).max() < 0.06 and s_0.sum() == pytest.approx(case.body.sum(), rel=1e-3)
+    # a face along the axes is between two of the four positions that `sampled` takes across a voxel
+    assert np.abs(s_0 - case.body).max() < 0.06 and s_0.sum() == pytest.approx(case.body.sum(), rel=5e-3)
     z, y, x = np.broadcast_arrays(*pendel.phantom.coordinates(*grid[:2]))
     phase = case.sample.phase(np.tensordot(case.experiment.frame.T, np.stack([x, y, z]), 1))
     whole = case.body > 0.999
     assert np.abs(np.angle(case.S * np.exp(-1j * phase)))[whole].max() < 1e-5  # complex64
-    assert case.sample.size < 1.42 * max(cases.BLOCK)
+    assert case.sample.size == pytest.approx(np.ptp(case.sample.hull, axis=0).max())
 
 
 def test_foreign_frames_are_of_the_crystal_and_kept(cases, tiny, monkeypatch, tmp_path):
@@ -133,9 +134,9 @@ def test_foreign_frames_are_of_the_crystal_and_kept(cases, tiny, monkeypatch, tm
     more = {"polarization": case.model.polarization, "sampling": "mean"}
     own = pendel.Model(case.experiment, case.model.crystal, shape, fine, **more).intensities(S.astype(np.complex64))
     ratio = np.prod(fine[1:]) / np.prod(case.model.voxel[1:])  # intensities are per area of a voxel
-    assert misfit(own.astype(float) * ratio, frames) < 1e-4
+    assert misfit(own.astype(float) * ratio, frames) < 3e-4
     coarse = case.model.intensities(case.S).astype(float)
-    assert misfit(coarse, frames) > 1e-3
+    assert misfit(coarse, frames) > 5e-3
 
     monkeypatch.setattr(cases.rocking_scans, "foreign_frames", None)
     assert (cases.foreign_frames(case, tmp_path) == frames).all()
@@ -156,18 +157,19 @@ def known(case, finer=1):
     return case.sample(r, voxel[1])[1], voxel
 
 
-@pytest.mark.parametrize("finer", [1, 2])
-def test_numbers_of_known_objects(bench, cases, finer):
+EXACT = ("phase_rmse", "phase_rmse_band", "strain_rmse", "strain_rmse_band", "corner_error_percent")
+
+
+def test_numbers_of_known_objects(bench, cases):
     case = cases.welded_block("small")
-    S, voxel = known(case, finer)
+    S, voxel = known(case)
     row, laid = bench.measure(case, S * np.exp(0.5j), voxel)
-    exact = ("phase_rmse", "phase_rmse_band", "strain_rmse", "strain_rmse_band", "corner_error_percent")
-    assert all(abs(row[name]) < 1e-5 for name in exact), row
-    assert row["voxel_nm"] == pytest.approx(51.6 / finer, rel=1e-3) and row["resolution_limited"]
+    assert all(abs(row[name]) < 1e-5 for name in EXACT), row
+    assert row["voxel_nm"] == pytest.approx(36.67, rel=1e-3) and row["resolution_limited"]
     assert np.abs(laid.S - S).max() < 1e-5 and np.abs(laid.truth - S).max() < 1e-5
     # the displacement of the corner is linear in the phase as long as that does not wrap
-    half, _ = bench.measure(case, np.abs(S) * np.exp(0.5j * np.angle(S)), voxel)
-    assert half["corner_error_percent"] == pytest.approx(-50, abs=3)
+    half = bench.corner_displacement(case, np.abs(S) * np.exp(0.5j * np.angle(S)), laid)
+    assert 1e12 * half == pytest.approx(row["corner_truth_pm"] / 2, rel=0.06)
     # truth: near the corner 3 rad fall to 3/(1 + 0.25/0.15), far from it to about 3/(1 + 1/0.15)
     assert -cases.WELD_PHASE < 1e-12 * row["corner_truth_pm"] * np.linalg.norm(case.h) < -0.5
     # of a ramp it is free, of noise it is not
@@ -179,25 +181,35 @@ def test_numbers_of_known_objects(bench, cases, finer):
     assert shaky["amplitude_cv"] == pytest.approx(0.1, rel=0.05) and shaky["phase_rmse"] < 1e-3
 
 
+def test_an_object_is_judged_on_its_own_voxels(bench, cases):
+    case = cases.welded_block("small")
+    S, voxel = known(case, 2)
+    row, _ = bench.measure(case, S, voxel)
+    assert all(abs(row[name]) < 1e-5 for name in EXACT), row
+    assert row["voxel_nm"] == pytest.approx(36.67 / 2, rel=1e-3)
+    wide, _ = bench.measure(case, *known(case))
+    assert row["corner_truth_pm"] == pytest.approx(wide["corner_truth_pm"], rel=0.05)
+
+
 def test_study_a_on_foreign_frames_writes_what_it_measures(bench, cases, tiny, tmp_path, capsys):
-    more = ("--photons", "1e8", "--cache", str(tmp_path / "frames"))
+    more = ("--photons", "1e6", "--cache", str(tmp_path / "frames"))
     assert call(bench, tmp_path, "A", *more) == 0
     content = json.loads((tmp_path / "results.json").read_text())
     rows = content["rows"]
-    assert [(r["photons"], r["seed"], r["method"]) for r in rows] == [("1e8", 0, m) for m in bench.METHODS]
+    assert [(r["photons"], r["seed"], r["method"]) for r in rows] == [("1e6", 0, m) for m in bench.METHODS]
     kinematic, corrected, dynamical = rows
     assert dynamical["phase_rmse"] < corrected["phase_rmse"] < kinematic["phase_rmse"]
     assert 0 < dynamical["trust"]["noise"] and content["shift_deg"]["dynamical"] > 0
     assert content["settings"]["maker"] == "wide-angle" and set(content["rocking"]) > {"wide-angle"}
 
     case = cases.gold_cube("small")
-    with np.load(tmp_path / "objects-1e8-0.npz") as file:
+    with np.load(tmp_path / "objects-1e6-0.npz") as file:
         voxel, S = tuple(file["voxel of dynamical"]), file["dynamical"]
     assert voxel[1] < case.model.voxel[1]  # chosen by `solve`, each method judged on its own
     grid = SimpleNamespace(shape=S.shape, voxel=voxel)
     again = crystals.phase_error(S, grid, case.sample, case.experiment, ramp=True)
     assert again.phase_rmse == pytest.approx(dynamical["phase_rmse"], rel=1e-3)
-    drawn = ("rocking.png", "methods-1e8.png", "fsc-1e8.png")
+    drawn = ("rocking.png", "methods-1e6.png", "fsc-1e6.png")
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
     assert not list(tmp_path.glob("checkpoint*"))
     text = capsys.readouterr().out
@@ -239,7 +251,7 @@ def test_interrupted_study_keeps_its_rows_and_goes_on(bench, tiny, tmp_path, mon
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert rows[:3] == first and [r["lengths"] for r in rows[3:]] == [0.6] * 3
     error = {(r["lengths"], r["method"]): r["phase_rmse"] for r in rows}
-    assert error[0.6, "HIO/ER"] > 1.5 * error[0.2, "HIO/ER"]  # what grows with the crystal
+    assert error[0.6, "HIO/ER"] > 1.3 * error[0.2, "HIO/ER"]  # what grows with the crystal
     assert (tmp_path / "sizes.png").exists()
     with pytest.raises(SystemExit, match="--resume: expected the settings of"):
         call(bench, tmp_path, "A", "--resume")
