@@ -260,7 +260,7 @@ def _counts(case, photons, seed, args):
 def _print_rows(key, rows, found):
     title = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in key.items())
     print(f"\n{title}")
-    extra = (("corner_error_percent", "corner error %", "{:.2f}"),) if "corner_error_percent" in rows[0] else ()
+    extra = (("corner_error_percent", "corner %", "{:.2f}"),) if "corner_error_percent" in rows[0] else ()
     print(f"{'':22}" + "".join(f"{label:>14}" for _, label, _ in COLUMNS + extra))
     for row in rows:
         print(f"{row['method']:22}" + "".join(f"{form.format(row[k]):>14}" for k, _, form in COLUMNS + extra))
