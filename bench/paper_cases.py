@@ -1,5 +1,7 @@
 """The simulated crystals of Wu et al., arXiv 2506.15939: a gold cube, and a strontium iridate block welded at a corner.
 
+Each of them twice: as a function of position, which `foreign_frames` are made of, and on the grid of a model.
+
 Sizes: "full" is 256 x 256 pixels in 257 frames, "half" and "small" are the same crystal, field of view and range of
 angles with a half and a quarter of the pixels and frames along each axis, so with voxels twice and four times as wide.
 
@@ -9,15 +11,19 @@ of a pi wave: the models get them with ``polarization={"sigma": 1.0}``, which ke
 misprinted exponents of Im chi_0 are repaired (tables: 8.5e-6, not e-5, and 9.7e-7, not e-5).
 """
 
+import hashlib
 import math
+import pathlib
 from dataclasses import dataclass
 
 import numpy as np
 import pendel
 from pendel import phantom
-from pendel.app import simulate
+from pendel.analysis import bodies, crystals, rocking_scans, strain_fields
+from pendel.app import samples
 from pendel.experiment import rotation
 from pendel.recipes.thick_crystals import extinction_length
+from pendel.reference import wide_angle
 
 PIXELS = {"full": 256, "half": 128, "small": 64}
 PIXEL_SIZE = 55e-6  # m, detector
@@ -28,40 +34,91 @@ BLOCK = (1.5e-6, 1.5e-6, 1.2e-6)  # m, along a, b, c
 GOLD_RANGE, BLOCK_RANGE = 0.2, 0.15  # deg, to either side
 GOLD_PHASE = 2.0  # rad, highest bump of -h.u
 WELD_PHASE, WELD_RADIUS = 3.0, 0.15e-6  # rad at the corner; m over which it halves
+FINER = 4  # voxels of `foreign_frames` per voxel that the data resolve, along each axis
 
 
 @dataclass
 class Case:
-    """A model, the crystal in it, and what is asked about it. Lengths in m, vectors (x, y, z) in the model frame."""
+    """A crystal, the scan of it, and what is asked about it. Lengths in m, vectors (x, y, z) in the model frame.
+
+    Attributes
+    ----------
+    name : of pictures
+    model : `pendel.Model` on voxels of the data's resolution, in a box around the crystal
+    sample : the crystal as a function of position
+    S : complex64 (nz, ny, nx), the crystal on the grid of ``model``: volume fractions, phases of the voxels' middles
+    body : float64 (nz, ny, nx), volume fractions
+    h : (3,) rad/m
+    point : (3,), where slices are laid
+    corner : (3,) of the weld, or None
+    """
 
     name: str
     model: pendel.Model
-    S: np.ndarray  # complex64 (nz, ny, nx), the truth
-    body: np.ndarray  # float64, volume fractions
-    h: np.ndarray  # rad/m
-    point: np.ndarray  # where slices are laid
-    corner: np.ndarray | None = None  # of the weld
+    sample: crystals.SampleCrystal
+    S: np.ndarray
+    body: np.ndarray
+    h: np.ndarray
+    point: np.ndarray
+    corner: np.ndarray | None = None
+
+    @property
+    def experiment(self):
+        return self.model.experiment
 
     @property
     def extinction_length(self):
         """Lambda = lambda sqrt(gamma_0 gamma_h)/|C chi_h|, the period of the intensities in a plate normal to k_h."""
         return extinction_length(self.model)
 
-    @property
-    def measured_band(self):
-        """bool (nz, ny, nx), centred: which Fourier components of the box the scan's frames and pixels have seen."""
-        experiment, shape = self.model.experiment, self.model.shape
-        z, y, x = (
-            2 * np.pi * np.fft.fftshift(np.fft.fftfreq(n, d)) for n, d in zip(shape, self.model.voxel, strict=True)
-        )
-        Q = np.stack(np.broadcast_arrays(x, y[:, None], z[:, None, None]))
-        place = np.tensordot(np.linalg.inv(experiment.basis()), Q, 1)  # frames, rows, columns from the centre
-        counts = (experiment.n_frames, *experiment.detector_shape)
-        return np.all([np.abs(p) < n / 2 for p, n in zip(place, counts, strict=True)], axis=0)
-
-    def seen(self, S):
+    def seen(self, S, voxel):
         """S within the measured band; the differences that make a strain would mostly show what lies beyond."""
-        return np.fft.ifftn(np.fft.fftn(S) * np.fft.ifftshift(self.measured_band))
+        band = measured_band(self.experiment, S.shape, voxel)
+        return np.fft.ifftn(np.fft.fftn(S) * np.fft.ifftshift(band))
+
+
+def measured_band(experiment, shape, voxel):
+    """Which Fourier components of a grid the scan's frames and pixels have seen: bool (nz, ny, nx), centred."""
+    z, y, x = (2 * np.pi * np.fft.fftshift(np.fft.fftfreq(n, d)) for n, d in zip(shape, voxel, strict=True))
+    Q = np.stack(np.broadcast_arrays(x, y[:, None], z[:, None, None]))
+    place = np.tensordot(np.linalg.inv(experiment.basis()), Q, 1)  # frames, rows, columns from the centre
+    counts = (experiment.n_frames, *experiment.detector_shape)
+    return np.all([np.abs(p) < n / 2 for p, n in zip(place, counts, strict=True)], axis=0)
+
+
+def foreign_frames(case, cache=None, workers=1):
+    """Frames of the crystal that pendel's model did not make, by `pendel.reference.wide_angle`.
+
+    Parameters
+    ----------
+    case : Case
+    cache : folder that keeps them, or None
+    workers : threads
+
+    Returns
+    -------
+    float64 (frames, rows, cols), in units of `Model.intensities` of voxels ``suggest_voxel()``
+    """
+    path = None if cache is None else pathlib.Path(cache) / f"{_key(case)}.npz"
+    if path is not None and path.exists():
+        with np.load(path) as file:
+            return file["frames"]
+    experiment, model = case.experiment, case.model
+    voxel = experiment.field_of_view / max(experiment.detector_shape) / FINER
+    options = {"voxel": voxel, "polarization": model.polarization, "workers": workers}
+    frames = rocking_scans.foreign_frames(experiment, model.crystal, case.sample, **options)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, frames=frames)
+    return frames
+
+
+def _key(case):
+    """Name of the frames: all that they depend on, the text of what makes them too."""
+    made_by = (wide_angle, rocking_scans, crystals, bodies, strain_fields, samples)
+    text = [pathlib.Path(module.__file__).read_bytes() for module in made_by]
+    said = (rocking_scans.wide_angle_scan(case.experiment), case.model.crystal, case.model.polarization, case.sample)
+    return hashlib.sha256(b"".join([repr((*said, FINER)).encode(), *text])).hexdigest()[:32]
 
 
 def gold_cube(size="half", edge=1e-6, strained=True, threads=None):
@@ -84,10 +141,12 @@ def gold_cube(size="half", edge=1e-6, strained=True, threads=None):
     model = _model(experiment, GOLD, turn, (edge,) * 3, threads)
     grid = model.shape, model.voxel
     body = phantom.cube(*grid, edge, turn)
-    centres, widths, heights = map(np.array, simulate.BUMPS)
-    phase = phantom.bumps(*grid, centres * edge, widths * edge, GOLD_PHASE * strained * heights)
-    S = phantom.crystal_function(body, phase)
-    return Case(f"Au (002), 8 keV, cube of {edge * 1e6:.3g} um", model, S, body, h, np.zeros(3))
+    centres, widths, heights = map(np.array, samples.BUMPS)
+    centres, widths, heights = centres * edge, widths * edge, GOLD_PHASE * strained * heights
+    S = phantom.crystal_function(body, phantom.bumps(*grid, centres, widths, heights))
+    strain = strain_fields.Bumps(centres @ experiment.frame, widths, heights)
+    sample = _sample("gold cube", (edge,) * 3, experiment.frame.T @ turn, strain)
+    return Case(f"Au (002), 8 keV, cube of {edge * 1e6:.3g} um", model, sample, S, body, h, np.zeros(3))
 
 
 def welded_block(size="half", threads=None):
@@ -116,7 +175,16 @@ def welded_block(size="half", threads=None):
     body = phantom.cube(*grid, BLOCK, turn)
     corner = turn @ (np.array(BLOCK) / 2)
     S = phantom.crystal_function(body, phantom.contact(*grid, corner, WELD_RADIUS, WELD_PHASE))
-    return Case("Sr2IrO4 (116), 10 keV, welded block", model, S, body, h, 0.7 * corner, corner)
+    strain = samples.Times(samples.Contact(experiment.frame.T @ corner, WELD_RADIUS), WELD_PHASE)
+    sample = _sample("welded block", BLOCK, experiment.frame.T @ turn, strain)
+    return Case("Sr2IrO4 (116), 10 keV, welded block", model, sample, S, body, h, 0.7 * corner, corner)
+
+
+def _sample(name, edges, axes, strain):
+    """Block of ``edges`` (m) along the columns of ``axes`` (lab), about the origin, with a strain in it."""
+    body = bodies.Polyhedron(np.concatenate([axes.T, -axes.T]), np.tile(edges, 2) / 2)
+    extent = float((np.abs(axes) @ np.array(edges)).max())
+    return crystals.SampleCrystal(name, extent, (crystals.Grain((body,), strain=strain),))
 
 
 def _model(experiment, crystal, turn, edges, threads):

@@ -1,15 +1,24 @@
 """Pictures of `paper.py`. The maps of one kind share their scale, that of the truth; a constant phase is taken out.
 
-Strains are those of the objects within the measured band, the truth's too.
+Every object is on the voxels of its method, the truth on those of the last one. Strains are those of the objects within
+the measured band, the truth's too; they and errors are shown where they are judged, one voxel of the data's resolution
+inside.
 """
 
 import numpy as np
 from matplotlib.figure import Figure
-from pendel import phantom
+from pendel import resolution
 from pendel.analysis import plot
+from pendel.base.symmetry import strain
+from scipy import ndimage
 
 _COLOURS = {"kinematic": "tab:orange", "HIO/ER": "tab:orange", "refraction-corrected": "tab:green"}
-_COLOURS |= {"dynamical": "tab:blue", "refraction": "tab:green", "refraction, absorption": "tab:olive"}
+_COLOURS |= {
+    "wide-angle": "k",
+    "dynamical": "tab:blue",
+    "refraction": "tab:green",
+    "refraction, absorption": "tab:olive",
+}
 _GREY = "0.88"
 
 
@@ -20,7 +29,8 @@ def rocking(path, case, strained, shifts, angles, perfect):
     across = np.rad2deg(case.model.experiment.rocking_angles)
     top = strained["kinematic"].max()
     for name, curve in strained.items():
-        left.semilogy(across, curve / top, label=name, color=_COLOURS[name])
+        style = ":" if name == "wide-angle" else "-"
+        left.semilogy(across, curve / top, style, label=name, color=_COLOURS[name])
     left.set(xlabel="rocking angle (deg)", ylabel="intensity / kinematic peak", title=case.name)
     top = perfect["kinematic"].max()
     for name, curve in perfect.items():
@@ -36,52 +46,57 @@ def rocking(path, case, strained, shifts, angles, perfect):
     plot.save(figure, path)
 
 
-def methods(path, case, laid, strain, title):
-    """Truth and reconstructions: amplitude, phase, strain and phase error in the scattering plane (slice xz)."""
-    objects = {"truth": case.S.astype(complex)} | laid
-    inside = case.body > 0.5
-    cut = _Cut(case, "xz")
-    figure = Figure(figsize=(14, 3.1 * len(objects) + 0.4), layout="constrained")
+def methods(path, case, laid, title):
+    """Truth and reconstructions: amplitude, phase, strain and phase error in the scattering plane (slice xz).
+
+    laid : {method: `paper.Laid`}
+    """
+    values = {name: _maps(one.S, one, case) for name, one in laid.items()}
+    *_, last = laid.values()
+    values = {"truth": _maps(_truth(last), last, case)} | values
+    over = {"truth": last} | laid
+    figure = Figure(figsize=(14, 3.1 * len(over) + 0.4), layout="constrained")
     figure.suptitle(title)
-    grid = figure.subplots(len(objects), 4)
-    truth = _flat(objects["truth"], inside)
-    values = {name: _maps(S, truth, inside, strain, case) for name, S in objects.items()}
-    limits = _limits(values["truth"], inside)
-    limits["error"] = max(np.percentile(np.abs(v["error"][inside]), 99) for v in values.values()) or 1.0
-    for row, (name, maps) in zip(grid, values.items(), strict=True):
+    limits = _limits(values["truth"])
+    limits["error"] = max(np.nanpercentile(np.abs(v["error"]), 99) for v in values.values()) or 1.0
+    for row, (name, maps) in zip(figure.subplots(len(over), 4), values.items(), strict=True):
+        cut = _Cut(over[name], case, "xz")
         for axes, (kind, label, unit) in zip(row, _KINDS, strict=True):
             if kind == "error" and name == "truth":
                 axes.axis("off")
                 continue
             text = f"{name}: {label}" if kind == "amplitude" else label
             if kind == "error":
-                text = f"error, rms {np.sqrt(np.mean(maps[kind][inside] ** 2)):.3g} rad"
+                text = f"error, rms {np.sqrt(np.nanmean(maps[kind] ** 2)):.3g} rad"
             cut.show(figure, axes, maps, kind, limits[kind], unit, text)
     plot.save(figure, path, dpi=90)
 
 
-def correlation(path, case, laid, fsc, title):
+def correlation(path, laid, title):
     """Fourier shell correlation of every method with the truth."""
     figure = Figure(figsize=(6.5, 4.6), layout="constrained")
     axes = figure.subplots()
-    for name, S in laid.items():
-        curve = fsc(S, case.S, case.model.voxel)
+    for name, one in laid.items():
+        curve = resolution.fsc(one.S, one.truth, one.voxel)
         where = "<" if curve.limited else ""
         label = f"{name}: {where}{1e9 * curve.resolution:.1f} nm"
         axes.plot(1e-6 * curve.q, curve.value, color=_COLOURS[name], label=label)
-    axes.plot(1e-6 * curve.q, curve.threshold, "k:")
+    axes.axhline(0.5, color="k", linestyle=":")
     axes.set(ylim=(0, 1.02), xlabel="q (1/µm)", ylabel="Fourier shell correlation with the truth", title=title)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
     plot.save(figure, path)
 
 
-def nine(path, case, S, strain, title):
-    """Amplitude, displacement and strain along h in three slices through the case's point."""
-    inside = case.body > 0.5
-    truth = _flat(case.S.astype(complex), inside)
-    limits = _limits(_maps(truth, truth, inside, strain, case), inside)
-    maps = _maps(S, truth, inside, strain, case)
+def nine(path, case, laid, method, title):
+    """Amplitude, displacement and strain along h in three slices through the case's point.
+
+    method : of ``laid``, or "truth"
+    """
+    *_, last = laid.values()
+    one = last if method == "truth" else laid[method]
+    truth = _maps(_truth(last), last, case)
+    maps, limits = truth if method == "truth" else _maps(one.S, one, case), _limits(truth)
     figure = Figure(figsize=(13, 9.2), layout="constrained")
     figure.suptitle(title)
     scale = -1e12 / np.linalg.norm(case.h)
@@ -89,7 +104,7 @@ def nine(path, case, S, strain, title):
     kinds = (_KINDS[0], ("displacement", "displacement along h", "pm"), _KINDS[2])
     for row, (kind, label, unit) in zip(figure.subplots(3, 3), kinds, strict=True):
         for axes, plane in zip(row, ("xz", "xy", "yz"), strict=True):
-            _Cut(case, plane).show(figure, axes, maps, kind, limits[kind], unit, label)
+            _Cut(one, case, plane).show(figure, axes, maps, kind, limits[kind], unit, label)
     plot.save(figure, path, dpi=90)
 
 
@@ -124,7 +139,7 @@ def sizes(path, rows, length, names):
             axes.loglog(edges, middle, color=_COLOURS[name], label=name)
             axes.loglog([r["lengths"] for r in mine], [r[key] for r in mine], ".", color=_COLOURS[name])
     left.set(ylabel="phase error, rms (rad)", title="phase")
-    right.set(ylabel="standard deviation / mean of |S|", title="amplitude, whole voxels")
+    right.set(ylabel="standard deviation / mean of |S|", title="amplitude, one data voxel inside")
     for axes in (left, right):
         axes.set_xlabel(f"edge of the cube / extinction length of {1e9 * length:.0f} nm")
         axes.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
@@ -142,30 +157,33 @@ _KINDS = (
 )
 
 
-def _flat(S, inside):
-    return S * np.exp(-1j * np.angle(S[inside].sum()))
+def _truth(laid):
+    """The crystal, without what its smoothed surface overshoots."""
+    return laid.truth / np.maximum(np.abs(laid.truth), 1)
 
 
-def _maps(S, truth, inside, strain, case):
-    S = S * np.exp(-1j * np.angle(np.vdot(truth[inside], S[inside])))
+def _maps(S, laid, case):
+    """{kind: (nz, ny, nx)} of an object over its truth, nan where it is not shown."""
+    zero = np.exp(-1j * np.angle(laid.truth[laid.inside].sum()))
     amplitude = np.abs(S)
-    found, defined = strain(case.seen(S), case.model.voxel, case.h)
-    # differences reach two voxels: the surface has a strain of its own only where the neighbours are inside
-    core = defined & (case.body > 0.999)
-    for axis in range(3):
-        core &= (np.roll(case.body, 1, axis) > 0.5) & (np.roll(case.body, -1, axis) > 0.5)
+    found, defined = strain(case.seen(S, laid.voxel), laid.voxel, case.h)
     return {
-        "amplitude": amplitude / np.median(amplitude[inside]),  # a kinematic one is relative
-        "phase": np.where(inside, np.angle(S), np.nan),
-        "strain": np.where(core, 1e4 * found, np.nan),
-        "error": np.where(inside, np.angle(S * truth.conj()), np.nan),
+        "amplitude": amplitude / np.median(amplitude[laid.inside]),  # a kinematic one is relative
+        "phase": np.where(_shown(laid), np.angle(S * zero), np.nan),
+        "strain": np.where(laid.inside & defined, 1e4 * found, np.nan),
+        "error": np.where(laid.inside, np.angle(S * laid.truth.conj()), np.nan),
     }
 
 
-def _limits(truth, inside):
+def _shown(laid):
+    """Where the crystal is, bool (nz, ny, nx)."""
+    return np.abs(laid.truth) > 0.5
+
+
+def _limits(truth):
     return {
         "amplitude": 1.5,
-        "phase": np.percentile(np.abs(truth["phase"][inside]), 99.5) or 1.0,
+        "phase": np.nanpercentile(np.abs(truth["phase"]), 99.5) or 1.0,
         "strain": np.nanpercentile(np.abs(truth["strain"]), 99.5) or 1.0,
     }
 
@@ -173,20 +191,19 @@ def _limits(truth, inside):
 class _Cut:
     """A slice through the case's point, in micrometres, around the crystal."""
 
-    def __init__(self, case, plane):
-        self.plane, axes = plane, "zyx"
-        where = phantom.coordinates(case.model.shape, case.model.voxel)
-        where = {a: w.ravel() for a, w in zip(axes, where, strict=True)}
-        self.index, self.edges = [], {}
-        for number, a in enumerate(axes):
+    def __init__(self, laid, case, plane):
+        self.plane, self.index, self.edges = plane, [], {}
+        shown = _shown(laid)
+        middle = ndimage.center_of_mass(shown)  # of the crystal, which is its own mirror image about it
+        for number, a in enumerate("zyx"):
+            step = laid.voxel[number]
             if a not in plane:
-                self.index.append(int(np.argmin(np.abs(where[a] - case.point["xyz".index(a)]))))
+                self.index.append(round(middle[number] + case.point["xyz".index(a)] / step))
                 continue
-            used = np.flatnonzero((case.body > 0).any(axis=tuple({0, 1, 2} - {number})))
-            part = slice(max(used[0] - 2, 0), used[-1] + 3)
-            self.index.append(part)
-            step = case.model.voxel[number]
-            self.edges[a] = 1e6 * (where[a][part][0] - step / 2), 1e6 * (where[a][part][-1] + step / 2)
+            used = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {number})))
+            first, last = max(used[0] - 2, 0), min(used[-1] + 2, shown.shape[number] - 1)
+            self.index.append(slice(first, last + 1))
+            self.edges[a] = [1e6 * step * (i - middle[number]) for i in (first - 0.5, last + 0.5)]
 
     def show(self, figure, axes, maps, kind, limit, unit, text):
         image = maps[kind][tuple(self.index)]
