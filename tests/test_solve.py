@@ -88,13 +88,17 @@ def test_the_light_asks_for_the_voxels(scan):
     assert own / 5 < misfits[0] < 5 * own
 
 
-def test_noise_misfit():
-    assert voxels.noise_misfit(np.full((2, 3, 4), 100.0)) == pytest.approx(0.25 / 100)
-    assert voxels.noise_misfit(np.full((2, 3, 4), 0.01)) == pytest.approx(1.0)
+def test_noise_misfit(rng):
+    assert voxels.noise_misfit(np.full((2, 3, 4), 500.0)) == pytest.approx(0.25 / 500, rel=2e-3)
+    assert voxels.noise_misfit(np.full((2, 3, 4), 1e-6)) == pytest.approx(2.0, rel=5e-3)
+    for mean in (0.03, 0.4, 2.0, 9.0):
+        counts = rng.poisson(mean, 400_000)
+        noise = np.square(np.sqrt(counts) - np.sqrt(mean)).mean()
+        assert voxels.counting_noise(np.array([mean])) == pytest.approx(noise, rel=0.01), mean
     mask = np.zeros((3, 4), bool)
     mask[1, 1] = True
-    expected = np.where(mask, 25.0, np.nan) * np.ones((2, 1, 1))
-    assert voxels.noise_misfit(expected, mask) == pytest.approx(0.01)
+    expected = np.where(mask, 2500.0, np.nan) * np.ones((2, 1, 1))
+    assert voxels.noise_misfit(expected, mask) == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_only_the_band_is_carried_over(scan, rng):

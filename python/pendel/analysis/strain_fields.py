@@ -92,10 +92,10 @@ class Dislocation:
         return (turns - climb / free * rises) / (-2 * np.pi)
 
     def coherence(self, r, width):
-        """What is left of exp(i phi) where it turns round within ``width``, m: 0 on the line, 1 far away."""
+        """What is left of exp(i phi) in a mean over ``width``, m: 0 on the line, 1 - (width/distance)^2/24 far away."""
         x, y = self._across(r)
         square = x * x + y * y
-        return np.sqrt(square / (square + width**2))
+        return np.sqrt(square / (square + width**2 / 12))
 
 
 @dataclass(frozen=True)

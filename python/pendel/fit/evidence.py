@@ -24,8 +24,9 @@ which finer voxels have, learn nothing. kappa_k: R/lambda of cosine modes in the
 
 <> is the median, over the crystal, of means over a neighbourhood, DEPTH from the surface and deeper, where phases are
 the data's: one rule for the whole crystal. Where a mean is more than EXCEPTION times that, a dislocation's core or the
-foot of a weld, it counts for itself, for a phase bends strongly in few places, which must neither set the rule for the
-others nor be ironed. A crystal that is neither smooth nor uniform is left alone.
+foot of a weld, it counts for itself, or the part of it that ``granted`` says, for a phase bends strongly in few places,
+which must neither set the rule for the others nor be ironed. There |S| is free too: a voxel in which the phase turns
+round has less of it. A crystal that is neither smooth nor uniform is left alone.
 """
 
 import math
@@ -41,6 +42,7 @@ FLOOR = 0.01
 # of an exception. Crystals of bench/foreign.py (smooth, dislocation, void, porous; 1e8 photons, voxels half as wide):
 # 0.0055, 0.016, 0.009, 0.009 rad; with local means for all 0.006 to 0.007, 0.016, 0.011, 0.017 to 0.021.
 NEIGHBOURHOOD, DEPTH, EXCEPTION = 0.75, 1.0, 10.0
+STIFFEST = 100.0  # alpha over f: |S| is told by the prior alone long before, and beyond it a fit hardly moves
 
 
 class Perfection:
@@ -84,29 +86,45 @@ class Perfection:
         return total, (adj_u - u * (u.conj() * adj_u).real) / size
 
     def unevenness(self, S, precision=1.0):
-        """U, float, and its adj_S, of the dtype of S.  precision : alpha."""
+        """U, float, and its adj_S, of the dtype of S.  precision : alpha, a number or (nz, ny, nx)."""
         size = np.abs(S)
         lack = np.where(self.filled, size - self.bulk, 0)
-        adj_S = (2 * precision) * lack * (S / np.maximum(size, np.finfo(size.dtype).tiny))
-        return precision * float(np.sum(np.square(lack), dtype=np.float64)), adj_S
+        weighted = np.asarray(precision, size.dtype) * lack
+        adj_S = 2 * weighted * (S / np.maximum(size, np.finfo(size.dtype).tiny))
+        return float(np.sum(weighted * lack, dtype=np.float64)), adj_S
 
-    def most_probable(self, S, counts):
-        """lambda (nz, ny, nx) of (5) and alpha of (6) for S; 0 where nothing deviates or no voxel counts."""
-        n, m = np.count_nonzero(self.solid), np.count_nonzero(self.filled)
+    def most_probable(self, S, counts, granted=1.0):
+        """lambda of (5) and alpha of (6) for S, (nz, ny, nx); 0 where nothing deviates or no voxel counts."""
+        n = np.count_nonzero(self.solid)
         f = 2 * counts / max(n, 1)
-        U = self.unevenness(S)[0]
-        alpha = (math.sqrt(f * f + 4 * m * f / U) - f) / 2 if U > 0 else 0.0
+        bent = self._bent(S)
+        if not (bent.any() and f > 0):
+            return np.zeros(S.shape), self._evenness(S, f, self.filled)
+        usual, exceptional = self._usual(bent, granted)
+        tried, wanted = self._table(f)
+        found = np.exp(np.interp(-np.log(np.maximum(usual, wanted[-1])), -np.log(wanted), np.log(tried)))
+        return np.where(self.solid, found, 0), self._evenness(S, f, self.filled & ~exceptional)
+
+    def exceptions(self, S):
+        """The voxels that bend far more than the crystal does, bool (nz, ny, nx)."""
+        bent = self._bent(S)
+        return self._usual(bent, 1.0)[1] & self.solid if bent.any() else np.zeros(S.shape, bool)
+
+    def _bent(self, S):
+        """Sum over axes of g T^2, (nz, ny, nx)."""
         bent = np.zeros(S.shape)
         for axis, _, _, T in self._bends(S / np.sqrt(np.square(np.abs(S)) + FLOOR)):
             np.moveaxis(bent, axis, 0)[1:-1] += self.g[axis] * np.square(T)
-        if not (bent.any() and f > 0):
-            return np.zeros(S.shape), alpha
-        tried, wanted = self._table(f)
-        found = np.exp(np.interp(-np.log(np.maximum(self._usual(bent), wanted[-1])), -np.log(wanted), np.log(tried)))
-        return np.where(self.solid, found, 0), alpha
+        return bent
 
-    def _usual(self, bent):
-        """<> of (5), (nz, ny, nx), of ``bent``, the sum over axes of g T^2."""
+    def _evenness(self, S, f, where):
+        """alpha of (6), (nz, ny, nx), 0 elsewhere than ``where``."""
+        U, m = self.unevenness(S, where.astype(float))[0], np.count_nonzero(where)
+        found = (math.sqrt(f * f + 4 * m * f / U) - f) / 2 if U > 0 else 0.0
+        return where * min(found, STIFFEST * f)
+
+    def _usual(self, bent, granted):
+        """<> of (5), (nz, ny, nx), of ``bent``, the sum over axes of g T^2, and which voxels are exceptions."""
         depth = ndimage.distance_transform_edt(np.pad(self.filled, 1), sampling=self.seen)[1:-1, 1:-1, 1:-1]
         deep = depth > DEPTH
         deep = deep if deep.any() else self.solid
@@ -116,7 +134,8 @@ class Perfection:
 
         usual = np.median(local[deep])
         nearest = ndimage.distance_transform_edt(~deep, return_distances=False, return_indices=True)
-        return np.where(local > EXCEPTION * usual, local, usual)[tuple(nearest)]
+        exceptional = (local > EXCEPTION * usual)[tuple(nearest)]
+        return np.where(exceptional, np.maximum(granted * local, usual)[tuple(nearest)], usual), exceptional
 
     def _table(self, f):
         """lambda, rising, and the right side of (5) over it, which falls."""

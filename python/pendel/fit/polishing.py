@@ -95,6 +95,11 @@ class PolishRecipe(NuisanceRecipe, DataRecipe):
         " one for what each of the two runs begins with.",
     )
     uniformity: float | str = option(0.0, check_precision, "the same of |S| inside.")
+    granted: float = option(
+        1.0,
+        number(above=0, at_most=1),
+        'part of its bends that "evidence" grants a place that bends far more than the crystal does, a core or a weld.',
+    )
     memory: int = option(10, integer(at_least=1), "pairs of vectors kept.")
 
     @property

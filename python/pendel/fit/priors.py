@@ -47,9 +47,9 @@ class Priors:
             self.smoothness, self.uniformity = self._precisions(S, fit.information)
 
     def _precisions(self, S, information):
-        """lambda (nz, ny, nx), or a number, and alpha: as given, or the most probable for S."""
+        """lambda and alpha, (nz, ny, nx) or a number: as given, or the most probable for S."""
         given = self.recipe.smoothness, self.recipe.uniformity
-        found = self.perfection.most_probable(S, information)
+        found = self.perfection.most_probable(S, information, self.recipe.granted)
         return [f if p == "evidence" else p for p, f in zip(given, found, strict=True)]
 
     def value(self, c):

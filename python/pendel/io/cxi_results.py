@@ -125,7 +125,7 @@ class StoredResult:
     misfit: float | None = _stored(RESULT, "sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames")
     noise_misfit: float | None = _stored(RESULT, "misfit of photon noise alone")
     grid_misfit: float | None = _stored(RESULT, "misfit of the voxels, from voxels half as wide")
-    excess: float | None = _stored(RESULT, "mean square residual over that of photon noise")
+    excess: float | None = _stored(RESULT, "sum of square residuals over that of photon noise")
     variance: float | None = _stored(RESULT, "variance of a pixel that the fit went by, over that of photons")
     trust: str = _stored(RESULT, "a sentence on how far this can be trusted", check=_filled, default="")
     angle_offsets: np.ndarray | None = _stored(RESULT, "(frame,), refined, beside the rocking angles", unit="rad")
