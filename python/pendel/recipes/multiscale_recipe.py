@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..base.recipe import Recipe, flag, integer, maybe, number, option, recipe_of
 from .thick_crystals import SOLID, SolidRecipe
 
-SEEDS = "bench/paper.py A --size small --start flat, seeds 0 to 9: ten of ten"
+SEEDS = "bench/paper.py A --maker model --size small --start flat, seeds 0 to 9: ten of ten"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class MultiscaleRecipe(Recipe):
         integer(at_least=1),
         'phasings, searches of "flat" and "random", or ellipsoids of "solid", 5 at most; the one of the smallest misfit'
         " is taken.",
-        set_by="bench/paper.py A --starts: with one start about half of the small cubes stagnate in HIO",
+        set_by="bench/paper.py A --maker model --starts: with one start about half of the small cubes stagnate in HIO",
     )
     trial_epochs: int = option(
         25, integer(at_least=0), "of each candidate of the kinematic start; 0: no trial, as phased."
@@ -47,7 +47,8 @@ class MultiscaleRecipe(Recipe):
         4,
         integer(at_least=1),
         "of `polish` on every level; with ``counts`` as many more by evidence on the finest level.",
-        set_by="bench/paper.py A, photons 1e7, seed 0: evidence one round earlier ends at 0.037 instead of 0.0094 rad",
+        set_by="bench/paper.py A --maker model, photons 1e7, seed 0: evidence one round earlier ends at 0.037 instead"
+        " of 0.0094 rad",
     )
     places: bool | None = option(
         None,
@@ -75,15 +76,15 @@ class MultiscaleRecipe(Recipe):
         1.5,
         number(at_least=1),
         "the twin: ratio of both trial misfits up to which a short search of each, polished, decides.",
-        set_by="bench/paper.py B --size half: the trials differ by 3 %, whole searches by 1 %, the polished losses are"
-        " 0.62 and 0.85; 1.5 leaves a wide margin above the 3 %",
+        set_by="bench/paper.py B --maker model --size half: the trials differ by 3 %, whole searches by 1 %, the"
+        " polished losses are 0.62 and 0.85; 1.5 leaves a wide margin above the 3 %",
     )
     decide: int = option(4, integer(at_least=1), "these short searches have this part of the steps.")
     solid_rate: float = option(
         0.1,
         number(above=0),
         "of the searches between which a crystal is made solid.",
-        set_by="bench/paper.py C, one extinction length: 0.0018 rad",
+        set_by="bench/paper.py C --maker model, one extinction length: 0.0018 rad",
     )
     solid_part: int = option(4, integer(at_least=1), "each of these has this part of the steps.")
     solid: SolidRecipe = option(SOLID, recipe_of(SolidRecipe), 'how "solid" goes from search to search.')

@@ -11,8 +11,8 @@ from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import place_fit
 
-NO_NOISE = PolishRecipe(atv_weight=1e-4)  # bench/paper.py A, half, no noise
-COUNTED = PolishRecipe(  # bench/paper.py A, small, 1e6 to 1e9 photons; atv_weight by `photon_weight`
+NO_NOISE = PolishRecipe(atv_weight=1e-4)  # bench/paper.py A --maker model, half, no noise
+COUNTED = PolishRecipe(  # bench/paper.py A --maker model, small, 1e6 to 1e9 photons; atv_weight by `photon_weight`
     likelihood="poisson",
     background=0.01,  # counts per pixel: keeps a single stray count finite
     bound_weight=30.0,

@@ -51,6 +51,9 @@ SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume"
 # crystals: 1 leaves 0.026 and 0.041 rad, 0.25 0.024 and 0.032, 0.06 0.018 and 0.018, 0.03 0.015 and 0.017, 0.01 0.010
 # and 0.016; a domain wall is then missed by the fit, and gets 1.
 GRANTED = 0.03
+# Polished again at most so often, and as long as the excess falls to that part of itself. A large crystal on fine voxels
+# is far from its end after `fine_iterations`: bench/paper.py A, small.
+LONGER, PAYS = 3, 0.97
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
@@ -337,6 +340,7 @@ class _Fine:
     def solve(self, found, noise, grid):
         """The `Result`, with its model and `Trust`."""
         result, excess, granted = self._first_polish(found)
+        result, excess = self._longer(result, excess, granted)
         variance, refined = 1.0, {"granted": granted}
         if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
             refined |= REFINED
@@ -362,6 +366,17 @@ class _Fine:
         rest = self._excess(rougher)
         return (rougher, rest, 1.0) if rest < excess else (result, excess, GRANTED)
 
+    def _longer(self, result, excess, granted):
+        """(`Result`, excess) of as much of `polish` again, as long as it pays."""
+        for _ in range(LONGER):
+            if excess <= ALL_PHOTONS:
+                break
+            result = self._polish_from(result.S, result.support, result.corrections, self.model, granted=granted)
+            before, excess = excess, self._excess(result)
+            if excess > PAYS * before:
+                break
+        return result, excess
+
     def _bends_somewhere(self, found):
         """Whether there are places that bend far more than the crystal does."""
         S, support = in_band_start(found.S, found.voxel, self.model)
@@ -374,6 +389,10 @@ class _Fine:
         variance : of a pixel, over that of photons.  changes : of the `PolishRecipe`.
         """
         S, support = in_band_start(found.S, found.voxel, model)
+        return self._polish_from(S, support, found.corrections, model, variance, **changes)
+
+    def _polish_from(self, S, support, corrections, model, variance=1.0, **changes):
+        """`polish` of S on the voxels of ``model``."""
         weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
         polishing = COUNTED.but(
             rounds=self.recipe.fine_rounds,
@@ -390,7 +409,7 @@ class _Fine:
             weights = np.full(self.data.shape[1:], 1 / variance, np.float32)
             fit = fit.weighted(weights)
         title = "fine polish" if self.progress else False
-        return polish_fit(fit, S, support, polishing, title, self.callback, found.corrections)
+        return polish_fit(fit, S, support, polishing, title, self.callback, corrections)
 
     def _excess(self, result):
         """Sum of square residuals over that of photon noise, of the pixels that expect some light, float."""

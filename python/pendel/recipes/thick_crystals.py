@@ -43,7 +43,7 @@ class SolidRecipe(Recipe):
         (0.95, 0.8, 0.65, 1.1, 0.5),
         check_sizes,
         "of the ellipsoids to begin with, in turn: 1 touches the faces of the box.",
-        set_by="bench/paper.py C, one extinction length: 0.95 arrives, 0.8 and the whole box do not",
+        set_by="bench/paper.py C --maker model, one extinction length: 0.95 arrives, 0.8 and the whole box do not",
     )
     amplitude: float = option(0.8, number(above=0, at_most=1), "of the constant start.")
     cycles: int = option(30, integer(at_least=1), "searches from one ellipsoid, at most.")
@@ -53,7 +53,8 @@ class SolidRecipe(Recipe):
         0.05,
         number(above=0),
         "of the first search's misfit: near enough, no other ellipsoid is tried.",
-        set_by="bench/paper.py C, one extinction length: 0.03 falls to 1e-4; what does not arrive stays above 0.004",
+        set_by="bench/paper.py C --maker model, one extinction length: 0.03 falls to 1e-4; what does not arrive stays"
+        " above 0.004",
     )
     slow: int = option(5, integer(at_least=0), "slow searches at the end, at most, as long as each pays.")
     pays: float = option(0.5, number(above=0, at_most=1), "of the misfit: a slow search that leaves more is the last.")
