@@ -51,8 +51,8 @@ SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume"
 # crystals: 1 leaves 0.026 and 0.041 rad, 0.25 0.024 and 0.032, 0.06 0.018 and 0.018, 0.03 0.015 and 0.017, 0.01 0.010
 # and 0.016; a domain wall is then missed by the fit, and gets 1.
 GRANTED = 0.03
-# Polished again at most so often, and as long as the excess falls to that part of itself. A large crystal on fine voxels
-# is far from its end after `fine_iterations`: bench/paper.py A, small.
+# Polished again at most so often, and as long as the excess falls to that part of itself. A large crystal on fine
+# voxels is far from its end after `fine_iterations`: bench/paper.py A, small.
 LONGER, PAYS = 3, 0.97
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
