@@ -161,7 +161,7 @@ def test_resume_goes_on_from_the_checkpoint(folder, tmp_path, capsys):
 
 def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys):
     toml, data, result = (str(tmp_path / name) for name in ("run.toml", "data.cxi", "r.cxi"))
-    Path(toml).write_text(SOLVED)
+    Path(toml).write_text(SOLVED + "\n[disturbances]\nflux_jitter = 0.3\n")  # so that it has something to refine
     assert main(["simulate", toml, "-o", data]) == 0
     command = ["reconstruct", toml, "--data", data, "-o", result, "--quiet", "--set", "output.pictures=false"]
     assert main(command) == 0

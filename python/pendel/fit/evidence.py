@@ -42,7 +42,7 @@ FLOOR = 0.01
 # of an exception. Crystals of bench/foreign.py (smooth, dislocation, void, porous; 1e8 photons, voxels half as wide):
 # 0.0055, 0.016, 0.009, 0.009 rad; with local means for all 0.006 to 0.007, 0.016, 0.011, 0.017 to 0.021.
 NEIGHBOURHOOD, DEPTH, EXCEPTION = 0.75, 1.0, 10.0
-STIFFEST = 100.0  # alpha over f: |S| is told by the prior alone long before, and beyond it a fit hardly moves
+STIFFEST = 1e4  # alpha over f: |S| is told by the prior alone long before, and beyond it a fit hardly moves
 
 
 class Perfection:
