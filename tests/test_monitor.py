@@ -129,11 +129,12 @@ def test_multiscale_knows_the_flux_on_every_level_and_refines_on_the_finest(scan
     flux = rng.uniform(0.5, 1.5, model.n_frames)
     uneven = data * flux[:, None, None].astype(np.float32)
     path = tmp_path / "levels.h5"
-    result = multiscale(model, uneven, levels=1, flux=flux, checkpoint=path, refine_angles=True, **FEW)
+    few = FEW | {"rounds": 2}  # in one the angles, which go first, are not back yet
+    result = multiscale(model, uneven, levels=1, flux=flux, checkpoint=path, refine_angles=True, **few)
     # 0.055 rad, 0.42 without the flux
     assert compare(result.S, S, model.voxel).phase_rmse < 0.1 and result.misfit < 5e-4
     assert np.array_equal(result.flux, flux) and result.angle_offsets.any()
-    done = multiscale(model, uneven, levels=1, flux=flux, checkpoint=path, resume=True, refine_angles=True, **FEW)
+    done = multiscale(model, uneven, levels=1, flux=flux, checkpoint=path, resume=True, refine_angles=True, **few)
     assert done.S.tobytes() == result.S.tobytes() and np.array_equal(done.angle_offsets, result.angle_offsets)
     assert done.misfit == pytest.approx(result.misfit, rel=1e-6)
 
