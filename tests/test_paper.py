@@ -269,7 +269,7 @@ def test_study_b_draws_nine_panels_of_every_object(bench, tiny, tmp_path, monkey
     assert call(bench, tmp_path, "B", *OWN, "--photons", "1e8", "--start", "shape") == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     truths = [r["corner_truth_pm"] for r in rows]
-    assert truths == pytest.approx([truths[0]] * 3, rel=0.05)  # each where its method has the crystal
+    assert truths == pytest.approx([np.mean(truths)] * 3, rel=0.05)  # each where its method has the crystal
     objects = ("truth", "HIO-ER", "refraction-corrected", "dynamical")
     assert drawn == [f"nine-{name}-1e8.png" for name in objects]
     assert (tmp_path / drawn[0]).read_bytes().startswith(b"\x89PNG")

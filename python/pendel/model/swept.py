@@ -86,9 +86,10 @@ class Swept:
         engine = operator.engine
         self.xp, self.refracts, self._engine, self._threads = engine.xp, refracts, engine, operator.threads
         dq = turned_dq(experiment) if curved else experiment.dq
-        self._taps = _taps(experiment, shape, voxel, _band(experiment, dq), curved, means)
-        self._taps = [engine.upload(np.ascontiguousarray(taps, operator.dtype)) for taps in self._taps]
-        self._adj_taps = [self.xp.ascontiguousarray(taps[:, ::-1].conj()) for taps in self._taps]
+        both = _taps(experiment, shape, voxel, _band(experiment, dq), curved, means)
+        self._taps = [engine.upload(np.ascontiguousarray(taps, operator.dtype)) for taps in both]
+        reverse = [taps[:, ::-1].conj() for taps in both]
+        self._adj_taps = [engine.upload(np.ascontiguousarray(taps, operator.dtype)) for taps in reverse]
         brightness = _mean(dq[:, 2], voxel[0]) ** -2.0 if means else np.ones(experiment.n_frames)
         self._brightness = engine.upload(brightness.astype(operator.real_dtype))
         self._turned = engine.upload(dq - experiment.dq)
