@@ -84,7 +84,7 @@ class Swept:
 
     def __init__(self, experiment, shape, voxel, operator, *, refracts=True, curved=True, means=True):
         engine = operator.engine
-        self.xp, self.refracts, self._engine, self._threads = engine.xp, refracts, engine, operator.threads
+        self.refracts, self._engine, self._threads = refracts, engine, operator.threads
         dq = turned_dq(experiment) if curved else experiment.dq
         both = _taps(experiment, shape, voxel, _band(experiment, dq), curved, means)
         self._taps = [engine.upload(np.ascontiguousarray(taps, operator.dtype)) for taps in both]
