@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host
-from ..io import hdf5
+from ..io import hdf5, kinds
 from .adam import Adam
 from .result import FREE_HISTORY
 
@@ -47,7 +47,7 @@ class Run:
 
 def save(path, run, seed, settings, monitor=None):
     """Write ``run``; ``settings``: values of `SETTINGS`; ``monitor``: the known flux (n_frames,), or None."""
-    with hdf5.replacing(path) as file:
+    with hdf5.replacing(path, kinds.CHECKPOINT) as file:
         file.attrs["pendel_checkpoint"] = 1
         file.attrs.update(settings)
         for name in ARRAYS:

@@ -25,7 +25,7 @@ from ..fit.nuisances import NO_CORRECTIONS, Corrections
 from ..fit.objective import Objective
 from ..fit.polishing import PolishRecipe
 from ..fit.result import Result, finish
-from ..io import hdf5
+from ..io import hdf5, kinds
 from ..kinematic import KinematicResult
 from ..model.model import Model
 from ..operator.engine import Array
@@ -163,7 +163,7 @@ class _Done:
 
 
 def _save(path, result, level, made_by):
-    with hdf5.replacing(path) as file:
+    with hdf5.replacing(path, kinds.CHECKPOINT) as file:
         file.attrs.update({"pendel_multiscale": 1, "level": level, "voxel": result.voxel} | made_by)
         file.create_dataset("S", data=result.S)
         file.create_dataset("support", data=result.support)
