@@ -62,7 +62,7 @@ def write_scan(
     Raises
     ------
     TypeError, ValueError : naming the argument.
-    OSError : when the file cannot be written; FileExistsError for a result, or HDF5 of others.
+    OSError : when the file cannot be written; FileExistsError for a result or checkpoint.
     """
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
@@ -85,7 +85,7 @@ def write_scan(
         metadata=dict(extra or {}),
     )
     geometry = _geometry(scan)
-    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, force=force) as file:
+    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, kinds.FOREIGN, force=force) as file:
         entry = hdf5.put_head(file, 140, scan.name)
         detector = hdf5.put_instrument(entry, scan.energy, scan.distance, scan.pixel_size)
         _put_frames(detector, scan)
