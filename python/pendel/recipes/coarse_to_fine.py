@@ -19,10 +19,9 @@ import numpy as np
 from scipy import ndimage
 
 from ..base import checks
-from ..base.arrays import host
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
 from ..fit.nuisances import NO_CORRECTIONS, Corrections
-from ..fit.objective import Objective
+from ..fit.objective import Objective, check_frames
 from ..fit.polishing import PolishRecipe
 from ..fit.result import Result, finish
 from ..io import hdf5, kinds
@@ -93,11 +92,12 @@ def multiscale(
         As `kinematic_start`, `reconstruct` and `polish` do.
     """
     recipe, polishing = _recipes(recipe, keywords)
+    data, mask = check_frames(model.experiment, data, mask)
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     given = Given.checked(model, start, support, phased, progress, recipe.levels)
     corrections = Corrections.checked(model, angle_offsets, flux)
-    levels = _levels(model, host(data), host(mask), recipe, given, corrections)
+    levels = _levels(model, data, mask, recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
     found = _load(checkpoint, made_by) if resume and os.path.exists(checkpoint) else None
 

@@ -27,7 +27,7 @@ from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_k
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
 from ..fit.evidence import Perfection
-from ..fit.objective import measured
+from ..fit.objective import check_frames, measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.refinement import dq_at
 from ..fit.result import Result
@@ -145,6 +145,7 @@ def solve(
         As `Model`, `kinematic.phase`, `multiscale` and `polish` do.
     """
     _refuse(counts, voxel, keywords)
+    data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
     given = None if start is None or isinstance(start, str) else host(start)
@@ -155,13 +156,13 @@ def solve(
         checks.choice("box", box, ("auto",))
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
-        light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
+        light = unit_flux(data, _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
         how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
         phased, options["point_spread"] = phase_blurred(
             light,
-            host(mask),
-            lambda: noise_misfit(_in_counts(small, host(data), host(mask), counts)[0], host(mask)),
+            mask,
+            lambda: noise_misfit(_in_counts(small, data, mask, counts)[0], mask),
             small.point_spread,
             **how,
         )
@@ -213,8 +214,8 @@ def solve_on(
     _refuse(counts, voxel, keywords)
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
-    mask = host(mask)
-    data, factor = _in_counts(model, host(data), mask, counts)
+    data, mask = check_frames(model.experiment, data, mask)
+    data, factor = _in_counts(model, data, mask, counts)
     if polishing.get("background") is not None:
         polishing["background"] = factor * polishing["background"]
 
@@ -285,8 +286,6 @@ def _known_background(keywords):
 def _in_counts(model, data, mask, counts):
     """(data as counts of photons, the factor that makes them such)."""
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
-    if data.shape != (model.n_frames, *model.experiment.detector_shape):
-        return data, 1.0  # refused by the model, which says why
     if counts == "auto":
         counts = (
             bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
