@@ -22,7 +22,7 @@ MODEL = ("shape", "voxel", "polarization", "coupling", "scheme", "transport", "r
 MODEL += ("point_spread", "coherence")
 CRYSTAL = ("chi_0", "chi_h", "chi_hbar")
 EXPERIMENT = ("wavelength", "distance", "pixel_size", "detector_shape", "rocking_angles", "rocking_axis", "centre")
-EXPERIMENT += ("k_0", "k_h", "orientation")
+EXPERIMENT += ("k_0", "k_h", "roll", "flip_rows", "orientation")
 
 
 def signature_of(model, data, mask, *recipes, **others) -> dict[str, str]:
@@ -35,13 +35,17 @@ def signature_of(model, data, mask, *recipes, **others) -> dict[str, str]:
     recipes : `Recipe` objects, and dicts {field: value}
     others : numbers, words, arrays or None, by name
     """
-    signature = {name: as_text(getattr(model.experiment, name)) for name in EXPERIMENT}
-    signature |= {name: as_text(getattr(model.crystal, name)) for name in CRYSTAL}
-    signature |= {name: as_text(getattr(model, name)) for name in MODEL}
+    signature = signature_of_model(model)
     signature |= dict(zip(("data", "mask"), _frames_as_text(host(data), host(mask)), strict=True))
     for recipe in recipes:
         signature |= {name: as_text(value) for name, value in fields_of(recipe).items()}
     return signature | {name: as_text(value) for name, value in others.items()}
+
+
+def signature_of_model(model) -> dict[str, str]:
+    """What frames a model computes, but for rounding."""
+    places = (model.experiment, EXPERIMENT), (model.crystal, CRYSTAL), (model, MODEL)
+    return {name: as_text(getattr(place, name)) for place, names in places for name in names}
 
 
 def fields_of(recipe):

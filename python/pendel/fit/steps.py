@@ -11,7 +11,7 @@ import numpy as np
 from ..base import checks
 from . import checkpoint_file
 from .nuisances import Corrections
-from .result import Result, host_background
+from .result import Result
 
 BETWEEN = "/"
 LARGE = ("S", "support")  # what `Steps.forget` lets go of
@@ -94,8 +94,8 @@ class Steps:
         found = self.once(name, lambda steps: dict(zip(LARGE, compute(steps), strict=True)))
         return found["S"], found["support"]
 
-    def result(self, name, fit, compute):
-        """`once` of a `Result` of a `Fit`, or of one like it: from its arrays."""
+    def result(self, name, compute, model, background):
+        """`once` of a `Result` on the voxels of ``model``; ``background()`` gives that of pixels, which is not kept."""
         computed = []
 
         def packed(steps):
@@ -103,7 +103,7 @@ class Steps:
             return _packed(computed[0])
 
         found = self.once(name, packed)
-        return computed[0] if computed else _unpacked(found, fit)
+        return computed[0] if computed else _unpacked(found, model, background)
 
     def forget(self, names):
         """Let go of the crystals of finished steps, which nobody asks for any more; their numbers stay."""
@@ -134,9 +134,8 @@ def _packed(result):
     return found
 
 
-def _unpacked(found, fit):
+def _unpacked(found, model, background):
     """The `Result` of a dict of `_packed`, whose crystal may be gone."""
-    model = fit.model
     found = dict.fromkeys(LARGE) | found
     for name in ("angle_offsets", "flux", "background_level"):
         if name in found:
@@ -145,7 +144,7 @@ def _unpacked(found, fit):
         found["point_spread"] = tuple(found["point_spread"].tolist())
     found["voxel"] = tuple(found["voxel"].tolist())
     if "background" not in found:
-        found["background"] = host_background(fit)
+        found["background"] = background()
     return Result(**found)
 
 

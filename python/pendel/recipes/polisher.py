@@ -7,6 +7,7 @@ import numpy as np
 from ..fit.nuisances import Corrections
 from ..fit.objective import DataRecipe, begun
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
+from ..fit.result import host_background
 from ..fit.steps import NO_STEPS, Steps
 from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
@@ -100,6 +101,6 @@ class Polisher:
             start = begun(S, support, recipe.amplitude_bound)
             return polish_fit(fit, start, support, recipe, title, self.callback, self.corrections, steps)
 
-        found = self.steps.result(name, fit, compute)
+        found = self.steps.result(name, compute, self.level.model, lambda: host_background(fit))
         self.corrections = found.corrections
         return found
