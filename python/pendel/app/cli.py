@@ -322,7 +322,9 @@ def _output(args, made):
     """(option, file to write), from -o or output.path."""
     if args.output is None and made.output.path is None:
         raise UsageError("-o: expected a file to write, got none, and no output.path in the config")
-    return ("-o", Path(args.output)) if args.output else ("output.path", made.path("output.path"))
+    option, path = ("-o", Path(args.output)) if args.output else ("output.path", made.path("output.path"))
+    outputs.refuse_unwritable(option, path)  # before other names are made of it
+    return option, path
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def refuse_losses(written: list[Written], read: list[Read] = (), *, force: bool 
     force : replace files of any kind, but none that is read.
     """
     for item in written:
-        _refuse_unwritable(item)
+        refuse_unwritable(item.option, item.path)
     for i, item in enumerate(written):
         for other in written[:i]:
             if files.same_file(item.path, other.path):
@@ -68,14 +68,15 @@ def refuse_losses(written: list[Written], read: list[Read] = (), *, force: bool 
         files.remove_parts(folder)
 
 
-def _refuse_unwritable(item):
-    option, path = item.option, item.path
+def refuse_unwritable(option, path) -> None:
+    """Raise UsageError where ``path`` cannot be written."""
     if not path.parent.is_dir():
         raise UsageError(f"{option}: expected a file in an existing folder, got no folder {path.parent}")
     if path.is_dir():
         raise UsageError(f"{option}: expected a file, got the folder {path}")
     try:
         files.refuse_unwritable(path)
+        files.refuse_read_only(path)
     except OSError as error:
         raise UsageError(f"{option}: {error}") from None
 

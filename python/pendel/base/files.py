@@ -62,6 +62,17 @@ def refuse_unwritable(path: Path | str) -> None:
         raise PermissionError(f"{path}: expected a file in a folder that can be written, got {path.parent}")
 
 
+def refuse_read_only(path: Path | str) -> None:
+    """Raise OSError where nothing can be written beside ``path``, which only trying tells."""
+    with interruption.held_back():
+        try:
+            part, descriptor = _new_part(Path(path))
+        except OSError as error:
+            raise type(error)(error.errno, f"{path} cannot be written: {error.strerror}") from None
+        os.unlink(part)
+        os.close(descriptor)
+
+
 def write_whole(path: Path | str, content: bytes | bytearray | memoryview) -> None:
     """Write ``content`` in the place of ``path``, which holds all of it afterwards, or what it held before.
 

@@ -53,6 +53,7 @@ def raised():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _Pending.signal = None
 
 
 def received() -> int | None:
