@@ -211,7 +211,8 @@ def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path, name):
     if name == "chi_h":
         gold = type(model.crystal)(model.crystal.chi_0, 1.01 * model.crystal.chi_h, model.crystal.chi_hbar)
         model = type(model)(model.experiment, gold, model.shape, model.voxel, dtype="complex128", threads=1)
-    with pytest.raises(ValueError, match=rf"^{'data' if name == 'mask' else name}: expected .*|^mask: expected .*"):
+    named = "data|mask" if name == "mask" else name  # what a bad pixel holds is not data
+    with pytest.raises(ValueError, match=rf"^({named}): expected .*that of the checkpoint"):
         reconstruct(model, data, mask, **options | OTHERS[name], resume=True)
 
 
@@ -229,7 +230,7 @@ def test_epochs_may_be_more_where_what_was_done_does_not_depend_on_them():
 class Closed:
     encoding = "ascii"
 
-    def write(self, _):
+    def write(self, *_):
         raise BrokenPipeError(32, "Broken pipe")
 
     flush = isatty = write

@@ -1,11 +1,14 @@
 """Coarse to fine: the cut scan, the resampled crystal, the whole way from nothing."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from cube import QUIET
 from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic, multiscale, phantom, resample
 from pendel.app import demo
 from pendel.experiment import rotation
+from pendel.fit import checkpoint_file, steps
 from pendel.fit.polishing import polish_fit
 from pendel.fit.quasi_newton import NO_CORRECTIONS, Corrections
 from pendel.recipes import searches
@@ -13,6 +16,7 @@ from pendel.recipes.levels import Level, sharpen
 from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 from pendel.recipes.polisher import Polisher, data_recipe
 from pendel.recipes.searches import Search
+from scan import make_data, make_model
 from scipy import ndimage
 
 
@@ -235,6 +239,33 @@ def test_symmetric_orientation_goes_coarse_to_fine_too():
     small, cut, _ = coarse(model, model.intensities(S))
     assert small.resync == 9
     assert small.experiment.orientation == "symmetric" and small.misfit(resample(S, voxel, small), cut) < 0.1
+
+
+@pytest.mark.parametrize("start", ("flat", "random", "solid"))
+def test_a_run_resumed_after_any_step_ends_in_the_same_bits(tmp_path, start):
+    """Stopped wherever a step is written, again and again."""
+    model, data = make_model(threads=1), make_data(np.random.default_rng(0))
+    options = {"starts": 2, "steps": 6, "rounds": 2, "iterations": (1, 2), "counts": True, "places": True, **QUIET}
+    whole = multiscale(model, data, None, start, **options)
+    path, stops = tmp_path / "levels.h5", 0
+
+    class Stopped(Exception):
+        pass
+
+    def write(*given):
+        checkpoint_file.write(*given)
+        raise Stopped
+
+    while stops < 40:
+        try:
+            with mock.patch.object(steps, "checkpoint_file", mock.Mock(wraps=checkpoint_file, write=write)):
+                found = multiscale(model, data, None, start, checkpoint=path, resume=True, **options)
+            break
+        except Stopped:
+            stops += 1
+    assert 8 <= stops < 40 and found.S.tobytes() == whole.S.tobytes()
+    assert found.misfit == whole.misfit and found.scale == whole.scale
+    assert all(np.array_equal(found.history[name], whole.history[name]) for name in whole.history)
 
 
 @pytest.mark.parametrize("start", ("flat", "random", "kinematic"))
