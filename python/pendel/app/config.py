@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import io
 from ..base.constants import KEV
+from ..base.files import read_text
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
@@ -313,7 +314,7 @@ def _read_background(path, shape):
 
 def _parse(text, where):
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: expected TOML, got {error}") from None
 
@@ -350,7 +351,7 @@ def load(path, overrides=()) -> Config:
     """`Config` from the TOML file ``path``. Raises ConfigError naming the key or the file."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a TOML file, got {error}") from None
     try:

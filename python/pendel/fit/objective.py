@@ -13,6 +13,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host, module
+from ..base.light import refuse_darkness
 from ..base.recipe import Recipe, choice, integer, number, option
 from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, has_axes, refuse_bad_data
 from ..model.passes import Evaluation, Fit, Nuisance
@@ -120,8 +121,19 @@ def measured(model, data, mask, recipe):
         fit = model.fit_of(there, mask, Likelihood(recipe.likelihood, background), free, weights=weights)
         if not engine.reads_values:
             refuse_bad_data("data", fit.pixels.root)
+        refuse_darkness(fit.pixels.root, fit.pixels.good)
     # data as given: what they became on a device is not kept
     return Fit(model, data, fit.pixels, fit.likelihood, fit.weights)
+
+
+def check_frames(experiment, data, mask):
+    """(data, mask) of all frames of an experiment as NumPy arrays, checked but for what `measured` looks at; with light
+    on some good pixel.
+    """
+    shape = experiment.n_frames, *experiment.detector_shape
+    data, mask = check_data("data", host(data), shape), check_mask("mask", host(mask), shape)
+    refuse_darkness(data, mask)
+    return data, mask
 
 
 def _narrow(data, model):

@@ -18,7 +18,7 @@ import numpy as np
 from ..base import checks
 from ..base.constants import LIGHT_SPEED, PLANCK
 from ..base.recipe import refuse_unknown
-from . import hdf5
+from . import hdf5, kinds
 
 # Groups of a file, below entry_1.
 CRYSTAL = "image_1"
@@ -172,22 +172,24 @@ def write_result(
     distance: float | None = None,
     pixel_size: float | tuple[float, float] | None = None,
     extra: dict | None = None,
+    force: bool = False,
     **given,
 ) -> None:
     """Write a reconstructed crystal as a CXI file that PyNX, cdiutils and bcdi users can open (CXI 1.5).
 
     Parameters
     ----------
-    path : file to write; an old one is replaced when all is well.
+    path : file to write; an old result is replaced when all is well.
     result : StoredResult. Its S is stored as complex64, its voxel must be there; of the rest, what is not None.
     distance : m, sample to detector, or None.
     pixel_size : m, one number or (row, column), or None.
     extra, given : instead of ``result``: keywords of a `StoredResult`, extra for its metadata.
+    force : replace any file, data too.
 
     Raises
     ------
     TypeError, ValueError : naming the field.
-    OSError : when the file cannot be written.
+    OSError : when the file cannot be written; FileExistsError for data, or HDF5 of others.
     """
     refuse_unknown(given, [f.name for f in fields(StoredResult) if f.name != "metadata"], "write_result")
     if result is None:
@@ -200,7 +202,7 @@ def write_result(
     if pixel_size is not None:
         pixel_size = hdf5.checked_pixel_size(pixel_size)
 
-    with hdf5.replacing(path) as file:
+    with hdf5.replacing(path, kinds.RESULT, force=force) as file:
         entry = hdf5.put_head(file, 150, values.get("name"))
         hdf5.put_process(entry, {key: values.get(f.name) for key, f in _fields_of(CONFIGURATION)})
         _put_crystal(entry, values)

@@ -13,7 +13,7 @@ import numpy as np
 from ..base import checks
 from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
-from . import hdf5
+from . import hdf5, kinds
 from .scans import Scan, relative_flux
 
 _DATA = ("entry_1/data_1", "entry_1/instrument_1/detector_1", "entry_1/image_1", "entry_1/detector_1")
@@ -39,12 +39,13 @@ def write_scan(
     centre: tuple[float, float, float] | None = None,
     name: str = "",
     extra: dict | None = None,
+    force: bool = False,
 ) -> None:
     """Write measured or simulated frames as a CXI file laid out as PyNX does (CXI 1.4).
 
     Parameters
     ----------
-    path : file to write; an old one is replaced when all is well.
+    path : file to write; an old scan is replaced when all is well.
     data : (frame, row, col) counts >= 0, integer or float, centred.
     distance : m, sample to detector.
     pixel_size : m, one number or (row, column).
@@ -56,11 +57,12 @@ def write_scan(
     flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
     arm, centre : see `Scan`.
     extra : dict of numbers, arrays, text or dicts of these, read back as ``metadata``.
+    force : replace any file, a result too.
 
     Raises
     ------
     TypeError, ValueError : naming the argument.
-    OSError : when the file cannot be written.
+    OSError : when the file cannot be written; FileExistsError for a result or checkpoint.
     """
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
@@ -83,7 +85,7 @@ def write_scan(
         metadata=dict(extra or {}),
     )
     geometry = _geometry(scan)
-    with hdf5.replacing(path) as file:
+    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, kinds.FOREIGN, force=force) as file:
         entry = hdf5.put_head(file, 140, scan.name)
         detector = hdf5.put_instrument(entry, scan.energy, scan.distance, scan.pixel_size)
         _put_frames(detector, scan)

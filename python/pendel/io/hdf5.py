@@ -1,17 +1,16 @@
 """CXI/HDF5 building blocks: atomic writing, groups and units, and finding values in files of other programs."""
 
 import contextlib
-import os
 import time
-import uuid
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from ..base import checks
+from ..base import checks, files
 from ..base.constants import ELECTRONVOLT, KEV, LIGHT_SPEED, PLANCK
 from ..base.version import __version__
+from .kinds import OTHER, refuse_to_replace
 
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 _BAD_BITS = 0x0FFF  # CXI pixel mask: every bit below 0x1000 ("has signal") marks a fault
@@ -24,20 +23,23 @@ _MOST_ENERGY = 1e-10  # 624 MeV in J: no X-ray energy is above it in J or below 
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Give an open h5py file that takes the place of ``path`` if the block ends without an error, else vanishes."""
+def replacing(path, *kinds, force=False):
+    """Give an open h5py file that takes the place of ``path`` if the block ends without an error, else vanishes.
+
+    It is made in memory: HDF5 ends the process where it cannot close a file, as on a full disk.
+
+    kinds : of `pendel.io.kinds`, that it may take the place of, beside files that are neither pendel's nor HDF5.
+    force : it may take that of any file.
+    """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: expected a file in an existing folder, got no folder {path.parent}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file name to write, got a folder")
-    part = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
-    try:
-        with h5py.File(part, "w") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.refuse_unwritable(path)
+    if not force:
+        refuse_to_replace(path, *kinds, OTHER)
+    with h5py.File(path.name, "w", driver="core", backing_store=False, block_size=1 << 20) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    files.write_whole(path, content)
 
 
 def new_group(parent, name, nx_class):

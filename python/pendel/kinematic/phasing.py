@@ -25,6 +25,7 @@ from scipy import fft, ndimage
 
 from ..analysis.comparison import compare
 from ..base import checks
+from ..base.light import refuse_darkness
 from ..base.symmetry import translate
 from .grid import KinematicResult, centred
 from .support import shrink_wrap
@@ -356,9 +357,10 @@ def _measured(data, mask):
     data = checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
     good = _mask(mask, data.shape)
     data = np.where(good, data, 0)  # bad pixels may hold anything
-    if not np.isfinite(data).all() or data.min() < 0 or not data.any():
+    if not np.isfinite(data).all() or data.min() < 0:
         got = f"{data.min():g} to {data.max():g}"
-        raise ValueError(f"data: expected finite intensities >= 0, not all zero, in the good pixels, got {got}")
+        raise ValueError(f"data: expected finite intensities >= 0 in the good pixels, got {got}")
+    refuse_darkness(data, good)
     return data, good
 
 

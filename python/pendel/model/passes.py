@@ -233,8 +233,13 @@ class Pass:
             for weight, operator in operators:
                 moved = operator if shift is None else _Moved(operator, shift)
                 self.operators.append((weight * float(part), moved))
-        self.xp, self.reads_values = self.engine.xp, self.engine.reads_values
+        self.reads_values = self.engine.reads_values
         self.threads = threads if self.reads_values else 1
+
+    @property
+    def xp(self):
+        """Module of the arrays; not kept, for modules cannot be pickled."""
+        return self.engine.xp
 
     def intensities(self, S, frames, s_0, dq, flux, point_spread=None):
         """Computed intensities of ``frames``, indices on the host."""

@@ -18,6 +18,13 @@ from .engine import Array
 from .plan import Launch, Plan
 
 
+def _restored(index: int, unfused: bool, chunk: int) -> "Cuda":
+    """A pickled `Cuda`, where there is such a device."""
+    engine = Cuda(index)
+    engine.unfused, engine.chunk = unfused, chunk
+    return engine
+
+
 class Cuda:
     """The `Engine` on CuPy arrays, on the caller's current stream; outputs and workspace from CuPy's pool.
 
@@ -48,6 +55,9 @@ class Cuda:
         self.index = index
         self.unfused = self.here().attributes["MaxSharedMemoryPerBlockOptin"] < self._cuda.FUSED_SHARED
         self.chunk = 0
+
+    def __reduce__(self):
+        return _restored, (self.index, self.unfused, self.chunk)  # modules cannot be pickled
 
     def here(self) -> AbstractContextManager:
         return self.xp.cuda.Device(self.index)

@@ -211,7 +211,7 @@ class TakagiTaupin:
             interpolation's own error (1e-6 for gold at 24 nm); with shift they are the same.
         return_E_0, return_state : bool
             Also return E_0 (frames, ny, nx) on the plane of the last voxel centres, after that layer; or a `State`
-            that saves `adjoint` its own forward sweep (E_h is part of it and then read-only).
+            that saves `adjoint` its own forward sweep (it shares no memory with the other arrays).
 
         Returns
         -------
@@ -232,10 +232,10 @@ class TakagiTaupin:
 
         extra = []
         if return_E_0:
-            extra.append(self.engine.xp.ascontiguousarray(fields.E_0_row[:, :, self._rows.E_0_exit_slice]))
+            extra.append(fields.E_0_row[:, :, self._rows.E_0_exit_slice].copy())
         if return_state:
-            self.engine.seal(fields.E_h)  # the state shares it
-            extra.append(fields)
+            # a copy: what is handed out may be changed in place, the state must not
+            extra.append(self._sealed(fields._replace(E_h=fields.E_h.copy())))
         return (fields.E_h, *extra) if extra else fields.E_h
 
     @on_device
@@ -293,6 +293,13 @@ class TakagiTaupin:
             check_state(state, self._state_shapes(len(dq), row_length), self.dtype)
         return self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
 
+    def _sealed(self, state: State) -> State:
+        """The same, read-only where there are such arrays."""
+        for array in state:
+            if array is not None:
+                self.engine.seal(array)
+        return state
+
     def sweep(
         self, S: Array, dq: Array, s_0: Array | None = None, *, keep_state: bool = False
     ) -> tuple[Array, State | None]:
@@ -319,8 +326,7 @@ class TakagiTaupin:
         fields = self._run_forward(S, dq, s_0, None, keep_E_0=keep_state, keep_layers=keep_state)
         if not keep_state:
             return fields.E_h, None
-        self.engine.seal(fields.E_h)
-        return fields.E_h, fields
+        return fields.E_h, self._sealed(fields)
 
     def sweep_adjoint(
         self,

@@ -14,6 +14,7 @@ Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,17 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host
+from ..base.files import claimed
 from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
+from ..fit.checkpoint_file import as_text, fields_of, signature_of_model
 from ..fit.evidence import Perfection
-from ..fit.objective import measured
+from ..fit.objective import check_frames, measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.refinement import dq_at
-from ..fit.result import Result
+from ..fit.result import Result, host_background
+from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
 from ..operator.engine import Array
 from .coarse_to_fine import multiscale
@@ -145,6 +149,7 @@ def solve(
         As `Model`, `kinematic.phase`, `multiscale` and `polish` do.
     """
     _refuse(counts, voxel, keywords)
+    data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
     given = None if start is None or isinstance(start, str) else host(start)
@@ -155,13 +160,13 @@ def solve(
         checks.choice("box", box, ("auto",))
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
-        light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
+        light = unit_flux(data, _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
         how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
         phased, options["point_spread"] = phase_blurred(
             light,
-            host(mask),
-            lambda: noise_misfit(_in_counts(small, host(data), host(mask), counts)[0], host(mask)),
+            mask,
+            lambda: noise_misfit(_in_counts(small, data, mask, counts)[0], mask),
             small.point_spread,
             **how,
         )
@@ -204,7 +209,7 @@ def solve_on(
     recipe : `SolveRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
     counts, voxel : as in `solve`
     phased : `KinematicResult` of the data, or None
-    checkpoint, resume : of the levels that come before the fine voxels, as in `multiscale`
+    checkpoint, resume : as in `multiscale`
 
     Returns
     -------
@@ -213,37 +218,47 @@ def solve_on(
     _refuse(counts, voxel, keywords)
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
-    mask = host(mask)
-    data, factor = _in_counts(model, host(data), mask, counts)
+    data, mask = check_frames(model.experiment, data, mask)
+    data, factor = _in_counts(model, data, mask, counts)
     if polishing.get("background") is not None:
         polishing["background"] = factor * polishing["background"]
 
-    first = dataclasses.asdict(MultiscaleRecipe())
-    first = {name: getattr(recipe, name) for name in first} | {"counts": True}
+    if resume and checkpoint is None:
+        raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
+    first = recipe.given_to(MultiscaleRecipe, counts=True)
     # to begin with, the cheapest model, which voxels as wide as this do not show
     cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
-    found = multiscale(
-        cheap,
-        data,
-        mask,
-        start,
-        support,
-        recipe=MultiscaleRecipe(**first),
-        phased=phased if _begins_with_phases(model, start, recipe) else None,
-        checkpoint=checkpoint,
-        resume=resume,
-        angle_offsets=angle_offsets,
-        flux=flux,
-        progress=progress,
-        callback=callback,
-        smoothness=0.0,
-        uniformity=0.0,
-        **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
-    )
-    noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
-    fine, grid = _voxels(model, found, voxel, noise)
-    result = _Fine(fine, model, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
-    return _in_units_of_data(result, factor)
+    with claimed(checkpoint):
+        steps = Steps(checkpoint, resume, "solve")
+        if steps.kept:
+            steps.sign(_signature(model, recipe, polishing, factor, voxel))
+        found = multiscale(
+            cheap,
+            data,
+            mask,
+            start,
+            support,
+            recipe=first,
+            phased=phased if _begins_with_phases(model, start, recipe) else None,
+            checkpoint=steps.part("levels"),
+            angle_offsets=angle_offsets,
+            flux=flux,
+            progress=progress,
+            callback=callback,
+            smoothness=0.0,
+            uniformity=0.0,
+            **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
+        )
+        noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
+        fine, grid = _voxels(model, found, voxel, noise)
+        last = _Fine(fine, model, data, mask, recipe, polishing, progress, callback, steps)
+        return _in_units_of_data(last.solve(found, noise, grid), factor)
+
+
+def _signature(model, recipe, polishing, factor, voxel):
+    """Of which run a checkpoint is, beside what `multiscale` says of its part."""
+    fields = fields_of(recipe) | polishing | {"counts": factor == 1, "voxel of the result": voxel}
+    return signature_of_model(model) | {name: as_text(value) for name, value in fields.items()}
 
 
 def _begins_with_phases(model, start, recipe):
@@ -285,8 +300,6 @@ def _known_background(keywords):
 def _in_counts(model, data, mask, counts):
     """(data as counts of photons, the factor that makes them such)."""
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
-    if data.shape != (model.n_frames, *model.experiment.detector_shape):
-        return data, 1.0  # refused by the model, which says why
     if counts == "auto":
         counts = (
             bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
@@ -322,6 +335,11 @@ def _voxels(model, found, voxel, noise):
     return fine, grid_misfit(fine, found.S, found.voxel)
 
 
+def _as_it_is(result):
+    """(S, support, corrections)."""
+    return result.S, result.support, result.corrections
+
+
 @dataclass(frozen=True)
 class _Fine:
     """The last step: polish on the voxels that the light asks for.
@@ -337,6 +355,8 @@ class _Fine:
     polishing: dict
     progress: bool | str
     callback: Callable | None
+    steps: Steps = NO_STEPS
+    names: list = dataclasses.field(default_factory=list)  # of the steps whose crystals are still asked for
 
     def solve(self, found, noise, grid):
         """The `Result`, with its model and `Trust`."""
@@ -347,33 +367,35 @@ class _Fine:
             refined |= REFINED
             # Phases found with a wrong beamline have far to go, so first on wide voxels, where it costs little.
             # bench/foreign.py, smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
-            for model in (self.wide, self.wide, self.model, self.model):
-                result = self._polish(result, model, **refined)
-            excess = self._excess(result)
+            for again, model in enumerate((self.wide, self.wide, self.model, self.model), 1):
+                name = f"refined {again}"
+                result = self._polish(name, result, model, **refined)
+            excess = self._excess(name, result)
         if excess > ALL_PHOTONS:
             variance = excess
-            result = self._polish(result, self.model, variance, **refined)
-            excess = self._excess(result)
+            result = self._polish("with variance", result, self.model, variance, **refined)
+            excess = self._excess("with variance", result)
         trust = Trust(result.misfit, noise, grid, excess, variance)
         return dataclasses.replace(result, model=self.model, trust=trust)
 
     def _first_polish(self, found):
         """(`Result`, its excess, what its `PolishRecipe` granted): cores as smooth as the data allow."""
-        result = self._polish(found, self.model, granted=GRANTED)
-        excess = self._excess(result)
+        result = self._polish("first", found, self.model, granted=GRANTED)
+        excess = self._excess("first", result)
         if excess <= ALL_PHOTONS or not self._bends_somewhere(found):
             return result, excess, GRANTED
-        rougher = self._polish(found, self.model, granted=1.0)
-        rest = self._excess(rougher)
+        rougher = self._polish("rougher", found, self.model, granted=1.0)
+        rest = self._excess("rougher", rougher)
         return (rougher, rest, 1.0) if rest < excess else (result, excess, GRANTED)
 
     def _longer(self, result, excess, granted):
         """(`Result`, excess) of as much of `polish` again, as long as it pays."""
-        for _ in range(LONGER):
+        for again in range(LONGER):
             if excess <= ALL_PHOTONS:
                 break
-            result = self._polish_from(result.S, result.support, result.corrections, self.model, granted=granted)
-            before, excess = excess, self._excess(result)
+            name, begin = f"longer {again + 1}", functools.partial(_as_it_is, result)
+            result = self._polish_from(name, begin, self.model, granted=granted)
+            before, excess = excess, self._excess(name, result)
             if excess > PAYS * before:
                 break
         return result, excess
@@ -384,18 +406,45 @@ class _Fine:
         seen = np.divide(self.model.voxel, self.wide.voxel)
         return bool(Perfection(S, support, self.model.voxel, 1.0, seen).exceptions(S).any())
 
-    def _polish(self, found, model, variance=1.0, **changes):
-        """`polish` of what the data have seen of a `Result`, on the voxels of ``model``.
+    def _polish(self, name, found, model, variance=1.0, **changes):
+        """The step ``name``: `polish` of what the data have seen of a `Result`, on the voxels of ``model``.
 
         variance : of a pixel, over that of photons.  changes : of the `PolishRecipe`.
         """
-        S, support = in_band_start(found.S, found.voxel, model)
-        return self._polish_from(S, support, found.corrections, model, variance, **changes)
 
-    def _polish_from(self, S, support, corrections, model, variance=1.0, **changes):
-        """`polish` of S on the voxels of ``model``."""
+        def begin():
+            return *in_band_start(found.S, found.voxel, model), found.corrections
+
+        return self._polish_from(name, begin, model, variance, **changes)
+
+    def _polish_from(self, name, begin, model, variance=1.0, **changes):
+        """The step ``name``: `polish` on the voxels of ``model``; begin() gives (S, support, corrections)."""
+
+        def compute(steps):
+            S, support, corrections = begin()
+            polishing = self._recipe(support, variance, changes)
+            fit = measured(model, self.data, self.mask, polishing)
+            if variance > 1:
+                fit = fit.weighted(np.full(self.data.shape[1:], 1 / variance, np.float32))
+            title = "fine polish" if self.progress else False
+            return polish_fit(fit, S, support, polishing, title, self.callback, corrections, steps)
+
+        def background():
+            box = np.ones(model.shape, bool)
+            return host_background(measured(model, self.data, self.mask, self._recipe(box, variance, changes)))
+
+        steps = self.steps.part("fine", model)
+        result = steps.result(name, compute, model, background)
+        if name != "rougher":  # what comes after it may begin with either
+            steps.forget(self.names)
+            self.names.clear()
+        self.names.append(name)
+        return result
+
+    def _recipe(self, support, variance, changes):
+        """`PolishRecipe` of a crystal in ``support``."""
         weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
-        polishing = COUNTED.but(
+        return COUNTED.but(
             rounds=self.recipe.fine_rounds,
             iterations=(0, self.recipe.fine_iterations),
             atv_weight=weight,
@@ -405,15 +454,16 @@ class _Fine:
             seed=self.recipe.seed,
             **changes,
         ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations")})
-        fit = measured(model, self.data, self.mask, polishing)
-        if variance > 1:
-            weights = np.full(self.data.shape[1:], 1 / variance, np.float32)
-            fit = fit.weighted(weights)
-        title = "fine polish" if self.progress else False
-        return polish_fit(fit, S, support, polishing, title, self.callback, corrections)
 
-    def _excess(self, result):
-        """Sum of square residuals over that of photon noise, of the pixels that expect some light, float."""
+    def _excess(self, name, result):
+        """Sum of square residuals over that of photon noise, of the pixels that expect some light, float.
+
+        Of the result of the step ``name``.
+        """
+        found = self.steps.part("fine").once(f"excess of {name}", lambda _: {"excess": self._excess_of(result)})
+        return float(found["excess"])
+
+    def _excess_of(self, result):
         D = self._expected(result)
         good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
         lit = good & (D > 0.25)
