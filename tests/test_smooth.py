@@ -22,7 +22,7 @@ def bends(shape):
     return axes[0][:, None, None] + axes[1][:, None] + axes[2]
 
 
-@pytest.mark.parametrize("term", ("roughness", "unevenness"))
+@pytest.mark.parametrize("term", ("roughness", "unevenness", "haze"))
 def test_terms_and_their_gradients(gold_cube, rng, term):
     function = getattr(Perfection(gold_cube.truth, gold_cube.tight, (1.0, 1.3, 0.8), 0.9), term)
     S, direction = (rng.normal(size=gold_cube.truth.shape + (2,)).view(complex)[..., 0] for _ in range(2))

@@ -11,8 +11,9 @@ and total variation, which can buy a smaller |S| with a larger scale, tips that 
 single voxels stay free.
 
 Few photons leave phase and amplitude of single voxels open, and total variation, which likes steps and wears edges
-down, is a poor guess at them. With ``smoothness`` or ``uniformity`` the phase is held by its second differences and the
-inside at its amplitude, as firmly as the "evidence" of the data says; the total variation is then that of |S|.
+down, is a poor guess at them. With ``smoothness``, ``uniformity`` and ``sharpness`` the phase is held by its second
+differences, the inside at its amplitude and the vacuum at 0, as firmly as the "evidence" of the data says; the total
+variation is then that of |S|.
 
 Where the modelled field has a zero on the wrong side of a pixel, the pixel holds the zero back: to cross, its
 amplitude would first get worse. Each round therefore runs without the pixels missed by more than ``trim`` times the
@@ -96,6 +97,12 @@ class PolishRecipe(NuisanceRecipe, DataRecipe):
         " one for what each of the two runs begins with.",
     )
     uniformity: float | str = option(0.0, check_precision, "the same of |S| inside.")
+    sharpness: float | str = option(
+        0.0,
+        check_precision,
+        "for counts: slope at |S| = 0 of what a voxel costs that is neither full nor empty, beyond the inside, in units"
+        ' of -2 ln(likelihood); "evidence": what keeps noise out of it.',
+    )
     granted: float = option(
         1.0,
         number(above=0, at_most=1),
@@ -105,8 +112,8 @@ class PolishRecipe(NuisanceRecipe, DataRecipe):
 
     @property
     def expects_perfection(self):
-        """Whether smoothness or uniformity hold the crystal; the total variation is then that of |S|."""
-        return bool(self.smoothness) or bool(self.uniformity)
+        """Whether smoothness, uniformity or sharpness hold it; the total variation is then that of |S|."""
+        return bool(self.smoothness) or bool(self.uniformity) or bool(self.sharpness)
 
 
 @with_keywords_of(PolishRecipe)

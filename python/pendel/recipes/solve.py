@@ -4,8 +4,8 @@
    same sharpened are phased too (`pendel.recipes.sharpening`).
 2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
-4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
-   uniformity by evidence.
+4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness,
+   uniformity and sharpness by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
    and the point spread refined too, on the data's voxels first; what they leave enters as variance, in proportion to
    that of photons.
@@ -59,6 +59,7 @@ GRANTED = 0.03
 # Polished again at most so often, and as long as the excess falls to that part of itself; no bench has set them. That
 # more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
 LONGER, PAYS = 3, 0.97
+EVIDENCE = dict.fromkeys(("smoothness", "uniformity", "sharpness"), "evidence")
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
@@ -245,9 +246,8 @@ def solve_on(
             flux=flux,
             progress=progress,
             callback=callback,
-            smoothness=0.0,
-            uniformity=0.0,
-            **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
+            **dict.fromkeys(EVIDENCE, 0.0),
+            **{k: v for k, v in polishing.items() if k not in (*EVIDENCE, "rounds")},
         )
         noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
         fine, grid = _voxels(model, found, voxel, noise)
@@ -448,8 +448,7 @@ class _Fine:
             rounds=self.recipe.fine_rounds,
             iterations=(0, self.recipe.fine_iterations),
             atv_weight=weight,
-            smoothness="evidence",
-            uniformity="evidence",
+            **EVIDENCE,
             widen=0,
             seed=self.recipe.seed,
             **changes,
