@@ -55,7 +55,7 @@ def complex_to_rgb(S: ArrayLike, maximum: float | None = None) -> np.ndarray:
     ------
     TypeError, ValueError : naming the parameter.
     """
-    S = np.asarray(S)
+    S = checks.numpy_array("S", S)
     amplitude = np.abs(S).astype(np.float64)
     maximum = amplitude.max(initial=0) if maximum is None else checks.number("maximum", maximum, above=0)
     value = np.clip(amplitude / maximum, 0, 1) if maximum > 0 else amplitude

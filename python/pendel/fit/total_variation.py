@@ -38,7 +38,7 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=EPS, support=None):
     """
     xp = module(S)
     check = checks.array if xp is np else _there
-    S = np.asarray(S) if xp is np else S
+    S = checks.numpy_array("S", S) if xp is np else S
     if S.dtype.kind in "biu":
         S = S.astype(np.float64)
     S = check("S", S, (None, None, None), S.dtype, axes="(nz, ny, nx)")

@@ -99,7 +99,7 @@ def write_scan(
 
 
 def _checked_counts(data):
-    kind = np.asarray(data).dtype
+    kind = checks.numpy_array("data", data).dtype
     dtype = kind if kind.kind in "iu" else np.float32
     data = checks.array("data", data, (None, None, None), dtype, axes="(frame, row, col)")
     if data.size == 0 or data.min() < 0:
@@ -119,7 +119,7 @@ def _checked_flux(flux, count):
 def _checked_mask(mask, shape):
     if mask is None:
         return np.ones(shape[1:], bool)
-    mask = np.asarray(mask)
+    mask = checks.numpy_array("mask", mask)
     return checks.array("mask", mask, shape if mask.ndim == 3 else shape[1:], bool)
 
 

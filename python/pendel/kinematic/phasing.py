@@ -365,7 +365,7 @@ def _measured(data, mask):
 def _mask(mask, shape):
     if mask is None:
         return np.ones(shape, bool)
-    mask = np.asarray(mask)
+    mask = checks.numpy_array("mask", mask)
     if mask.shape == shape[1:]:
         mask = np.broadcast_to(mask, shape)
     mask = checks.array("mask", mask, shape, bool, axes="(frames, rows, cols)")
@@ -382,7 +382,7 @@ def _pad(array, shape):
 
 def _given_support(support, data_shape, shape):
     """The user's start support, bool of the padded shape."""
-    support = np.asarray(support)
+    support = checks.numpy_array("support", support)
     if support.shape == data_shape:
         support = _pad(support, shape)
     return checks.array("support", support, shape, bool)

@@ -254,5 +254,5 @@ def _any_array(name, value):
     if module(value) is not np:
         checks.kind_and_shape(name, value, (None, None, None), value.dtype, "(nz, ny, nx)")
         return value
-    value = np.asarray(value)
+    value = checks.numpy_array(name, value)
     return checks.array(name, value, (None, None, None), value.dtype, axes="(nz, ny, nx)")

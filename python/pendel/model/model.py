@@ -214,7 +214,8 @@ class Model:
     @on_device
     def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None, point_spread=None):
         """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
-        S, s_0, dq, flux = (self.engine.upload(a) for a in (S, s_0, dq, flux))
+        given = {"S": S, "s_0": s_0, "dq": dq, "flux": flux}
+        S, s_0, dq, flux = (self.engine.upload(value, name) for name, value in given.items())
         return host(self.intensities(S, frames, s_0, dq=dq, flux=flux, point_spread=point_spread))
 
     @on_device

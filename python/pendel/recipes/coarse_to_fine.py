@@ -97,7 +97,7 @@ def multiscale(
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     given = Given.checked(model, start, support, phased, progress, recipe.levels)
     corrections = Corrections.checked(model, angle_offsets, flux)
-    levels = _levels(model, host(data), host(mask), recipe, given, corrections)
+    levels = _levels(model, host(data, "data"), host(mask, "mask"), recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
     found = _load(checkpoint, made_by) if resume and os.path.exists(checkpoint) else None
 

@@ -93,7 +93,7 @@ def kinematic_start(
     known = [name for name in MinibatchRecipe.names() if name != "epochs"]
     refuse_unknown(keywords, [*known, "trial_epochs"], "kinematic_start")
     recipe = from_keywords(MinibatchRecipe, TRIAL, {"seed": seed} | keywords, "kinematic_start")
-    data, mask, phased = host(data), host(mask), checked_phased(phased)  # the phasing is NumPy's
+    data, mask, phased = host(data, "data"), host(mask, "mask"), checked_phased(phased)  # the phasing is NumPy's
     if phased is None:
         given, options = {"iterations": iterations, "seed": seed}, {"threads": model.threads, "progress": progress}
         background = recipe.background if has_axes(recipe.background) else None

@@ -147,7 +147,7 @@ def solve(
     _refuse(counts, voxel, keywords)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
-    given = None if start is None or isinstance(start, str) else host(start)
+    given = None if start is None or isinstance(start, str) else host(start, "start")
     phased = None
     if given is not None:
         shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
@@ -155,12 +155,12 @@ def solve(
         checks.choice("box", box, ("auto",))
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
-        light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
+        light = unit_flux(host(data, "data"), _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
         how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
         phased, options["point_spread"] = phase_blurred(
             light,
-            host(mask),
+            host(mask, "mask"),
             lambda: noise_misfit(_in_counts(small, host(data), host(mask), counts)[0], host(mask)),
             small.point_spread,
             **how,
@@ -213,8 +213,8 @@ def solve_on(
     _refuse(counts, voxel, keywords)
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
-    mask = host(mask)
-    data, factor = _in_counts(model, host(data), mask, counts)
+    mask = host(mask, "mask")
+    data, factor = _in_counts(model, host(data, "data"), mask, counts)
     if polishing.get("background") is not None:
         polishing["background"] = factor * polishing["background"]
 
