@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..base import checks
+from ..base import checks, plausible
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Crystal:
 
     def __post_init__(self):
         for field in ("chi_0", "chi_h"):
-            object.__setattr__(self, field, checks.complex_number(field, getattr(self, field)))
-        chi_hbar = self.chi_h if self.chi_hbar is None else checks.complex_number("chi_hbar", self.chi_hbar)
+            object.__setattr__(self, field, plausible.susceptibility(field, getattr(self, field)))
+        chi_hbar = self.chi_h if self.chi_hbar is None else plausible.susceptibility("chi_hbar", self.chi_hbar)
         object.__setattr__(self, "chi_hbar", chi_hbar)
         if self.chi_0.imag < 0:
             raise ValueError(

@@ -159,6 +159,8 @@ def _lattice(value, own):
         raise ValueError(f"lattice: expected (a, b, c) or all six for a crystal that is not cubic, got {value!r}")
     if min(items[:3]) < 1e-10 or max(items[:3]) > 1e-7:
         raise ValueError(f"lattice: expected lengths in m, from 1e-10 to 1e-7, got {value!r}")
+    if own is not None and not np.allclose(np.divide(_six(items)[:3], own[:3]), 1, atol=0.5):
+        raise ValueError(f"lattice: expected lengths like the material's own {own[:3]} m, got {value!r}")
 
     if len(items) == 6:
         lattice = tuple(items)

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
 from . import hdf5
@@ -67,13 +67,13 @@ def write_scan(
         got = "none" if energy is None else "both"
         raise ValueError(f"wavelength, energy: expected exactly one of them, got {got}")
     if energy is None:
-        energy = PLANCK * LIGHT_SPEED / checks.number("wavelength", wavelength, above=0)
+        energy = PLANCK * LIGHT_SPEED / plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
     scan = Scan(
         data=data,
         mask=_checked_mask(mask, data.shape),
         rocking_angles=rocking_angles,
-        energy=checks.number("energy", energy, above=0),
-        distance=checks.number("distance", distance, above=0),
+        energy=plausible.number(plausible.ENERGY, "energy", energy),
+        distance=plausible.number(plausible.DISTANCE, "distance", distance),
         pixel_size=hdf5.checked_pixel_size(pixel_size),
         centre=centre,
         arm=arm,

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.constants import ELECTRONVOLT, KEV, LIGHT_SPEED, PLANCK
 from ..base.version import __version__
 
@@ -86,7 +86,8 @@ def now():
 
 def checked_pixel_size(pixel_size):
     """(row, column) in m of one number or two."""
-    return checks.lengths("pixel_size", (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size, 2)
+    pixel_size = (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size
+    return plausible.lengths(plausible.PIXEL, "pixel_size", pixel_size, 2)
 
 
 def put_instrument(parent, energy, distance, pixel_size):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.symmetry import along
 from ..base.symmetry import twin as conjugate_twin
 from ..experiment.geometry import Experiment
@@ -85,7 +85,7 @@ def to_model_grid(
         where the rocking steps are not equal within 5 %: the object then has no Fourier lattice.
     """
     shape = checks.sizes("shape", shape, 3)
-    voxel = np.array(checks.lengths("voxel", voxel, 3))
+    voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
     order = checks.integer("order", order, at_least=1)
     obj, support = _object_and_support(result, support)
     basis, offset = _fourier_lattice(experiment, obj.shape)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.arrays import host
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal, polarization_fractions
@@ -89,7 +89,7 @@ class Model:
                 raise TypeError(f"{name}: expected {kind.__name__}, got {checks.describe(value)}")
         self.experiment, self.crystal = experiment, crystal
         self.shape = checks.sizes("shape", shape, 3)
-        self.voxel = checks.lengths("voxel", voxel, 3)
+        self.voxel = plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
         self.coupling = checks.choice("coupling", coupling, ("dynamical", "kinematic"))
         self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
         self.point_spread = checked_point_spread(point_spread)

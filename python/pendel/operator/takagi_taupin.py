@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from .cpu_engine import available_threads
 from .engine import Array
 from .engines import engine_for, on_device
@@ -115,13 +115,13 @@ class TakagiTaupin:
         resync: int | None = None,
     ):
         self.shape = checks.sizes("shape", shape, 3)
-        self.voxel = checks.lengths("voxel", voxel, 3)
-        self.wavelength = checks.number("wavelength", wavelength, above=0)
+        self.voxel = plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
+        self.wavelength = plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
         self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
         self.two_theta = checked_angle(two_theta, self.orientation)
         self.chi_0 = checked_chi_0(chi_0)
-        self.chi_h = checks.complex_number("chi_h", chi_h)
-        self.chi_hbar = self.chi_h if chi_hbar is None else checks.complex_number("chi_hbar", chi_hbar)
+        self.chi_h = plausible.susceptibility("chi_h", chi_h)
+        self.chi_hbar = self.chi_h if chi_hbar is None else plausible.susceptibility("chi_hbar", chi_hbar)
         self.polarization_factor = checks.number("polarization_factor", polarization_factor, at_least=-1, at_most=1)
 
         self.scheme = checks.choice("scheme", scheme, SCHEMES)

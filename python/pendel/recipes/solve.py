@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.arrays import host
 from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
@@ -168,7 +168,7 @@ def solve(
         shape = box_for(phased, experiment, coarse)
     else:
         extent = (box,) * 3 if np.ndim(box) == 0 else box
-        sizes = zip(checks.lengths("box", extent, 3), coarse, strict=True)
+        sizes = zip(plausible.lengths(plausible.CRYSTAL_SIZE, "box", extent, 3), coarse, strict=True)
         shape = tuple(2 * int(np.ceil(BOX * size / (2 * step))) for size, step in sizes)
     model = Model(experiment, crystal, shape, coarse, **options)
     return solve_on(
@@ -266,7 +266,7 @@ def _refuse(counts, voxel, keywords):
     if isinstance(voxel, str):
         checks.choice("voxel", voxel, ("auto",))
     else:
-        checks.lengths("voxel", voxel, 3)
+        plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
     given = {name: value for name, value in keywords.items() if name not in SOLVED_BY}
     from_keywords(SolveRecipe, None, _own(given), "solve")
     COUNTED.but(**{name: value for name, value in given.items() if name in PolishRecipe.names()})
