@@ -256,7 +256,9 @@ def _phase_map(stored, support):
 
 def _limit(values, support):
     """The end of the colour scale."""
-    return float(np.nanpercentile(np.abs(values[support]), 99)) or 1.0
+    known = np.abs(values[support])
+    known = known[np.isfinite(known)]
+    return float(np.percentile(known, 99)) or 1.0 if known.size else 1.0
 
 
 def _core(support):
@@ -325,7 +327,7 @@ def _maps(figure, places, stored, support, solid, window):
     core = _core(solid)
     maps = (
         ("phase", _phase_map(stored, support), ("rad", 1.0), solid),
-        ("displacement along h", stored.displacement, _length_unit(stored.displacement, solid), solid),
+        (_displacement_title(stored), stored.displacement, _length_unit(stored.displacement, solid), solid),
         ("strain along h", stored.strain, _strain_unit(stored.strain, solid), core),
     )
     for place, (title, values, (unit, factor), shown) in zip(places, maps, strict=True):
@@ -336,6 +338,12 @@ def _maps(figure, places, stored, support, solid, window):
         values = np.asarray(values) * factor
         _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
         axes.set_title(f"{title}, slice xz", **_STYLE)
+
+
+def _displacement_title(stored):
+    """What the map shows; the lattice spacing that it is modulo, where the file says so."""
+    spacing = stored.displacement_modulo
+    return "displacement along h" + ("" if spacing is None else f" mod {1e12 * spacing:.4g} pm")
 
 
 def _phase_errors(figure, places, errors, inside, window):
