@@ -95,6 +95,19 @@ def _masked_elements(value):
     return int(np.count_nonzero(mask))
 
 
+def binary_scale(values) -> float:
+    """The power of two next to the largest absolute value: divided by it, values keep their digits, and their squares
+    neither overflow nor vanish. 1 for zeros.
+    """
+    most = float(np.abs(values).max(initial=0))
+    return 2.0 ** min(max(int(np.frexp(most)[1]), -1000), 1000) if most else 1.0
+
+
+def is_finite(*arrays) -> bool:
+    """Whether real or complex arrays on the host have neither NaN nor infinity; None has none."""
+    return all(np.isfinite(a.ravel().view(a.real.dtype)).all() for a in arrays if a is not None)
+
+
 def cast(value, dtype):
     """A number as a scalar of ``dtype``, where it lies."""
     return value.astype(dtype) if hasattr(value, "astype") else np.dtype(dtype).type(value)

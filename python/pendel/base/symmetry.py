@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 from scipy import fft
 
 from . import checks
+from .arrays import binary_scale
 
 
 def twin(S: ArrayLike) -> np.ndarray:
@@ -63,6 +64,7 @@ def strain(
     S = checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     voxel = checks.lengths("voxel", voxel, 3)
     h = checks.array("h", h, (3,), np.float64)
+    S = S / binary_scale(S)  # products of neighbours neither overflow nor vanish
     result = np.zeros(S.shape)
     defined = S != 0
     for axis in range(3):

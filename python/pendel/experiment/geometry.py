@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base import checks, plausible
+from ..base.arrays import binary_scale
 from ..base.axes import Axis, axis_vector
 from ..operator.far_field import far_shape_for
 from ..operator.takagi_taupin import ORIENTATIONS
@@ -390,6 +391,7 @@ def _fractions(beam_polarization, sigma):
         part = {"horizontal": sigma[0] ** 2, "vertical": sigma[1] ** 2, "unpolarized": 0.5}[beam_polarization]
     else:
         jones = checks.array("beam_polarization", beam_polarization, (2,), np.complex128)
+        jones = jones / binary_scale(jones)
         power = np.vdot(jones, jones).real
         if power == 0:
             raise ValueError("beam_polarization: expected a Jones vector of non-zero length, got (0, 0)")

@@ -41,6 +41,7 @@ PAPER_RECIPE = {
     "shrink_every": 10,
     "shrink_start": 100,
 }
+LARGEST = 1e30  # intensity, whose sums over a scan single precision holds
 _SLAB = 8  # planes per chunk of an element-wise pass; fixed, so that sums do not depend on the number of workers
 
 
@@ -356,6 +357,8 @@ def _measured(data, mask):
     data = checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
     good = _mask(mask, data.shape)
     data = np.where(good, data, 0)  # bad pixels may hold anything
+    if data.max(initial=0) > LARGEST and np.isfinite(data).all():
+        raise ValueError(f"data: expected intensities up to {LARGEST:g}, got {data.max():.3g}")
     if not np.isfinite(data).all() or data.min() < 0 or not data.any():
         got = f"{data.min():g} to {data.max():g}"
         raise ValueError(f"data: expected finite intensities >= 0, not all zero, in the good pixels, got {got}")

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..base import checks, plausible
+from ..base.arrays import is_finite
 from .cpu_engine import available_threads
 from .engine import Array
 from .engines import engine_for, on_device
-from .fields import Adjoint, State, StateShapes, check_state
+from .fields import Adjoint, State, StateShapes, check_state, refuse_overflow
 from .physics import (
     ORIENTATIONS,
     SCHEMES,
@@ -229,6 +230,8 @@ class TakagiTaupin:
         S, dq, s_0 = self._checked(S, dq, s_0)
         row = None if incident is None else self.incident_row(incident)
         fields = self._run_forward(S, dq, s_0, row, keep_E_0=return_E_0 or return_state, keep_layers=return_state)
+        if self.engine.reads_values and not is_finite(fields.E_h, fields.E_0_row):
+            refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
 
         extra = []
         if return_E_0:
@@ -288,10 +291,15 @@ class TakagiTaupin:
             row = self.incident_row(incident)
         if state is None:
             state = self._run_forward(S, dq, s_0, row, keep_E_0=True, keep_layers=True)
+            if self.engine.reads_values and not is_finite(state.E_h, state.E_0_row):
+                refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
         else:
             row_length = self._rows.length(plane_wave=incident is None)
             check_state(state, self._state_shapes(len(dq), row_length), self.dtype)
-        return self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
+        found = self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
+        if self.engine.reads_values and not is_finite(*found):
+            refuse_overflow(self.dtype, adj_E_h=adj_E_h, S=S, dq=dq, s_0=s_0, incident=incident)
+        return found
 
     def sweep(
         self, S: Array, dq: Array, s_0: Array | None = None, *, keep_state: bool = False
