@@ -11,6 +11,7 @@ import numpy as np
 from .. import io
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint import checkpoint_shape
+from ..kinematic import even_experiment
 from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.kinematic_starts import box_for, kinematic_start, phase
@@ -127,9 +128,19 @@ def _phase(setup, threads):
     if setup.method.chooses_voxel:  # and goes on from these phases
         options["starts"] = setup.config.section(setup.method.section).starts
     scan = setup.scan
+    options["experiment"] = setup.experiment
     phased = phase(unit_flux(scan.data, scan.background, scan.flux), scan.mask, **options)
+    _say_of_uneven_steps(setup)
     setup.say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
     return phased
+
+
+def _say_of_uneven_steps(setup):
+    """That the phasing was given other frames than the scan's, where its rocking steps are not equal."""
+    even = even_experiment(setup.experiment)
+    if even is not setup.experiment:
+        count, places = setup.experiment.n_frames, even.n_frames
+        setup.say(f"rocking steps are not equal: phased {places} frames at equal steps, made from the {count} measured")
 
 
 def _coarse_first(setup, model, phased):

@@ -299,18 +299,28 @@ class Experiment:
         frames = _kept("frames", frames, self.n_frames)
         rows = _kept("rows", rows, self.detector_shape[0])
         cols = _kept("cols", cols, self.detector_shape[1])
-        centre = [(c - kept.start) / kept.step for c, kept in zip(self.centre, (frames, rows, cols), strict=True)]
-        copied = copy.copy(self)
+        frame, row, col = (
+            (c - kept.start) / kept.step for c, kept in zip(self.centre, (frames, rows, cols), strict=True)
+        )
+        copied = self.with_angles(self.rocking_angles[frames.start : frames.stop : frames.step], frame)
         copied.detector_shape = (len(rows), len(cols))
         copied.pixel = tuple(self.field_of_view / n for n in copied.detector_shape)
-        copied.rocking_angles = self.rocking_angles[frames.start : frames.stop : frames.step].copy()
-        copied.n_frames = len(frames)
-        copied.arguments = self.arguments | {
-            "detector_shape": copied.detector_shape,
-            "rocking_angles": copied.rocking_angles,
-        }
-        # The angle of dq = 0 is kept as it is: interpolation in the shorter list could move it.
-        return copied.with_centre(centre, self.centre_angle)
+        copied.arguments = copied.arguments | {"detector_shape": copied.detector_shape}
+        return copied.with_centre((frame, row, col), self.centre_angle)
+
+    def with_angles(self, rocking_angles: ArrayLike, frame: float) -> "Experiment":
+        """A copy at other rocking angles of the same crystal: dq = 0 keeps its angle, whatever lies between the frames.
+
+        Parameters
+        ----------
+        rocking_angles : (n,), rad.
+        frame : where among them dq = 0, a real number.
+        """
+        copied = copy.copy(self)
+        copied.rocking_angles = checked_angles(rocking_angles)
+        copied.n_frames = copied.rocking_angles.size
+        copied.arguments = self.arguments | {"rocking_angles": copied.rocking_angles}
+        return copied.with_centre((frame, *self.centre[1:]), self.centre_angle)
 
     def __repr__(self):
         return (

@@ -19,6 +19,7 @@ from ..base.symmetry import along
 from ..base.symmetry import twin as conjugate_twin
 from ..experiment.geometry import Experiment
 from .support import shrink_wrap
+from .uneven import checked_basis, is_even
 
 BOX_MARGIN = 8  # samples around the support that the spline sees: the prefilter's reach
 
@@ -82,7 +83,7 @@ def to_model_grid(
     Raises
     ------
     TypeError, ValueError : naming the parameter; ValueError also where the object does not fit the model grid and
-        where the rocking steps are not equal within 5 %: the object then has no Fourier lattice.
+        where the rocking steps are not equal within 5 %: the object then has no Fourier lattice, see `even_scan`.
     """
     shape = checks.sizes("shape", shape, 3)
     voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
@@ -142,12 +143,12 @@ def _fourier_lattice(experiment, size):
     if (np.array(size) < data_shape).any():
         raise ValueError(f"result: expected a grid of at least the data's shape {tuple(data_shape)}, got {size}")
 
-    basis = np.asarray(experiment.basis(), float)
-    rocking_step = basis[:, 0]
-    steps = np.diff(np.asarray(experiment.dq, float), axis=0)
-    if not len(steps) or np.abs(steps + rocking_step).max() > 0.05 * np.linalg.norm(rocking_step):
-        raise ValueError("experiment: expected two or more frames at equal rocking steps, got others")
-    return basis, np.asarray(experiment.centre, float) - data_shape // 2
+    if not is_even(experiment):
+        raise ValueError(
+            "experiment: expected two or more frames at equal rocking steps, got others; phase what "
+            "kinematic.even_scan(experiment, data, mask) makes of them, and give its experiment here"
+        )
+    return checked_basis(experiment), np.asarray(experiment.centre, float) - data_shape // 2
 
 
 def _without_ramp(obj, offset):

@@ -157,7 +157,7 @@ def solve(
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
         light = unit_flux(host(data, "data"), _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
-        how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
+        how = {"experiment": experiment, "seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
         phased, options["point_spread"] = phase_blurred(
             light,
             host(mask, "mask"),

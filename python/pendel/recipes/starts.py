@@ -71,6 +71,7 @@ def kinematic(given, search, polisher):
         phased = phase(
             level.light(search.data.background),
             level.mask,
+            experiment=level.model.experiment,
             seed=recipe.seed,
             starts=recipe.starts,
             threads=level.model.threads,
