@@ -201,7 +201,7 @@ SCHEMA = {
         "pixel_um": Key(_of(plausible.PIXEL, "um")),
         "two_theta_deg": Key(_of(plausible.TURN, "deg"), about="one turn of the detector arm about lab y+."),
         "arm": Key(_list(_turn), about='[["y+", deg], ["x-", deg]], outermost first.'),
-        "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers.'),
+        "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers; default: from the data file.'),
         "rocking_step_deg": Key(number(at_least=-5, at_most=5), about="angles = step * (frame - frames // 2)."),
         "rocking_frames": Key(_at_least_1, about="with rocking_step_deg where there are no data to count."),
         "rocking_angles_deg": Key(_list(number(at_least=-360, at_most=360))),

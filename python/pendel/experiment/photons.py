@@ -22,6 +22,11 @@ def wavelength_of(wavelength: float | None, energy: float | None) -> float:
     return plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
 
 
+def energy_in_kev(wavelength: float) -> float:
+    """The energy (keV) of a wavelength (m), for messages."""
+    return energy_of(wavelength) / KEV
+
+
 def energy_of(wavelength: float) -> float:
     """The energy (J) of a wavelength (m)."""
     return PLANCK * LIGHT_SPEED / wavelength

@@ -111,7 +111,8 @@ class Susceptibility:
 
     def crystal(self) -> Crystal:
         """`pendel.Crystal` with these susceptibilities, for `pendel.Model`."""
-        return Crystal(self.chi_0, self.chi_h, self.chi_hbar, name=self.name, hkl=self.hkl)
+        known = {"name": self.name, "hkl": self.hkl, "d_spacing": self.d_spacing, "wavelength": self.wavelength}
+        return Crystal(self.chi_0, self.chi_h, self.chi_hbar, **known)
 
     def _coupling(self, polarization):
         checks.choice("polarization", polarization, ("sigma", "pi"))

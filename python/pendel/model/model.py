@@ -17,6 +17,7 @@ import numpy as np
 
 from ..base import checks, plausible
 from ..base.arrays import host, is_finite
+from ..experiment.agreement import warn_of_contradictions
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal, polarization_fractions
 from ..experiment.geometry import Experiment
@@ -62,6 +63,9 @@ class Model:
     or not finite on good pixels, and a crystal without any light to scale, give NaN instead of an error. Results do not
     depend on how frames are grouped but for rounding.
 
+    A UserWarning tells where the crystal's lattice spacing, or the energy of its susceptibilities, is known and is not
+    that of the experiment.
+
     Attributes: the arguments, ``operators`` ((weight, TakagiTaupin), ...), ``far_field``, ``n_frames``.
     Raises TypeError or ValueError naming the argument.
     """
@@ -89,6 +93,7 @@ class Model:
             if not isinstance(value, kind):
                 raise TypeError(f"{name}: expected {kind.__name__}, got {checks.describe(value)}")
         self.experiment, self.crystal = experiment, crystal
+        warn_of_contradictions(experiment, crystal)
         self.shape = checks.sizes("shape", shape, 3)
         self.voxel = plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
         self.coupling = checks.choice("coupling", coupling, ("dynamical", "kinematic"))
