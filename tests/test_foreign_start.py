@@ -1,4 +1,4 @@
-"""An object of another program as a start: put on the model's grid where it phases the data, refused where it does not."""
+"""An object of another program as a start: put on the grid of the model where it phases the data, else refused."""
 
 import h5py
 import numpy as np
