@@ -76,6 +76,8 @@ class Config:
         data = self.data
         path = Path(path) if path else self.path("data.path")
         scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
+        if data.saturation is not None:
+            scan = io.mask_saturated(scan, data.saturation)
         if data.hot_pixels:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
         if data.mask is not None:
@@ -86,6 +88,7 @@ class Config:
             scan.flux = None
         elif scan.flux is None:
             raise ConfigError(f"data.monitor: expected a scan that knows its incident intensity, got none in {path}")
+        io.tell_of_frames(scan)
         try:
             return io.crop_scan(scan, frames=data.frames, shape=data.crop, centre=data.centre)
         except ValueError as error:
