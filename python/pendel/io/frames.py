@@ -45,7 +45,7 @@ def tell_of_frames(scan: Scan) -> None:
     data = np.where(good, scan.data, 0)
     light = data.sum(axis=(1, 2), dtype=np.float64)
     if not light.any():
-        raise ValueError("data: expected some intensity on good pixels, got none: dark frames, or a closed shutter")
+        raise ValueError("data: expected a Bragg peak, got no counts in good pixels: dark frames, or a closed shutter")
 
     masked = ~good.any(axis=(1, 2))
     _warn_of(np.nonzero(masked)[0], "frames with good pixels", "masked as a whole")
