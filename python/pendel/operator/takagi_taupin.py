@@ -116,7 +116,7 @@ class TakagiTaupin:
         resync: int | None = None,
     ):
         self.shape = checks.sizes("shape", shape, 3)
-        self.voxel = plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
+        self.voxel = checks.lengths("voxel", voxel, 3)
         self.wavelength = plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
         self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
         self.two_theta = checked_angle(two_theta, self.orientation)
@@ -133,6 +133,7 @@ class TakagiTaupin:
         self.resync = checked_resync(resync, self.scheme)
 
         self.pixels_per_layer = pixels_per_layer(self.voxel, self.two_theta, self.orientation)
+        plausible.lengths(plausible.VOXEL, "voxel", self.voxel, 3)
         self.transport = choose_transport(
             transport, self.scheme, self.orientation, self.pixels_per_layer, self.voxel[0]
         )
