@@ -67,7 +67,7 @@ def complex_to_rgb(S: ArrayLike, maximum: float | None = None) -> np.ndarray:
     ------
     TypeError, ValueError : naming the parameter.
     """
-    S = np.asarray(S)
+    S = checks.numpy_array("S", S)
     amplitude = np.abs(S).astype(np.float64)
     maximum = amplitude.max(initial=0) if maximum is None else checks.number("maximum", maximum, above=0)
     value = np.clip(amplitude / maximum, 0, 1) if maximum > 0 else amplitude
@@ -266,7 +266,9 @@ def _phase_map(stored, support):
 
 def _limit(values, support):
     """The end of the colour scale."""
-    return float(np.nanpercentile(np.abs(values[support]), 99)) or 1.0
+    known = np.abs(values[support])
+    known = known[np.isfinite(known)]
+    return float(np.percentile(known, 99)) or 1.0 if known.size else 1.0
 
 
 def _core(support):
@@ -335,7 +337,7 @@ def _maps(figure, places, stored, support, solid, window):
     core = _core(solid)
     maps = (
         ("phase", _phase_map(stored, support), ("rad", 1.0), solid),
-        ("displacement along h", stored.displacement, _length_unit(stored.displacement, solid), solid),
+        (_displacement_title(stored), stored.displacement, _length_unit(stored.displacement, solid), solid),
         ("strain along h", stored.strain, _strain_unit(stored.strain, solid), core),
     )
     for place, (title, values, (unit, factor), shown) in zip(places, maps, strict=True):
@@ -346,6 +348,12 @@ def _maps(figure, places, stored, support, solid, window):
         values = np.asarray(values) * factor
         _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
         axes.set_title(f"{title}, slice xz", **_STYLE)
+
+
+def _displacement_title(stored):
+    """What the map shows; the lattice spacing that it is modulo, where the file says so."""
+    spacing = stored.displacement_modulo
+    return "displacement along h" + ("" if spacing is None else f" mod {1e12 * spacing:.4g} pm")
 
 
 def _phase_errors(figure, places, errors, inside, window):

@@ -6,6 +6,7 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 
 import difflib
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,8 @@ try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
+
+OTHER_ENERGY = 0.01  # relative: more is another one, not another calibration of it
 
 __all__ = ["Config", "ConfigError", "load", "loads"]
 
@@ -74,6 +77,8 @@ class Config:
         data = self.data
         path = Path(path) if path else self.path("data.path")
         scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
+        if data.saturation is not None:
+            scan = io.mask_saturated(scan, data.saturation)
         if data.hot_pixels:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
         if data.mask is not None:
@@ -84,6 +89,7 @@ class Config:
             scan.flux = None
         elif scan.flux is None:
             raise ConfigError(f"data.monitor: expected a scan that knows its incident intensity, got none in {path}")
+        io.tell_of_frames(scan)
         try:
             return io.crop_scan(scan, frames=data.frames, shape=data.crop, centre=data.centre)
         except ValueError as error:
@@ -110,16 +116,33 @@ class Config:
             "pixel_size": _set_or_known("pixel_um", _times(this.pixel_um, 1e-6), scan, "pixel_size"),
             "detector_shape": self._detector_shape(scan),
             "arm": _set_or_known("arm", self._arm(), scan, "arm"),
-            "rocking_axis": this.rocking_axis or getattr(scan, "rocking_axis", None) or "y+",
+            "rocking_axis": self._rocking_axis(scan),
             "rocking_angles": self._angles(scan),
             "centre": getattr(scan, "centre", None) if this.centre is None else this.centre,
             "beam_polarization": this.beam_polarization,
             "orientation": this.orientation,
         }
+        self._tell_differences(scan)
         try:
             return Experiment(**arguments)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"experiment.{error}") from None
+
+    def _tell_differences(self, scan):
+        """UserWarning where the energy that is set is not the one that the scan knows."""
+        ours, its = self.experiment_keys.energy_keV, getattr(scan, "energy", None)
+        if ours is not None and its is not None and abs(ours * KEV / its - 1) > OTHER_ENERGY:
+            warnings.warn(
+                f"experiment.energy_keV: expected about {its / KEV:.5g}, as the data say, got {ours:.5g}, which counts",
+                stacklevel=3,
+            )
+
+    def _rocking_axis(self, scan):
+        """Lab axis; that of simulated frames is y+ where nothing is set."""
+        this = self.experiment_keys
+        if scan is None:
+            return this.rocking_axis or "y+"
+        return _set_or_known("rocking_axis", this.rocking_axis, scan, "rocking_axis")
 
     def _arm(self):
         """Turns of the detector arm in rad, or None."""

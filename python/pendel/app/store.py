@@ -50,6 +50,7 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         amplitude=result.amplitude,
         phase=result.phase,
         displacement=result.displacement,
+        displacement_modulo=result.spacing,
         strain=result.strain,
         wavelength=experiment.wavelength,
         k_0=experiment.frame @ experiment.k_0,

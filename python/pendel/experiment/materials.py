@@ -9,11 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import checks
+from . import cif_contents
 
 ANGSTROM = 1e-10
 # Copies of one atom, and atoms that share a site, lie within this distance (m): above the rounding of coordinates
 # printed with three digits (1 pm in a cell of 2 nm), far below any distance between atoms.
 SAME_SITE = 5e-12
+# No two atoms are so near (m): that of H2 is 74 pm. Those that are share a place, each with a part of the occupancy.
+NEAREST = 5e-11
 # Room temperature. Wyckoff positions in the setting of the symbol; lattice constants in angstrom.
 _FCC, _BCC, _DIAMOND = "F m -3 m", "I m -3 m", "F d -3 m:1"
 _O, _QUARTER, _CENTRE = (0, 0, 0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)
@@ -159,6 +162,8 @@ def _lattice(value, own):
         raise ValueError(f"lattice: expected (a, b, c) or all six for a crystal that is not cubic, got {value!r}")
     if min(items[:3]) < 1e-10 or max(items[:3]) > 1e-7:
         raise ValueError(f"lattice: expected lengths in m, from 1e-10 to 1e-7, got {value!r}")
+    if own is not None and not np.allclose(np.divide(_six(items)[:3], own[:3]), 1, atol=0.5):
+        raise ValueError(f"lattice: expected lengths like the material's own {own[:3]} m, got {value!r}")
 
     if len(items) == 6:
         lattice = tuple(items)
@@ -214,25 +219,39 @@ def _listed_atom(gemmi, name, item):
 
 def _read_cif(gemmi, path, lattice):
     """`Structure` of the only block of a CIF file that has atom sites."""
-    cif = _cif_block(gemmi, path)
-    lattice = _lattice(lattice, _cif_lattice(cif, path))
-    atoms = [_cif_atom(cif, site, path) for site in cif.sites]
-    atoms = [atom for atom in atoms if atom.occupancy > 0]
-    atoms = _expand(gemmi, atoms, _operations(cif, path), lattice)
-    return Structure(lattice, atoms, cif.name, f"{Path(path).name}, data_{cif.name}")
+    block, cif = _cif_block(gemmi, path)
+    own = _cif_lattice(cif, path)
+    operations = _operations(cif, path)
+    cif_contents.refuse_other_symmetry(gemmi, block, cif, operations, metric(own), path)
+
+    lattice = _lattice(lattice, own)
+    tensors = cif_contents.displacements(gemmi, block, cif.cell, path)
+    known = tensors | {site.label: site.u_iso for site in cif.sites if site.u_iso}
+    cif_contents.refuse_missing_displacements(gemmi, block, known, path)
+    dummies = cif_contents.dummies(gemmi, block)
+    sites = [site for site in cif.sites if site.label not in dummies]
+    listed = [_cif_atom(site, known.get(site.label, 0.0), path) for site in sites]
+    images = [_expand(gemmi, [atom], operations, lattice) for atom in listed]
+    counts = {site.label: len(copies) for site, copies in zip(sites, images, strict=True)}
+    cif_contents.refuse_other_multiplicities(gemmi, block, counts, len(operations), path)
+
+    atoms = tuple(atom for copies in images for atom in copies if atom.occupancy > 0)
+    cif_contents.warn_of_other_contents(gemmi, block, atoms, path)
+    source = f"{Path(path).name}, data_{cif.name}" + (", ions as neutral atoms" if any(s.charge for s in sites) else "")
+    return Structure(lattice, atoms, cif.name, source)
 
 
 def _cif_block(gemmi, path):
-    """gemmi's small structure of the only block with atom sites."""
+    """(gemmi's block, small structure) of the only block with atom sites."""
     if not Path(path).is_file():
         names = ", ".join(sorted(BUILT_IN, key=str.lower))
         kind = FileNotFoundError if Path(path).suffix or len(Path(path).parts) > 1 else ValueError
         raise kind(f"material: expected one of {names}, a CIF file or a list of atoms, got {str(path)!r}, no such file")
     try:
-        blocks = [gemmi.make_small_structure_from_block(block) for block in gemmi.cif.read(str(path))]
+        blocks = [(block, gemmi.make_small_structure_from_block(block)) for block in gemmi.cif.read(str(path))]
     except Exception as error:  # the parser's own kinds, and UnicodeDecodeError of a binary file
         raise ValueError(f"{path}: expected a CIF file, got one that cannot be read ({error})") from None
-    blocks = [block for block in blocks if len(block.sites)]
+    blocks = [(block, found) for block, found in blocks if len(found.sites)]
     if len(blocks) != 1:
         raise ValueError(f"{path}: expected one data block with fractional atom sites, got {len(blocks)}")
     return blocks[0]
@@ -247,17 +266,14 @@ def _cif_lattice(cif, path):
     return _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
 
 
-def _cif_atom(cif, site, path):
-    """The atom of a site, as the file lists it."""
+def _cif_atom(site, U, path):
+    """The atom of a site, as the file lists it; U : of its displacement, angstrom^2."""
     position = site.fract.tolist()
     if not site.element.atomic_number or not np.isfinite(position).all():
         raise ValueError(f"{path}: expected an element and coordinates for every atom, got none for {site.label!r}")
     if not 0 <= site.occ <= 1.001:
         raise ValueError(f"{path}: expected occupancies from 0 to 1, got {site.occ:g} for {site.label!r}")
-    U = site.u_iso
-    if not U and site.aniso.nonzero():
-        U = cif.cell.calculate_u_eq(site.aniso)
-    B = 8 * math.pi**2 * (U if U > 0 else 0.0) * ANGSTROM**2
+    B = 8 * math.pi**2 * max(U, 0.0) * ANGSTROM**2
     return Atom(site.element.name, tuple(map(_third, position)), min(site.occ, 1.0), B)
 
 
@@ -312,7 +328,15 @@ def _check_overlap(cell):
     occupancy = np.array([atom.occupancy for atom in cell.atoms])
     G = metric(cell.lattice)
     for i, atom in enumerate(cell.atoms):
-        total = occupancy[_distance(positions - positions[i], G) < SAME_SITE].sum()
+        apart = _distance(positions - positions[i], G)
+        total = occupancy[apart < SAME_SITE].sum()
+        crowd = occupancy[apart < NEAREST].sum()
+        if crowd > 1.01 >= total:
+            where = ", ".join(f"{v:.4g}" for v in atom.position)
+            raise ValueError(
+                f"material: expected atoms at least {NEAREST:g} m apart, got {crowd:g} about ({where}); alternatives "
+                "of a disordered place need occupancies that add up to 1"
+            )
         if total > 1.01:  # occupancies are printed with two digits or more
             where = ", ".join(f"{v:.4g}" for v in atom.position)
             raise ValueError(

@@ -111,10 +111,10 @@ def measured(model, data, mask, recipe):
         return engine.take(name, value) if there else checks.numpy_array(name, value)
 
     data, mask = check_data("data", data, shape, take), check_mask("mask", mask, shape, take)
-    free = free_pixels(shape, recipe.free_fraction, host(mask), recipe.seed) if recipe.free_fraction else None
+    free = free_pixels(shape, recipe.free_fraction, host(mask, "mask"), recipe.seed) if recipe.free_fraction else None
     background, weights = check_background("background", recipe.background, shape), None
     if recipe.model_error:
-        weights = error_weights(host(data), recipe.model_error, host(mask))
+        weights = error_weights(host(data, "data"), recipe.model_error, host(mask, "mask"))
     with engine.here():
         there, mask, free, weights = (engine.upload(a) for a in (_narrow(data, model), mask, free, weights))
         background = engine.upload(background) if has_axes(background) else background
@@ -131,7 +131,7 @@ def check_frames(experiment, data, mask):
     on some good pixel.
     """
     shape = experiment.n_frames, *experiment.detector_shape
-    data, mask = check_data("data", host(data), shape), check_mask("mask", host(mask), shape)
+    data, mask = check_data("data", host(data, "data"), shape), check_mask("mask", host(mask, "mask"), shape)
     refuse_darkness(data, mask)
     return data, mask
 
@@ -304,7 +304,7 @@ def _on_host(evaluation):
 def initial(model, start, support, amplitude_bound):
     """(S, support) to begin with, NumPy arrays; arguments as in `pendel.reconstruct`."""
     shape, dtype = model.shape, model.dtype
-    start, support = host(start), host(support)
+    start, support = host(start, "start"), host(support, "support")
     if support is not None:
         support = checks.array("support", support, shape, bool, axes="(nz, ny, nx)")
     if start is not None:

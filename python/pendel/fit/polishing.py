@@ -254,7 +254,7 @@ def photon_weight(model: Model, data: Array, mask: Array | None = None, support:
     support : bool (nz, ny, nx), or None: half of the box
     """
     voxels = np.prod(model.shape) / 2 if support is None else np.count_nonzero(host(support))
-    return voxel_noise(counts_of(host(data), host(mask)), voxels)
+    return voxel_noise(counts_of(host(data, "data"), host(mask, "mask")), voxels)
 
 
 def counts_of(data, mask):

@@ -106,8 +106,12 @@ class StoredResult:
     voxel: tuple | None = _stored(CONFIGURATION, "(dz, dy, dx)", unit="m", loaded=_tuple)
     amplitude: np.ndarray | None = _stored(MAPS, "(nz, ny, nx); written without: |S|", dtype=np.float32)
     phase: np.ndarray | None = _stored(MAPS, "(nz, ny, nx); written without: arg S", unit="rad", dtype=np.float32)
-    displacement: np.ndarray | None = _stored(MAPS, "u.h/|h|, (nz, ny, nx)", unit="m", dtype=np.float32)
-    strain: np.ndarray | None = _stored(MAPS, "derivative of u.h/|h| along h", key="het_strain", dtype=np.float32)
+    displacement: np.ndarray | None = _stored(
+        MAPS, "u.h/|h|, (nz, ny, nx), modulo displacement_modulo", unit="m", dtype=np.float32
+    )
+    strain: np.ndarray | None = _stored(
+        MAPS, "derivative of u.h/|h| along h; NaN where not known", key="het_strain", dtype=np.float32
+    )
 
     wavelength: float | None = _stored(CONFIGURATION, "of the beam", unit="m", check=_above_zero)
     k_0: np.ndarray | None = _stored(CONFIGURATION, "(x, y, z), model frame", unit="rad/m", check=_numbers(3))
@@ -122,6 +126,7 @@ class StoredResult:
 
     loss: dict = _stored(RESULT, "{name: (iterations,)} of the fit", key="history", check=_histories, default=dict)
     scale: float | None = _stored(RESULT, "measured over computed intensity")
+    displacement_modulo: float | None = _stored(RESULT, "lattice spacing that displacements are modulo", unit="m")
     misfit: float | None = _stored(RESULT, "sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames")
     noise_misfit: float | None = _stored(RESULT, "misfit of photon noise alone")
     grid_misfit: float | None = _stored(RESULT, "misfit of the voxels, from voxels half as wide")

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
 from . import hdf5, kinds
@@ -69,13 +69,13 @@ def write_scan(
         got = "none" if energy is None else "both"
         raise ValueError(f"wavelength, energy: expected exactly one of them, got {got}")
     if energy is None:
-        energy = PLANCK * LIGHT_SPEED / checks.number("wavelength", wavelength, above=0)
+        energy = PLANCK * LIGHT_SPEED / plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
     scan = Scan(
         data=data,
         mask=_checked_mask(mask, data.shape),
         rocking_angles=rocking_angles,
-        energy=checks.number("energy", energy, above=0),
-        distance=checks.number("distance", distance, above=0),
+        energy=plausible.number(plausible.ENERGY, "energy", energy),
+        distance=plausible.number(plausible.DISTANCE, "distance", distance),
         pixel_size=hdf5.checked_pixel_size(pixel_size),
         centre=centre,
         arm=arm,
@@ -101,7 +101,7 @@ def write_scan(
 
 
 def _checked_counts(data):
-    kind = np.asarray(data).dtype
+    kind = checks.numpy_array("data", data).dtype
     dtype = kind if kind.kind in "iu" else np.float32
     data = checks.array("data", data, (None, None, None), dtype, axes="(frame, row, col)")
     if data.size == 0 or data.min() < 0:
@@ -121,7 +121,7 @@ def _checked_flux(flux, count):
 def _checked_mask(mask, shape):
     if mask is None:
         return np.ones(shape[1:], bool)
-    mask = np.asarray(mask)
+    mask = checks.numpy_array("mask", mask)
     return checks.array("mask", mask, shape if mask.ndim == 3 else shape[1:], bool)
 
 

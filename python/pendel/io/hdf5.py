@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..base import checks, files
+from ..base import checks, files, plausible
 from ..base.constants import ELECTRONVOLT, KEV, LIGHT_SPEED, PLANCK
 from ..base.version import __version__
 from .kinds import OTHER, refuse_to_replace
@@ -88,7 +88,8 @@ def now():
 
 def checked_pixel_size(pixel_size):
     """(row, column) in m of one number or two."""
-    return checks.lengths("pixel_size", (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size, 2)
+    pixel_size = (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size
+    return plausible.lengths(plausible.PIXEL, "pixel_size", pixel_size, 2)
 
 
 def put_instrument(parent, energy, distance, pixel_size):

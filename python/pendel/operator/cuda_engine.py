@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..base import checks
-from ..base.arrays import scipy_module
+from ..base.arrays import refuse_more_than_numbers, scipy_module
 from . import cuda_filter
 from .engine import Array
 from .plan import Launch, Plan
@@ -65,7 +65,8 @@ class Cuda:
     def scipy(self, name: str) -> ModuleType:
         return scipy_module(name, self.xp)
 
-    def upload(self, value: Any) -> Array | None:
+    def upload(self, value: Any, name: str = "array") -> Array | None:
+        refuse_more_than_numbers(name, value)
         with self.here():
             return None if value is None else self.xp.asarray(value)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.arrays import host
 from ..base.files import claimed
 from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
@@ -153,7 +153,7 @@ def solve(
     data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
-    given = None if start is None or isinstance(start, str) else host(start)
+    given = None if start is None or isinstance(start, str) else host(start, "start")
     phased = None
     if given is not None:
         shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
@@ -163,7 +163,7 @@ def solve(
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
         light = unit_flux(data, _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
-        how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
+        how = {"experiment": experiment, "seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
         phased, options["point_spread"] = phase_blurred(
             light,
             mask,
@@ -174,7 +174,7 @@ def solve(
         shape = box_for(phased, experiment, coarse)
     else:
         extent = (box,) * 3 if np.ndim(box) == 0 else box
-        sizes = zip(checks.lengths("box", extent, 3), coarse, strict=True)
+        sizes = zip(plausible.lengths(plausible.CRYSTAL_SIZE, "box", extent, 3), coarse, strict=True)
         shape = tuple(2 * int(np.ceil(BOX * size / (2 * step))) for size, step in sizes)
     model = Model(experiment, crystal, shape, coarse, **options)
     return solve_on(
@@ -281,7 +281,7 @@ def _refuse(counts, voxel, keywords):
     if isinstance(voxel, str):
         checks.choice("voxel", voxel, ("auto",))
     else:
-        checks.lengths("voxel", voxel, 3)
+        plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
     given = {name: value for name, value in keywords.items() if name not in SOLVED_BY}
     from_keywords(SolveRecipe, None, _own(given), "solve")
     COUNTED.but(**{name: value for name, value in given.items() if name in PolishRecipe.names()})
