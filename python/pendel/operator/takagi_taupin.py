@@ -55,9 +55,8 @@ class TakagiTaupin:
     dtype : "complex64" | "complex128"
     device : "cpu" | "cuda" | "cuda:N"
         Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA work goes to CuPy's current stream and nothing
-        waits for it, so values are not checked: NaN in gives NaN out. Raises RuntimeError without a device to use, or
-        without cuFFT for what needs it: scheme etd2rk, and transport fourier in orientation symmetric or with rows that
-        do not fit on chip.
+        waits for it, so values are not checked: NaN gives NaN. Raises RuntimeError without a device to use, or cuFFT
+        for what needs it: scheme etd2rk, and transport fourier in orientation symmetric or of rows too long for a chip.
     threads : int or None
         None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
     orientation : "k_h" | "symmetric"
