@@ -8,6 +8,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.constants import LIGHT_SPEED, PLANCK
+from .counts import bad_values
 
 
 @dataclass
@@ -48,6 +49,27 @@ def relative_flux(monitor, count):
     if monitor.shape != (count,) or not (np.isfinite(monitor) & (monitor > 0)).all():
         return None
     return monitor / monitor.mean()
+
+
+def mask_bad_values(data):
+    """Frames without what is no count (`bad_values`).
+
+    Parameters
+    ----------
+    data : (frame, row, col), integers or floats.
+
+    Returns
+    -------
+    data : the same, with zeros in their place; the array itself where there are none.
+    mask : bool, True = good; (row, col) where it is the same in all frames, else the shape of data.
+    count : number of values masked.
+    """
+    bad = bad_values(data)
+    count = int(np.count_nonzero(bad))
+    if not count:
+        return data, np.ones(data.shape[1:], bool), 0
+    data = np.where(bad, data.dtype.type(0), data)
+    return data, ~bad[0] if (bad == bad[:1]).all() else ~bad, count
 
 
 def pattern_centre(data, mask=None) -> tuple[float, float, float]:

@@ -1,0 +1,132 @@
+"""Files that others wrote: plain ones only, text whatever mark it begins with, sizes before memory is taken."""
+
+import codecs
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+# Longest line of a text file, characters: a spectrum of 65536 channels has a twentieth of it.
+LONGEST_LINE = 1 << 23
+# Largest text that is read in one piece (configurations, CIF, JSON), bytes.
+LONGEST_TEXT = 1 << 26
+# What a file may unpack to, beyond its own size, bytes; more where it is packed no tighter than MOST_PACKED.
+SPARE = 1 << 28
+# Sparse counts (one pixel in a thousand lit) shrink 600 times by deflate, nothing but zeros 1032 times.
+MOST_PACKED = 600
+
+# Longest first: the mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def plain_file(path: Path | str, expected: str) -> Path:
+    """``path``, if it leads to a plain file; nothing is opened: a named pipe would wait for its other end.
+
+    Parameters
+    ----------
+    path : links are followed.
+    expected : what the file should be, for the message, such as "a SPEC file".
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError : naming the path.
+    ValueError : for pipes, sockets and devices.
+    """
+    path = Path(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        link = f", a link to {os.readlink(path)}" if path.is_symlink() else ""
+        raise FileNotFoundError(f"{path}: expected {expected}, got no such file{link}") from None
+    except OSError as error:
+        raise type(error)(f"{path}: expected {expected}, got {error.strerror}") from None
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+    if kind is not None:
+        raise (IsADirectoryError if kind == "a folder" else ValueError)(f"{path}: expected {expected}, got {kind}")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path}: expected {expected}, got one that may not be read")
+    return path
+
+
+def read_text(path: Path | str, expected: str) -> str:
+    """The text of a file in UTF-8, or in whatever Unicode its byte-order mark says, without the mark.
+
+    Raises as `plain_file` does, ValueError also for what is not such a text or longer than `LONGEST_TEXT`.
+    """
+    path = plain_file(path, expected)
+    size = path.stat().st_size
+    if size > LONGEST_TEXT:
+        raise ValueError(f"{path}: expected {expected} of at most {LONGEST_TEXT >> 20} MiB, got {size >> 20} MiB")
+    try:
+        # Universal newlines, as of a text file: TOML refuses a lone carriage return.
+        return path.read_text(encoding=_encoding(path))
+    except UnicodeError as error:
+        raise ValueError(f"{path}: expected {expected} in UTF-8, got {error}") from None
+
+
+def text_lines(path: Path | str, expected: str) -> Iterator[str]:
+    """The lines of a text file, one at a time, without their ends; bytes that are no text are replaced.
+
+    Raises as `plain_file` does, ValueError naming the line for one longer than `LONGEST_LINE`.
+    """
+    path = plain_file(path, expected)
+    with path.open(encoding=_encoding(path), errors="replace") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if len(line) == LONGEST_LINE:
+                raise ValueError(
+                    f"{path}: line {number}: expected at most {LONGEST_LINE} characters, got a longer one; is it "
+                    f"{expected}?"
+                )
+            yield line.rstrip("\n")
+
+
+def _encoding(path):
+    """Encoding by the byte-order mark; UTF-8 without one."""
+    with path.open("rb") as file:
+        begin = file.read(4)
+    return next((name for mark, name in _MARKS if begin.startswith(mark)), "utf-8")
+
+
+def check_memory(where: str, needed: int, stored: int) -> None:
+    """ValueError where a file asks for more memory than there is, or than its packed bytes can reasonably stand for.
+
+    Parameters
+    ----------
+    where : file and array, for the message.
+    needed : bytes that its header declares.
+    stored : bytes that it takes in the file.
+    """
+    if needed > stored + SPARE and needed > MOST_PACKED * stored:
+        raise ValueError(
+            f"{where}: expected an array that its {_size(stored)} in the file can hold, got one of {_size(needed)}; a "
+            "true one is read when it is stored unpacked"
+        )
+    there = _memory()
+    if needed > there:
+        raise ValueError(f"{where}: expected an array that fits the memory of {_size(there)}, got {_size(needed)}")
+
+
+def _memory():
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _size(count):
+    """A number of bytes in words."""
+    power = max(0, min(3, (int(count).bit_length() - 1) // 10))
+    return f"{count / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
