@@ -74,6 +74,7 @@ class Beamline:
         scan = self.reader(Path(path), **{key: value for key, value in options.items() if key in declared})
         if not isinstance(scan, Scan):
             raise TypeError(f"{self.reader!r}: expected a pendel.io.Scan of {path}, got {checks.describe(scan)}")
+        scan.mask = checks.good_pixels(f"{path}: mask", scan.mask, scan.data.shape)
         return scan
 
 

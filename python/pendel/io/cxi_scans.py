@@ -125,8 +125,7 @@ def _checked_flux(flux, count):
 def _checked_mask(mask, shape):
     if mask is None:
         return np.ones(shape[1:], bool)
-    mask = np.asarray(mask)
-    return checks.array("mask", mask, shape if mask.ndim == 3 else shape[1:], bool)
+    return checks.good_pixels("mask", mask, shape)
 
 
 def _geometry(scan):

@@ -90,7 +90,7 @@ def pattern_centre(data, mask=None) -> tuple[float, float, float]:
     """
     data = checks.array("data", data, (None, None, None), np.float32)
     if mask is not None:
-        data = np.where(mask, data, np.float32(0))
+        data = np.where(checks.good_pixels("mask", mask, data.shape), data, np.float32(0))
     data = _median_of_three_frames(data)
     if not data.max(initial=0) > 0:
         raise ValueError("data: expected a Bragg peak, got no counts in good pixels")
