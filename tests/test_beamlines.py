@@ -52,10 +52,12 @@ def path(tmp_path):
 
 
 def test_the_package_s_own_beamlines(tmp_path):
-    assert beamlines.names() == ["cxi", "34idc"]
+    assert beamlines.names() == ["eiger", "id01", "cxi", "34idc"]
     assert beamlines.find("auto", tmp_path) is beamlines.find("34idc", tmp_path)
     assert beamlines.find("auto", tmp_path / "scan.cxi") is beamlines.find("cxi", tmp_path)
-    with pytest.raises(ValueError, match="beamline: expected one of 'auto', 'cxi', '34idc', got 'id99'"):
+    with pytest.raises(
+        ValueError, match="beamline: expected one of 'auto', 'eiger', 'id01', 'cxi', '34idc', got 'id99'"
+    ):
         beamlines.find("id99", tmp_path)
 
 

@@ -3,6 +3,8 @@
 from .aps_34idc import read_34idc
 from .cxi_results import StoredResult, read_result, write_result
 from .cxi_scans import read_scan, write_scan
+from .eiger import read_eiger
+from .id01 import read_id01
 from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "hot_pixel_mask",
     "pattern_centre",
     "read_34idc",
+    "read_eiger",
+    "read_id01",
     "read_result",
     "read_scan",
     "write_result",

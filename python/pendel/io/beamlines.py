@@ -31,6 +31,8 @@ from typing import Any, Protocol
 from ..base import checks
 from .aps_34idc import read_34idc
 from .cxi_scans import read_scan
+from .eiger import is_eiger, read_eiger
+from .id01 import is_bliss, read_id01
 from .scans import Scan
 
 ENTRY_POINTS = "pendel.beamlines"
@@ -84,6 +86,8 @@ def _is_no_folder(path):
 
 # Asked in this order whether they recognise a path: those that take any file or folder stand last.
 BEAMLINES = {
+    "eiger": Beamline(read_eiger, recognises=is_eiger),
+    "id01": Beamline(read_id01, recognises=is_bliss),
     "cxi": Beamline(read_scan, recognises=_is_no_folder),
     "34idc": Beamline(read_34idc, recognises=Path.is_dir),
 }

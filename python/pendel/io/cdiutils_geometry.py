@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 
 from ..base.axes import axis_vector
-from . import detector_arm, hdf5_reading, nexus_motors, units
+from . import detector_mounting, hdf5_reading, nexus_motors, units
 from .hdf5_links import Links
 from .rocking import rocking_motor, turn
-from .scans import Scan, pattern_centre
+from .scans import Scan
 
 _PLACE = "entry_1/geometry_1"
 _OF_XRAYUTILITIES = {"x": "z", "y": "x", "z": "y"}
@@ -27,26 +27,24 @@ def is_there(links: Links) -> bool:
 
 
 def take(scan: Scan, links: Links) -> None:
-    """Complete a `Scan` by rocking angles and axis, arm and centre; its pixels are turned to pendel's mounting."""
+    """Complete a `Scan` by rocking angles and axis, arm and the direct beam's pixel; its pixels are turned to the way
+    that scans have them.
+    """
     is_cxi = hdf5_reading.flag(links, links.find(_PLACE).item, "is_cxi", f"{links.path}: {_PLACE}")
     sample, detector = (_axes(links, f"{name}_circles", is_cxi) for name in ("sample", "detector"))
     rows, columns = (_axes(links, f"detector_axis{i}_orientation", is_cxi, 1)[0] for i in (0, 1))
     _take_sample(scan, links, sample)
-    turns = tuple((axis, _angle(links, name)) for axis, name in zip(detector, _DETECTOR, strict=True))
+    scan.arm = tuple((axis, _angle(links, name)) for axis, name in zip(detector, _DETECTOR, strict=True))
     beam = _direct_beam(links)
     if beam is not None:
-        beam = detector_arm.mounted_pixel(beam, scan.data.shape[1:], rows, columns)
+        beam = detector_mounting.mounted_pixel(beam, scan.data.shape[1:], rows, columns)
+        scan.metadata["direct_beam"] = [float(index) for index in beam]
     try:
-        scan.data, scan.mask = (detector_arm.mounted(pixels, rows, columns) for pixels in (scan.data, scan.mask))
+        scan.data, scan.mask = (detector_mounting.mounted(pixels, rows, columns) for pixels in (scan.data, scan.mask))
     except ValueError as error:
         raise ValueError(f"{links.path}: {_PLACE}: {error}") from None
     if rows[0] == "x" and scan.pixel_size is not None:
         scan.pixel_size = scan.pixel_size[::-1]
-    if beam is None or scan.pixel_size is None or scan.distance is None:
-        return
-    lit = np.where(scan.mask, scan.data, 0).any()
-    scan.centre = pattern_centre(scan.data, scan.mask) if lit else tuple(n // 2 for n in scan.data.shape)
-    scan.arm, scan.distance = detector_arm.arm_to_pixel(turns, beam, scan.centre[1:], scan.pixel_size, scan.distance)
 
 
 def _axes(links, name, is_cxi, count=2):

@@ -234,7 +234,7 @@ def _read_cxi_frames(links):
     hdf5_images.refuse_meaning(links, found, "data_space", *_SPACES)
     hdf5_images.refuse_meaning(links, found, "data_type", *_TYPES)
     mask = hdf5_reading.find(links, *(f"{place}/mask" for place in _DATA))
-    if mask is not None and hdf5_images.is_shifted(links, mask) != shifted:
+    if mask is not None and hdf5_images.is_mask_shifted(links, mask, found) != shifted:
         raise ValueError(f"{mask.where}: expected is_fft_shifted as for the frames of {found.where}, got the other")
     data, mask, notes = read_frames(links, found, mask)
     if shifted:

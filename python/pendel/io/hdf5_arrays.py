@@ -194,7 +194,7 @@ class _Reading:
         if kind == h5s.SEL_NONE:
             return []
         if kind == h5s.SEL_ALL:
-            corners = [([0] * len(space.shape), np.array(space.shape) - 1)]
+            corners = [([0] * len(shape), np.array(shape) - 1)]  # of a source, whatever size it has now
         elif kind == h5s.SEL_HYPERSLABS:
             self._blocks += space.get_select_hyper_nblocks()
             if self._blocks > MOST_BLOCKS:
@@ -228,7 +228,7 @@ def _put(array, blocks, values, where):
     """Set the elements of blocks to ``values``."""
     count = sum(math.prod(s.stop - s.start for s in block) for block in blocks)
     if count != values.size:
-        raise ValueError(f"{where}, with {count} elements to be mapped, got {values.size}")
+        raise ValueError(f"{where}, with {count} elements to be mapped, got {values.size}; were all frames written?")
     if len(blocks) == 1:
         array[blocks[0]] = values.reshape(array[blocks[0]].shape)
     else:

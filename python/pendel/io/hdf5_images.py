@@ -29,6 +29,15 @@ def is_shifted(links: Links, found: Found) -> bool:
     )
 
 
+def is_mask_shifted(links: Links, mask: Found, frames: Found) -> bool:
+    """`is_shifted` of a mask, which goes with the frames beside which it stands."""
+    for group in saying(links, frames):
+        beside = links.find("mask", group)
+        if beside is not None and beside.item == mask.item:
+            return is_shifted(links, frames)
+    return is_shifted(links, mask)
+
+
 def refuse_meaning(links: Links, found: Found, name: str, right: tuple[str, ...], expected: str) -> None:
     """ValueError where a text ``name`` of a dataset begins with none of ``right``; nothing said is right."""
     for group in saying(links, found):

@@ -70,7 +70,8 @@ class Links:
         """
         start = self.file if start is None else start
         self.place = path
-        return self._walk(start, path, f"{self._name(start)}: {path}", 0)
+        place = path if path.startswith("/") else f"{start.name or ''}/{path}"
+        return self._walk(start, path, f"{self._name(start)}: {place.lstrip('/')}", 0)
 
     def _name(self, group):
         """Path of the file of a group, as the user knows it."""

@@ -186,7 +186,8 @@ def unit_of(links: Links, found: Found) -> str:
 def in_si(links: Links, found: Found, dimension: str, unit: str = "") -> np.ndarray:
     """Numbers of a dataset in SI units, by its unit, which is one of ``dimension``, or ``unit`` where it says none."""
     value = read(links, found)
-    if value is None or isinstance(value, (str, list)) or np.iscomplexobj(value):
+    value = np.zeros(0) if value is None else value
+    if isinstance(value, (str, list)) or np.iscomplexobj(value):
         raise ValueError(f"{found.where}: expected numbers, got {value!r}")
     said = unit_of(links, found) or unit
     try:

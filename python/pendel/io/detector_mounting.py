@@ -1,10 +1,6 @@
-"""Detectors as they are mounted, brought to pendel's way: columns along the arm's +x, rows along its -y."""
-
-import math
+"""Detectors as they are mounted, brought to the way that scans have them: columns along the arm's +x, rows along -y."""
 
 import numpy as np
-
-Turns = tuple[tuple[str, float], ...]
 
 
 def mounted(array: np.ndarray, rows: str, columns: str) -> np.ndarray:
@@ -36,25 +32,3 @@ def mounted_pixel(pixel: tuple[float, float], shape: tuple[int, int], rows: str,
     if rows[0] == "x":
         row, column, height, width, rows, columns = column, row, width, height, columns, rows
     return (height - 1 - row if rows == "y+" else row, width - 1 - column if columns == "x-" else column)
-
-
-def arm_to_pixel(arm: Turns, beam: tuple, pixel: tuple, pixel_size: tuple, distance: float) -> tuple[Turns, float]:
-    """Turns of an arm whose axis meets the detector at ``pixel`` instead of ``beam``, and the distance to there.
-
-    Parameters
-    ----------
-    arm : turns of the detector arm, outermost first, (axis, rad).
-    beam : (row, col) that the direct beam hits at arm angles of zero.
-    pixel : (row, col).
-    pixel_size : (row, col) m.
-    distance : m, along the arm's own axis.
-
-    Returns
-    -------
-    arm, distance (m)
-    """
-    across = (pixel[1] - beam[1]) * pixel_size[1]  # along the arm's +x
-    up = (beam[0] - pixel[0]) * pixel_size[0]  # rows grow along -y
-    beside = math.atan2(across, distance)
-    above = math.atan2(up, math.hypot(across, distance))
-    return (*arm, ("y+", beside), ("x-", above)), math.sqrt(across**2 + up**2 + distance**2)
