@@ -343,14 +343,19 @@ def _watch(folder, first, last, found):
                 found["slowest"] = max(found["slowest"], said["took"])
                 found["memory"] = max(found["memory"], said["memory"])
                 if said["wrong"]:
-                    found["wrong"].append(f"seed {at['seed']}, {at['what']}: {said['wrong']}")
+                    _note(found, at, said["wrong"])
         timer.stop()
         status, errors = process.wait(), process.stderr.read()
     if status == 0:
         return last
     how = "too long" if timer.ended else f"ended with {status}: {errors[-300:]}"
-    found["wrong"].append(f"seed {at['seed']}, {at['what']}: {how}")
+    _note(found, at, how)
     return at["seed"] + 1
+
+
+def _note(found, at, how):
+    found["wrong"].append(f"seed {at['seed']}, {at['what']}: {how}")
+    print(found["wrong"][-1], file=sys.stderr, flush=True)
 
 
 class _Timer:
@@ -389,7 +394,6 @@ def main():
         f"{found['files']} files from seed {given.seed}: {len(found['wrong'])} wrong, "
         f"slowest {found['slowest']:.2f} s, most memory {found['memory'] >> 20} MiB"
     )
-    print("\n".join(found["wrong"]))
     return bool(found["wrong"])
 
 

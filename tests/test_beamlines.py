@@ -96,7 +96,7 @@ def test_a_reader_that_gives_no_scan_is_named(outside, path):
 
 
 def test_unknown_formats_are_told_the_names_from_outside(outside):
-    names = "'auto', 'cxi', '34idc', 'broken', 'id99', 'missing', 'no_scan', 'number'"
+    names = "'auto', 'eiger', 'id01', 'cxi', '34idc', 'broken', 'id99', 'missing', 'no_scan', 'number'"
     expected = f"^data.format: expected one of {names}, got 'tiff'"
     with pytest.raises(config.ConfigError, match=expected):
         config.loads("[data]\nformat = 'tiff'")

@@ -2,7 +2,9 @@
 
 import sys
 
+import numpy as np
 import pytest
+from pendel.io import Scan
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is asked of Linux")
 
@@ -28,4 +30,6 @@ def test_the_judge_sees_what_it_is_for(tmp_path):
     assert not hostile_hdf5.judge(path, fails(ValueError(f"{path}: expected b, got c")))
     assert "does not name" in hostile_hdf5.judge(path, fails(ValueError("expected b, got c")))
     assert "KeyError" in hostile_hdf5.judge(path, fails(KeyError(f"{path}: b")))
-    assert "outside" in hostile_hdf5.judge(path, lambda path: type("Scan", (), {})() or None) or True
+    outside, inside = (Scan(np.full((1, 1, 2), value), np.ones((1, 2), bool)) for value in (hostile_hdf5.SECRET, 7))
+    assert "outside" in hostile_hdf5.judge(path, lambda path: outside)
+    assert not hostile_hdf5.judge(path, lambda path: inside)

@@ -87,23 +87,30 @@ def _axes(links, place):
 
 def _read_all(links):
     """The frames of all data files, one after the other."""
-    found = {name: item for name, item in hdf5_reading.members(links, "entry/data").items() if _is_frames(name)}
-    numbered = sorted((name for name in found if name != "data"), key=lambda name: int(name.split("_")[1]))
-    names = numbered or list(found)
-    if not names:
-        raise ValueError(f"{links.path}: expected frames in entry/data/data_000001 and on, got none")
     mask = hdf5_reading.find(links, *_MASKS)
-    shapes = [hdf5_arrays.shape_and_type(found[name].item, found[name].where) for name in names]
+    found = _data_files(links)
+    shapes = [hdf5_arrays.shape_and_type(item.item, item.where) for item in found]
     needed = sum(int(np.prod(shape, dtype=float)) * dtype.itemsize for shape, dtype in shapes)
-    check_memory(str(links.path), needed, sum(found[name].item.id.get_storage_size() for name in names))
-    parts = [read_frames(links, found[name], mask, cxi=False) for name in names]
-    if len({part[0].shape[1:] for part in parts}) > 1:
+    check_memory(str(links.path), needed, sum(item.item.id.get_storage_size() for item in found))
+    parts = [read_frames(links, item, mask, cxi=False) for item in found]
+    if len({data.shape[1:] for data, _, _ in parts}) > 1:
         raise ValueError(f"{links.path}: entry/data: expected frames of one shape, got {[s for s, _ in shapes]}")
     if len(parts) == 1:
         return parts[0]
     data = np.concatenate([data for data, _, _ in parts])
     good = np.concatenate([np.broadcast_to(good, data.shape) for data, good, _ in parts])
     return data, good[0].copy() if (good == good[:1]).all() else good, _together(parts)
+
+
+def _data_files(links):
+    """The datasets of frames in their order; all that the master file names have to be there."""
+    found = {name: item for name, item in hdf5_reading.members(links, "entry/data").items() if _is_frames(name)}
+    numbers = {name: int(name.split("_")[1]) for name in found if name != "data"}
+    names = sorted(numbers, key=numbers.get) or list(found)
+    datasets = [found[name] for name in names if found[name] is not None]
+    if not datasets or not all(isinstance(item.item, h5py.Dataset) for item in datasets):
+        raise ValueError(f"{links.path}: expected frames in entry/data/data_000001 and on, got {names or 'none'}")
+    return datasets
 
 
 def _together(parts):
