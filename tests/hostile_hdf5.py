@@ -363,9 +363,9 @@ class _Timer:
 
     def __init__(self, process):
         self.process, self.ended, self.timer = process, False, None
-        self.restart(60)
+        self.restart(300)  # its imports
 
-    def restart(self, seconds=LONGEST + 20):
+    def restart(self, seconds=60):
         import threading
 
         self.stop()
