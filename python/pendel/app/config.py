@@ -19,6 +19,8 @@ from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
 from ..experiment.structure_factor import susceptibility
 from ..io import beamlines
+from ..io.array_files import read_mask, three_axes
+from ..io.npy_files import read_array
 from ..model.model import Model
 from .errors import ConfigError
 from .methods import options_of
@@ -285,22 +287,19 @@ def _suggest(key):
 
 def _read_mask(path, shape):
     try:
-        mask = np.load(path, allow_pickle=False)
-        mask = mask["mask"] if isinstance(mask, np.lib.npyio.NpzFile) else mask
-    except FileNotFoundError:
-        raise ConfigError(f"data.mask: expected a file, got no such file {path}") from None
-    except Exception as error:  # zipfile, EOF, header and key errors: NumPy lets all of them through
-        raise ConfigError(f"data.mask: expected a .npy or .npz with the array 'mask', got {path} ({error})") from None
-    if mask.dtype.kind not in "bui" or mask.shape not in (shape, shape[1:]):
-        raise ConfigError(
-            f"data.mask: expected bool of shape {shape} or {shape[1:]}, got {mask.dtype} of shape {mask.shape}"
-        )
-    return mask.astype(bool)
+        mask = three_axes(read_mask(path))
+    except OSError as error:
+        raise ConfigError(f"data.mask: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"data.mask: expected a .npy or .npz with the array 'mask', got {error}") from None
+    if mask.shape not in (shape, shape[1:], (1, *shape[1:])):
+        raise ConfigError(f"data.mask: expected bool of shape {shape} or {shape[1:]}, got shape {mask.shape}")
+    return mask[0] if len(mask) == 1 and mask.ndim == 3 else mask
 
 
 def _read_background(path, shape):
     try:
-        background = np.load(path, allow_pickle=False)
+        background = read_array(path, "background", "dark", "data")
     except (OSError, ValueError) as error:
         raise ConfigError(f"data.background: expected a .npy file, got {path} ({error})") from None
     if background.dtype.kind not in "iuf" or background.shape not in (shape, shape[1:]):

@@ -164,7 +164,7 @@ SCHEMA = {
             _beamline,
             "auto",
             "see `pendel.io.beamlines`; auto: that of another package which knows the path, else a folder is 34idc, a"
-            " file is cxi.",
+            " .npz, .npy or .tif file is array, any other file is cxi.",
         ),
         "scan": Key(_at_least_0, about="number in the SPEC file."),
         "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
@@ -179,7 +179,11 @@ SCHEMA = {
             about=".npy, counts per pixel beside the crystal's, of the stored data or of one frame: a measured dark, or"
             " a streak; recipe.background is added to it.",
         ),
-        "mask": Key(_text, about='.npy or .npz (array "mask"), True = good, of the stored data or of one frame.'),
+        "mask": Key(
+            _text,
+            about='.npy or .npz (array "mask"), of the stored data or of one frame: bool, True = good, or integers,'
+            " 0 = good.",
+        ),
     },
     "experiment": {
         "energy_keV": Key(_positive),

@@ -1,6 +1,7 @@
-"""Files: scans and results as CXI, beamlines."""
+"""Files: scans and results as CXI, beamlines, bare arrays."""
 
 from .aps_34idc import read_34idc
+from .array_files import read_array_scan
 from .cxi_results import StoredResult, read_result, write_result
 from .cxi_scans import read_scan, write_scan
 from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
@@ -12,6 +13,7 @@ __all__ = [
     "hot_pixel_mask",
     "pattern_centre",
     "read_34idc",
+    "read_array_scan",
     "read_result",
     "read_scan",
     "write_result",

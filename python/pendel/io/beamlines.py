@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from ..base import checks
 from .aps_34idc import read_34idc
+from .array_files import is_array_file, read_array_scan
 from .cxi_scans import read_scan
 from .scans import Scan
 
@@ -83,6 +84,7 @@ def _is_no_folder(path):
 
 # Asked in this order whether they recognise a path: those that take any file or folder stand last.
 BEAMLINES = {
+    "array": Beamline(read_array_scan, recognises=is_array_file),
     "cxi": Beamline(read_scan, recognises=_is_no_folder),
     "34idc": Beamline(read_34idc, recognises=Path.is_dir),
 }

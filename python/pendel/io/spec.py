@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..base.files import text_lines
+from ..base.reading import text_lines
 
 SCANS = ("ascan", "dscan", "lup")  # commands with one motor and equal steps
 EXPECTED = "a SPEC file"

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..base.files import check_memory, plain_file
+from ..base.reading import check_memory, plain_file
 
 EXPECTED = "a tif file"
 MOST_PAGES = 10**5

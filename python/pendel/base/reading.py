@@ -8,8 +8,8 @@ from pathlib import Path
 
 # Longest line of a text file, characters: a spectrum of 65536 channels has a twentieth of it.
 LONGEST_LINE = 1 << 23
-# Largest text that is read in one piece (configurations, CIF, JSON), bytes.
-LONGEST_TEXT = 1 << 26
+# Largest text that is read in one piece, bytes: what it says takes some tens of times its size in memory.
+LONGEST_TEXT = 1 << 22
 # What a file may unpack to, beyond its own size, bytes; more where it is packed no tighter than MOST_PACKED.
 SPARE = 1 << 28
 # Sparse counts (one pixel in a thousand lit) shrink 600 times by deflate, nothing but zeros 1032 times.
@@ -61,18 +61,27 @@ def plain_file(path: Path | str, expected: str) -> Path:
     return path
 
 
-def read_text(path: Path | str, expected: str) -> str:
+def read_text(path: Path | str, expected: str, *, errors: str = "strict", longest: int = LONGEST_TEXT) -> str:
     """The text of a file in UTF-8, or in whatever Unicode its byte-order mark says, without the mark.
 
-    Raises as `plain_file` does, ValueError also for what is not such a text or longer than `LONGEST_TEXT`.
+    Parameters
+    ----------
+    path : of a plain file.
+    expected : what it should be, for the message, such as "a CIF file".
+    errors : "strict", or "replace": bytes that are no text become question marks.
+    longest : bytes.
+
+    Raises
+    ------
+    OSError, ValueError : as `plain_file`; ValueError also for what is not such a text or longer.
     """
     path = plain_file(path, expected)
     size = path.stat().st_size
-    if size > LONGEST_TEXT:
-        raise ValueError(f"{path}: expected {expected} of at most {LONGEST_TEXT >> 20} MiB, got {size >> 20} MiB")
+    if size > longest:
+        raise ValueError(f"{path}: expected {expected} of at most {_size(longest)}, got {_size(size)}")
     try:
         # Universal newlines, as of a text file: TOML refuses a lone carriage return.
-        return path.read_text(encoding=_encoding(path))
+        return path.read_text(encoding=_encoding(path), errors=errors)
     except UnicodeError as error:
         raise ValueError(f"{path}: expected {expected} in UTF-8, got {error}") from None
 
