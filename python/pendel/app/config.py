@@ -14,8 +14,10 @@ import numpy as np
 
 from .. import io
 from ..base.constants import KEV
+from ..base.reading import read_text
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal
+from ..experiment.direct_beam import arm_through_pixel
 from ..experiment.geometry import Experiment
 from ..experiment.structure_factor import susceptibility
 from ..io import beamlines
@@ -67,24 +69,32 @@ class Config:
         return value
 
     def path(self, key):
-        """The path in ``key``, relative ones from the folder of the config file."""
-        return self.folder / self.need(key)
+        """The path in ``key`` (of several the first), relative ones from the folder of the config file."""
+        return self.paths(key)[0]
+
+    def paths(self, key):
+        """The paths in ``key``, one or several."""
+        value = self.need(key)
+        return [self.folder / item for item in ((value,) if isinstance(value, str) else value)]
 
     def scan(self, path=None) -> io.Scan:
-        """The measured `pendel.io.Scan` that [data] asks for (or the one at ``path``): read, masked, cropped."""
+        """The measured `pendel.io.Scan` that [data] asks for (or the one at ``path``): read, masked, summed where there
+        are several, cropped.
+        """
         data = self.data
-        path = Path(path) if path else self.path("data.path")
-        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
-        if data.hot_pixels:
-            scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
-        if data.mask is not None:
-            scan.mask = scan.mask & _read_mask(self.path("data.mask"), scan.data.shape)
-        if data.background is not None:
-            scan.background = _read_background(self.path("data.background"), scan.data.shape)
+        paths = [Path(path)] if path else self.paths("data.path")
+        try:
+            scan = io.sum_scans([self._read(path) for path in paths])
+        except ValueError as error:
+            if not str(error).startswith("scans"):
+                raise
+            raise ConfigError(f"data.path: {error}") from None
         if not data.monitor:
             scan.flux = None
         elif scan.flux is None:
-            raise ConfigError(f"data.monitor: expected a scan that knows its incident intensity, got none in {path}")
+            raise ConfigError(
+                f"data.monitor: expected a scan that knows its incident intensity, got none in {paths[0]}"
+            )
         try:
             return io.crop_scan(scan, frames=data.frames, shape=data.crop, centre=data.centre)
         except ValueError as error:
@@ -93,6 +103,18 @@ class Config:
             if name.split("[")[0] not in keys:
                 raise
             raise ConfigError(f"{keys[name.split('[')[0]]}: {text}") from None
+
+    def _read(self, path):
+        """The scan at a path, with what [data] masks and measured beside it."""
+        data = self.data
+        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
+        if data.hot_pixels:
+            scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
+        if data.mask is not None:
+            scan.mask = scan.mask & _read_mask(self.path("data.mask"), scan.data.shape)
+        if data.background is not None:
+            scan.background = _read_background(self.path("data.background"), scan.data.shape)
+        return scan
 
     def _beamline(self, path):
         try:
@@ -118,9 +140,22 @@ class Config:
             "orientation": this.orientation,
         }
         try:
-            return Experiment(**arguments)
+            return Experiment(**arguments | self._through_centre(arguments, scan))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"experiment.{error}") from None
+
+    def _through_centre(self, arguments, scan):
+        """{arm, distance} of the pixel that k_h hits where the direct beam's pixel is known, else nothing."""
+        known = {} if scan is None else scan.metadata
+        direct_beam = self.experiment_keys.direct_beam or known.get("direct_beam")
+        if direct_beam is None:
+            return {}
+        centre = arguments["centre"]
+        pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
+        stored = np.add(pixel, known.get("crop_start", (0, 0, 0))[1:])
+        names = ("arm", "distance", "pixel_size")
+        given = {name: arguments[name] for name in names}
+        return dict(zip(names, arm_through_pixel(**given, pixel=stored, direct_beam=direct_beam), strict=False))
 
     def _arm(self):
         """Turns of the detector arm in rad, or None."""
@@ -313,7 +348,7 @@ def _read_background(path, shape):
 def _parse(text, where):
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers of thousands of digits
         raise ConfigError(f"{where}: expected TOML, got {error}") from None
 
 
@@ -336,7 +371,7 @@ def _parse_override(override):
         raise ConfigError(f"--set {override}: expected section.key=value, got {override!r}")
     try:
         value = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         hint = f"; text needs quotes: '{key}=\"{value.strip()}\"'"
         raise ConfigError(f"{key}: expected a TOML value, got {value.strip()!r}{hint}") from None
     section, name = key.split(".")
@@ -349,9 +384,9 @@ def load(path, overrides=()) -> Config:
     """`Config` from the TOML file ``path``. Raises ConfigError naming the key or the file."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a TOML file, got {error}") from None
+        text = read_text(path, "a TOML file")
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from None
     try:
         return loads(text, overrides, path.parent)
     except ConfigError as error:

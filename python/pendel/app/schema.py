@@ -159,7 +159,10 @@ _lengths = _list(_positive, 3)
 # [section]: keys
 SCHEMA = {
     "data": {
-        "path": Key(_text, about="file or folder, relative to the config file."),
+        "path": Key(
+            _either("text or a list of texts", _text, _list(_text)),
+            about="file or folder, relative to the config file; several, of one peak, are aligned and summed.",
+        ),
         "format": Key(
             _beamline,
             "auto",
@@ -191,6 +194,11 @@ SCHEMA = {
         "pixel_um": Key(_positive),
         "two_theta_deg": Key(_positive, about="one turn of the detector arm about lab y+."),
         "arm": Key(_list(_turn), about='[["y+", deg], ["x-", deg]], outermost first.'),
+        "direct_beam": Key(
+            _list(number(), 2),
+            about="[row, col] that the direct beam hits with the arm at zero, in the data as stored: where the arm does"
+            " not point at the pattern's centre.",
+        ),
         "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers.'),
         "rocking_step_deg": Key(number(), about="angles = step * (frame - frames // 2)."),
         "rocking_frames": Key(_at_least_1, about="with rocking_step_deg where there are no data to count."),

@@ -1,8 +1,11 @@
 """Files that others wrote: plain ones only, text whatever mark it begins with, sizes before memory is taken."""
 
 import codecs
+import gzip
+import io
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +65,7 @@ def plain_file(path: Path | str, expected: str) -> Path:
 
 
 def read_text(path: Path | str, expected: str, *, errors: str = "strict", longest: int = LONGEST_TEXT) -> str:
-    """The text of a file in UTF-8, or in whatever Unicode its byte-order mark says, without the mark.
+    """The text of a file, also one packed by gzip, in UTF-8 or whatever its byte-order mark says, without the mark.
 
     Parameters
     ----------
@@ -76,14 +79,25 @@ def read_text(path: Path | str, expected: str, *, errors: str = "strict", longes
     OSError, ValueError : as `plain_file`; ValueError also for what is not such a text or longer.
     """
     path = plain_file(path, expected)
-    size = path.stat().st_size
-    if size > longest:
-        raise ValueError(f"{path}: expected {expected} of at most {_size(longest)}, got {_size(size)}")
+    try:
+        content = _content(path, longest)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path}: expected {expected}, got a truncated or damaged file ({error})") from None
+    if len(content) > longest:
+        raise ValueError(f"{path}: expected {expected} of at most {_size(longest)}, got a longer one")
     try:
         # Universal newlines, as of a text file: TOML refuses a lone carriage return.
-        return path.read_text(encoding=_encoding(path), errors=errors)
+        return io.TextIOWrapper(io.BytesIO(content), _encoding(content), errors).read()
     except UnicodeError as error:
         raise ValueError(f"{path}: expected {expected} in UTF-8, got {error}") from None
+
+
+def _content(path, longest):
+    """What a file holds, unpacked where it is gzip's; one byte more than ``longest`` where it is longer."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        return (gzip.GzipFile(fileobj=file) if packed else file).read(longest + 1)
 
 
 def text_lines(path: Path | str, expected: str) -> Iterator[str]:
@@ -92,7 +106,9 @@ def text_lines(path: Path | str, expected: str) -> Iterator[str]:
     Raises as `plain_file` does, ValueError naming the line for one longer than `LONGEST_LINE`.
     """
     path = plain_file(path, expected)
-    with path.open(encoding=_encoding(path), errors="replace") as file:
+    with path.open("rb") as file:
+        encoding = _encoding(file.read(4))
+    with path.open(encoding=encoding, errors="replace") as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
             number += 1
@@ -104,11 +120,9 @@ def text_lines(path: Path | str, expected: str) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def _encoding(path):
+def _encoding(content):
     """Encoding by the byte-order mark; UTF-8 without one."""
-    with path.open("rb") as file:
-        begin = file.read(4)
-    return next((name for mark, name in _MARKS if begin.startswith(mark)), "utf-8")
+    return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
 
 
 def check_memory(where: str, needed: int, stored: int) -> None:

@@ -5,6 +5,7 @@ from .array_files import read_array_scan
 from .cxi_results import StoredResult, read_result, write_result
 from .cxi_scans import read_scan, write_scan
 from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
+from .sums import sum_scans
 
 __all__ = [
     "Scan",
@@ -16,6 +17,7 @@ __all__ = [
     "read_array_scan",
     "read_result",
     "read_scan",
+    "sum_scans",
     "write_result",
     "write_scan",
 ]

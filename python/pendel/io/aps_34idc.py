@@ -53,7 +53,8 @@ def read_34idc(
     (``dark``, ``whitefield``), ``meta.json`` and SPEC text ``spec_*.txt``; or one .tif file per frame, with
     ``dark.tif``, ``whitefield.tif`` (whole detector) and the SPEC file there or one folder above. ``meta.json`` wins
     over SPEC; where the two disagree it is an error. The scan's centre is meta.json's ``pattern_centre_frame_row_col``
-    or `pattern_centre`; angles are in rad.
+    or `pattern_centre`; angles are in rad. meta.json's ``direct_beam_pixel`` (row, col; hit by the direct beam
+    with the arm at zero) goes to ``metadata["direct_beam"]``.
 
     Parameters
     ----------
@@ -91,6 +92,9 @@ def read_34idc(
     detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
     axis, angles = _rocking(folder, meta, record, len(data), files)
     notes |= {"detector": detector, "source": "34-ID-C"}
+    if meta.get("direct_beam_pixel") is not None:
+        where = f"{folder}/meta.json: direct_beam_pixel"
+        notes["direct_beam"] = checks.array(where, meta["direct_beam_pixel"], (2,), float).tolist()
     monitor = record.readings(MONITOR) if record else None
     if record:
         notes["command"] = record.command
