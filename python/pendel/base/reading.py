@@ -85,6 +85,8 @@ def read_text(path: Path | str, expected: str, *, errors: str = "strict", longes
         raise ValueError(f"{path}: expected {expected}, got a truncated or damaged file ({error})") from None
     if len(content) > longest:
         raise ValueError(f"{path}: expected {expected} of at most {_size(longest)}, got a longer one")
+    if content != codecs.BOM_UTF8 and any(content == mark for mark, _ in _MARKS):
+        raise ValueError(f"{path}: expected {expected}, got a byte-order mark and no text")
     try:
         # Universal newlines, as of a text file: TOML refuses a lone carriage return.
         return io.TextIOWrapper(io.BytesIO(content), _encoding(content), errors).read()
