@@ -247,17 +247,22 @@ def _cif_block(gemmi, path):
 
 def _cif_lattice(cif, path):
     cell = cif.cell
-    lengths = (cell.a, cell.b, cell.c)
-    if min(lengths) <= 1 or not cell.is_crystal():
+    lengths, angles = (cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma)
+    whole = np.isfinite([*lengths, *angles]).all() and 1 < min(lengths) <= max(lengths) < 1000 and 0 < min(angles)
+    if not whole or not cell.is_crystal():
         raise ValueError(f"{path}: expected the six lattice parameters (_cell_length_a ...), got none or wrong ones")
-    angles = (cell.alpha, cell.beta, cell.gamma)
-    return _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+    lattice = _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+    try:
+        _check_cell(lattice)
+    except ValueError:
+        raise ValueError(f"{path}: expected cell angles in degrees that span a cell, got {angles}") from None
+    return lattice
 
 
 def _cif_atom(cif, site, path):
     """The atom of a site, as the file lists it."""
     position = site.fract.tolist()
-    if not site.element.atomic_number or not np.isfinite(position).all():
+    if not site.element.atomic_number or not np.abs(position).max() < 1000:
         raise ValueError(f"{path}: expected an element and coordinates for every atom, got none for {site.label!r}")
     if not 0 <= site.occ <= 1.001:
         raise ValueError(f"{path}: expected occupancies from 0 to 1, got {site.occ:g} for {site.label!r}")
@@ -290,11 +295,14 @@ def _operations(gemmi, cif, path):
 def _triplet(gemmi, text, path):
     """A symmetry operation of the file, checked."""
     try:
-        return gemmi.Op(text).triplet()
-    except Exception as error:
-        raise ValueError(
-            f"{path}: expected a symmetry operation such as 'x,y,z', got {text[:40]!r} ({error})"
-        ) from None
+        operation = gemmi.Op(text)
+        keeps_volume = abs(operation.det_rot()) == operation.DEN**3
+        triplet = gemmi.Op(operation.triplet()).triplet()
+    except Exception:  # RuntimeError of its parser
+        keeps_volume = False
+    if not keeps_volume:
+        raise ValueError(f"{path}: expected symmetry operations such as '-x,y+1/2,z', got {text[:40]!r}")
+    return triplet
 
 
 def _third(value):
