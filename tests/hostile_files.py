@@ -1,6 +1,6 @@
 """Files that are damaged, or made to hurt, from a seed, and a look at what reading them does.
 
-Whatever a file says, reading it ends within `SECONDS`, in a result or in a ValueError, TypeError or OSError that names
+Whatever a file says, reading it takes `SECONDS` of a processor at most, and ends in a result or in a ValueError, TypeError or OSError that names
 the file, and takes at most the file's size and `MEMORY` more. Every file is read in a process of its own: a crash is
 seen, and the next file is read all the same. ``python tests/hostile_files.py --count 5000 --seed 1`` tries so many.
 """
@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS = 10
+SECONDS = 5
+PATIENCE = 60  # s: what has not ended then waits for something
 MEMORY = 256 << 20
 HEADER = (
     "#F /data/a.spec\n#O0 Delta  Theta  Chi  Phi  Mu  Gamma\n#O1 camdist  Energy\n#o0 del th chi phi mu gam\n"
@@ -307,7 +308,7 @@ def complaint(kind, path):
         p.stat().st_size for p in (path.rglob("*") if path.is_dir() and kind == "34idc" else [path]) if p.is_file()
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.monotonic()
+    begin = time.process_time()
     wrong = None
     try:
         KINDS[kind][1](path)
@@ -322,8 +323,8 @@ def complaint(kind, path):
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
     if wrong is None and grown > size + MEMORY:
         wrong = f"{grown >> 20} MiB for {size} bytes"
-    if wrong is None and time.monotonic() - begin > SECONDS / 2:
-        wrong = f"{time.monotonic() - begin:.1f} s"
+    if wrong is None and time.process_time() - begin > SECONDS:
+        wrong = f"{time.process_time() - begin:.1f} s"
     return wrong
 
 
@@ -333,7 +334,7 @@ def apart(kind, path):
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
+        signal.alarm(PATIENCE)
         resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
         warnings.simplefilter("ignore")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -345,7 +346,7 @@ def apart(kind, path):
     with os.fdopen(reading, "rb") as pipe:
         said = pipe.read().decode(errors="replace")
     status = os.waitpid(child, 0)[1]
-    ended = {signal.SIGALRM: f"nothing within {SECONDS} s"}.get(os.WTERMSIG(status), f"signal {os.WTERMSIG(status)}")
+    ended = {signal.SIGALRM: f"nothing within {PATIENCE} s"}.get(os.WTERMSIG(status), f"signal {os.WTERMSIG(status)}")
     return ended if os.WIFSIGNALED(status) else said or None
 
 

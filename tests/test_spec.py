@@ -134,5 +134,5 @@ def test_a_file_may_not_ask_for_all_memory(spec):
     motors = "#O0 " + "  ".join(f"m{i}" for i in range(10_001))
     with pytest.raises(ValueError, match="line 1: expected at most 10000 motors"):
         parse_spec([spec(motors + "\n" + scan())])
-    with pytest.raises(ValueError, match=r"expected scan 54 once, got 100"):
+    with pytest.raises(ValueError, match=r"expected scan 54 once, got 99"):
         parse_spec([spec(HEADER + "".join(scan(rows=n) for n in range(105)))], 54, points=200)

@@ -6,6 +6,7 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 
 import difflib
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,8 @@ try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
+
+MOST_PARTS = 100  # of a key: a section and a name are two
 
 __all__ = ["Config", "ConfigError", "load", "loads"]
 
@@ -346,10 +349,21 @@ def _read_background(path, shape):
 
 
 def _parse(text, where):
+    if _longest_key(text) > MOST_PARTS:
+        raise ConfigError(f"{where}: expected TOML, got a key of more than {MOST_PARTS} parts")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers of thousands of digits
         raise ConfigError(f"{where}: expected TOML, got {error}") from None
+
+
+def _longest_key(text):
+    """Parts of the longest a.b.c in a text: the time that a parser takes grows with their square."""
+    longest = run = 0
+    for part in text.split("."):
+        run = run + 1 if re.fullmatch(r"[ \t]*[\w\"'-]*[ \t]*", part) else 0
+        longest = max(longest, run)
+    return longest
 
 
 def loads(text, overrides=(), folder=".") -> Config:

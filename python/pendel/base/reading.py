@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Longest line of a text file, characters: a spectrum of 65536 channels has a twentieth of it.
-LONGEST_LINE = 1 << 23
+LONGEST_LINE = 1 << 22
 # Largest text that is read in one piece, bytes: what it says takes some tens of times its size in memory.
-LONGEST_TEXT = 1 << 22
+LONGEST_TEXT = 1 << 20
 # What a file may unpack to, beyond its own size, bytes; more where it is packed no tighter than MOST_PACKED.
 SPARE = 1 << 28
 # Sparse counts (one pixel in a thousand lit) shrink 600 times by deflate, nothing but zeros 1032 times.
@@ -102,24 +102,31 @@ def _content(path, longest):
         return (gzip.GzipFile(fileobj=file) if packed else file).read(longest + 1)
 
 
-def text_lines(path: Path | str, expected: str) -> Iterator[str]:
-    """The lines of a text file, one at a time, without their ends; bytes that are no text are replaced.
+def text_lines(path: Path | str, expected: str) -> Iterator[tuple[int, str]]:
+    """(number, line) of a text file's lines, one at a time, without their ends; bytes that are no text are replaced.
+
+    Empty lines are counted, from 1, and left out.
 
     Raises as `plain_file` does, ValueError naming the line for one longer than `LONGEST_LINE`.
     """
     path = plain_file(path, expected)
     with path.open("rb") as file:
         encoding = _encoding(file.read(4))
+    number, begun = 0, ""
     with path.open(encoding=encoding, errors="replace") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE:
+        while piece := file.read(1 << 20):
+            *lines, begun = (begun + piece).split("\n")
+            for line in lines:
+                number += 1
+                if line:
+                    yield number, line
+            if len(begun) > LONGEST_LINE:
                 raise ValueError(
-                    f"{path}: line {number}: expected at most {LONGEST_LINE} characters, got a longer one; is it "
+                    f"{path}: line {number + 1}: expected at most {LONGEST_LINE} characters, got a longer one; is it "
                     f"{expected}?"
                 )
-            yield line.rstrip("\n")
+    if begun:
+        yield number + 1, begun
 
 
 def _encoding(content):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,8 @@ ANGSTROM = 1e-10
 SAME_SITE = 5e-12
 # Largest cell: what is done with its atoms grows with the square of their number.
 MOST_ATOMS = 10_000
-LONGEST_CIF = 1 << 24  # bytes; reflection lists make some long
+LONGEST_CIF = 1 << 23  # bytes; lists of reflections make some long
+MOST_BLOCKS = 1000  # of a CIF file
 # Room temperature. Wyckoff positions in the setting of the symbol; lattice constants in angstrom.
 _FCC, _BCC, _DIAMOND = "F m -3 m", "I m -3 m", "F d -3 m:1"
 _O, _QUARTER, _CENTRE = (0, 0, 0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)
@@ -234,6 +236,9 @@ def _cif_block(gemmi, path):
         raise kind(f"material: expected one of {names}, a CIF file or a list of atoms, got {str(path)!r}, no such file")
     try:
         text = read_text(path, "a CIF file", errors="replace", longest=LONGEST_CIF)
+        # the time that the parser takes grows with the square of their number
+        if len(re.findall(r"^[ \t]*data_", text, re.MULTILINE | re.IGNORECASE)) > MOST_BLOCKS:
+            raise ValueError(f"more than {MOST_BLOCKS} data blocks")
         blocks = [gemmi.make_small_structure_from_block(block) for block in gemmi.cif.read_string(text)]
     except OSError:
         raise
@@ -242,6 +247,8 @@ def _cif_block(gemmi, path):
     blocks = [block for block in blocks if len(block.sites)]
     if len(blocks) != 1:
         raise ValueError(f"{path}: expected one data block with fractional atom sites, got {len(blocks)}")
+    if len(blocks[0].sites) > MOST_ATOMS:
+        raise ValueError(f"{path}: expected at most {MOST_ATOMS} atom sites, got {len(blocks[0].sites)}")
     return blocks[0]
 
 
