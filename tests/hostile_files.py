@@ -1,8 +1,8 @@
 """Files that are damaged, or made to hurt, from a seed, and a look at what reading them does.
 
-Whatever a file says, reading it takes `SECONDS` of a processor at most, and ends in a result or in a ValueError, TypeError or OSError that names
-the file, and takes at most the file's size and `MEMORY` more. Every file is read in a process of its own: a crash is
-seen, and the next file is read all the same. ``python tests/hostile_files.py --count 5000 --seed 1`` tries so many.
+Whatever a file says, reading it ends in a result or in a ValueError, TypeError or OSError that names the file, takes
+`SECONDS` of a processor at most, and the file's size and `MEMORY`. Every file is read in a process of its own: a crash
+is seen, and the next file is read all the same. ``python tests/hostile_files.py --count 5000 --seed 1`` tries so many.
 """
 
 import argparse

@@ -73,14 +73,15 @@ def fill(_):
         (name_nothing, "no file named: ValueError.'wrong'"),
         (crash, "signal 6"),
         (hang, "nothing within 1 s"),
-        (work, "^0.3 s$"),
+        (work, r"^0.\d s$"),
         (fill, "MiB for .* bytes"),
     ],
 )
 def test_readers_that_are_hurt_are_found(read, message, tmp_path, monkeypatch):
     (tmp_path / "a.npy").write_bytes(b"x")
     monkeypatch.setitem(hostile_files.KINDS, "npy", (None, read))
-    monkeypatch.setattr(hostile_files, "PATIENCE", 1)
+    if read is hang:
+        monkeypatch.setattr(hostile_files, "PATIENCE", 1)
     monkeypatch.setattr(hostile_files, "SECONDS", 0.2)
     said = hostile_files.apart("npy", tmp_path / "a.npy")
     assert said and re.search(message, said), said
