@@ -6,6 +6,7 @@ from outside of the file's folder, and whether an error names the file.
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import h5py
@@ -187,7 +189,7 @@ def _size(file, outside, rng):
         parent[name][0, 0, 0] = 1
     elif what == "bomb":
         parent.create_dataset(name, (300, 1000, 1000), "u2", chunks=(300, 1000, 1000), compression="gzip")
-        parent[name].id.write_direct_chunk((0, 0, 0), _BOMB)
+        parent[name].id.write_direct_chunk((0, 0, 0), _bomb())
     else:
         count, fill = rng.choice([(1, "x" * 10**5), (100, "x" * 10**5), (10**5, None)])
         parent.create_dataset(name, (count,), h5py.string_dtype(), fillvalue=fill)
@@ -195,14 +197,15 @@ def _size(file, outside, rng):
     return f"{path}: {what} {shape} {dtype}"
 
 
+@functools.cache
 def _bomb():
-    import zlib
-
-    packer = zlib.compressobj(9)
-    return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(573)), packer.flush()])
-
-
-_BOMB = _bomb()
+    """600 MB of zeros, packed by deflate: the same block again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(10**6)) + packer.flush(zlib.Z_FULL_FLUSH)
+    check = 1
+    for _ in range(600):
+        check = zlib.adler32(bytes(10**6), check)
+    return b"\x78\xda" + block * 600 + packer.flush() + check.to_bytes(4, "big")
 
 
 def _depth(file, outside, rng):

@@ -159,12 +159,15 @@ _lengths = _list(_positive, 3)
 # [section]: keys
 SCHEMA = {
     "data": {
-        "path": Key(_text, about="file or folder, relative to the config file."),
+        "path": Key(
+            _either("text or a list of texts", _text, _list(_text)),
+            about="file or folder, relative to the config file; several, of one peak, are aligned and summed.",
+        ),
         "format": Key(
             _beamline,
             "auto",
             "see `pendel.io.beamlines`; auto: that of another package which knows the path, else a folder is 34idc, a"
-            " file is cxi.",
+            " .npz, .npy or .tif file is array, any other file is cxi.",
         ),
         "scan": Key(_at_least_0, about="number in the SPEC file."),
         "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
@@ -179,7 +182,11 @@ SCHEMA = {
             about=".npy, counts per pixel beside the crystal's, of the stored data or of one frame: a measured dark, or"
             " a streak; recipe.background is added to it.",
         ),
-        "mask": Key(_text, about='.npy or .npz (array "mask"), True = good, of the stored data or of one frame.'),
+        "mask": Key(
+            _text,
+            about='.npy or .npz (array "mask"), of the stored data or of one frame: bool, True = good, or integers,'
+            " 0 = good.",
+        ),
     },
     "experiment": {
         "energy_keV": Key(_positive),
@@ -187,6 +194,11 @@ SCHEMA = {
         "pixel_um": Key(_positive),
         "two_theta_deg": Key(_positive, about="one turn of the detector arm about lab y+."),
         "arm": Key(_list(_turn), about='[["y+", deg], ["x-", deg]], outermost first.'),
+        "direct_beam": Key(
+            _list(number(), 2),
+            about="[row, col] that the direct beam hits with the arm at zero, in the data as stored: where the arm does"
+            " not point at the pattern's centre.",
+        ),
         "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers.'),
         "rocking_step_deg": Key(number(), about="angles = step * (frame - frames // 2)."),
         "rocking_frames": Key(_at_least_1, about="with rocking_step_deg where there are no data to count."),

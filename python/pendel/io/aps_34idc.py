@@ -15,9 +15,10 @@ import numpy as np
 
 from ..base import checks
 from ..base.constants import KEV
-from ..base.files import check_memory, read_text
+from ..base.reading import read_text
+from .array_files import three_axes
 from .counts import bad_values
-from .frame_files import find_frames, name_missing
+from .frame_files import find_frames, name_missing, read_frames
 from .npy_files import open_arrays, read_array
 from .scans import Scan, mask_bad_values, pattern_centre, relative_flux
 from .spec import parse_spec
@@ -52,7 +53,8 @@ def read_34idc(
     (``dark``, ``whitefield``), ``meta.json`` and SPEC text ``spec_*.txt``; or one .tif file per frame, with
     ``dark.tif``, ``whitefield.tif`` (whole detector) and the SPEC file there or one folder above. ``meta.json`` wins
     over SPEC; where the two disagree it is an error. The scan's centre is meta.json's ``pattern_centre_frame_row_col``
-    or `pattern_centre`; angles are in rad.
+    or `pattern_centre`; angles are in rad. meta.json's ``direct_beam_pixel`` (row, col; hit by the direct beam
+    with the arm at zero) goes to ``metadata["direct_beam"]``.
 
     Parameters
     ----------
@@ -90,6 +92,9 @@ def read_34idc(
     detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
     axis, angles = _rocking(folder, meta, record, len(data), files)
     notes |= {"detector": detector, "source": "34-ID-C"}
+    if meta.get("direct_beam_pixel") is not None:
+        where = f"{folder}/meta.json: direct_beam_pixel"
+        notes["direct_beam"] = checks.array(where, meta["direct_beam_pixel"], (2,), float).tolist()
     monitor = record.readings(MONITOR) if record else None
     if record:
         notes["command"] = record.command
@@ -164,9 +169,10 @@ def _find_files(folder, number):
 
 def _read_counts(folder, files, record):
     """Counts (frame, row, col), mask (True = good), notes; frames after an aborted scan's last point are left out."""
-    data = read_array(files.packed, "data", only=False) if files.packed else _read_frames(folder, files.frames)
+    data = read_array(files.packed, "data", only=False) if files.packed else read_frames(folder, files.frames)
+    data = three_axes(data)
     if data.ndim != 3 or data.dtype.kind not in "iuf" or data.size == 0:
-        raise ValueError(f"{folder}: expected counts (frame, row, col), got {checks.describe(data)}")
+        raise ValueError(f"{folder}: expected counts >= 0 (frame, row, col), got {checks.describe(data)}")
     if data.dtype.kind == "f":
         data = data.astype(np.float32, copy=False)
     notes = {}
@@ -178,28 +184,6 @@ def _read_counts(folder, files, record):
     if masked:
         notes["masked_on_read"] = masked
     return data, mask, notes
-
-
-def _read_frames(folder, paths):
-    """Frames (frame, row, col) of files of one page or several."""
-    first = read_tif(paths[0])
-    check_memory(str(folder), len(paths) * first.nbytes, sum(path.stat().st_size for path in paths))
-    stacks = [first]
-    for path in paths[1:]:
-        stack = read_tif(path)
-        if stack.shape[1:] != first.shape[1:] or stack.dtype != first.dtype:
-            raise ValueError(
-                f"{path}: expected a frame of shape {first.shape[1:]} and {first.dtype} as in {paths[0].name}, got "
-                f"{stack.shape[1:]} and {stack.dtype}"
-            )
-        stacks.append(stack)
-    data = np.empty((sum(map(len, stacks)), *first.shape[1:]), first.dtype)
-    done = 0
-    while stacks:  # each is let go when it is copied
-        stack = stacks.pop(0)
-        data[done : done + len(stack)] = stack
-        done += len(stack)
-    return data
 
 
 def _read_fields_npz(folder, dark, whitefield):

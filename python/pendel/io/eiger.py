@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..base.files import check_memory
+from ..base.reading import check_memory
 from . import hdf5_arrays, hdf5_reading, nexus_motors, units
 from .hdf5_frames import read_frames
 from .rocking import rocking_motor

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base.reading import check_memory
+from .tif_files import read_tif
+
 SUFFIXES = (".tif", ".tiff")
 # Words in the name of what lies beside frames and is none.
 _OTHERS = {"dark", "darks", "darkfield", "white", "whitefield", "flat", "flats", "flatfield", "bkg", "background"}
@@ -19,13 +22,14 @@ _OTHERS |= {"thumb", "thumbs", "thumbnail", "preview", "icon"}
 MOST_NAMED = 5  # missing frames named in a message
 
 
-def find_frames(folder: Path, scan: int | None = None) -> list[Path]:
+def find_frames(folder: Path, scan: int | None = None, *, gaps: bool = False) -> list[Path]:
     """The frames in a folder, in the order of their numbers.
 
     Parameters
     ----------
     folder : of one scan.
     scan : number of the scan; where the folder holds several, those whose names say "S0054" or "scan54" are taken.
+    gaps : True: numbers may be left out.
 
     Raises
     ------
@@ -47,8 +51,34 @@ def find_frames(folder: Path, scan: int | None = None) -> list[Path]:
         return sorted(paths, key=lambda path: _digits(path.name))
     order = np.argsort(numbers, kind="stable")
     paths = [paths[i] for i in order]
-    _check_gaps(folder, paths, numbers[order])
+    if not gaps:
+        _check_gaps(folder, paths, numbers[order])
     return paths
+
+
+def read_frames(folder: Path, paths: list[Path]) -> np.ndarray:
+    """The frames (frame, row, col) of files of one page or several.
+
+    Raises as `read_tif` does, ValueError naming the file whose frames are of another shape or type.
+    """
+    first = read_tif(paths[0])
+    check_memory(str(folder), len(paths) * first.nbytes, sum(path.stat().st_size for path in paths))
+    stacks = [first]
+    for path in paths[1:]:
+        stack = read_tif(path)
+        if stack.shape[1:] != first.shape[1:] or stack.dtype != first.dtype:
+            raise ValueError(
+                f"{path}: expected a frame of shape {first.shape[1:]} and {first.dtype} as in {paths[0].name}, got "
+                f"{stack.shape[1:]} and {stack.dtype}"
+            )
+        stacks.append(stack)
+    data = np.empty((sum(map(len, stacks)), *first.shape[1:]), first.dtype)
+    done = 0
+    while stacks:  # each is let go when it is copied
+        stack = stacks.pop(0)
+        data[done : done + len(stack)] = stack
+        done += len(stack)
+    return data
 
 
 def name_missing(paths: list[Path], count: int) -> str:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5s, h5z
 
-from ..base import files
+from ..base import reading
 from .hdf5_links import Links
 
 MOST_BLOCKS = 1_000_000  # of all mappings of a virtual dataset
@@ -125,9 +125,9 @@ class _Reading:
             return self._virtual(dataset, where, inside)
         needed = math.prod(shape) * dtype.itemsize
         stored = dataset.id.get_storage_size()
-        files.check_memory(where, needed, stored)
+        reading.check_memory(where, needed, stored)
         if dataset.chunks and stored:
-            files.check_memory(where, math.prod(dataset.chunks) * dtype.itemsize, stored)
+            reading.check_memory(where, math.prod(dataset.chunks) * dtype.itemsize, stored)
         need_filters(dataset, where)
         try:
             there = _written(dataset)
@@ -149,7 +149,7 @@ class _Reading:
         plist = dataset.id.get_create_plist()
         shape, dtype = dataset.shape, dataset.dtype
         needed = math.prod(shape) * (dtype.itemsize + 1)
-        files.check_memory(where, needed, sum(self._sizes(dataset, plist, where)))
+        reading.check_memory(where, needed, sum(self._sizes(dataset, plist, where)))
         array, there = np.zeros(shape, dtype), np.zeros(shape, bool)
         for i in range(plist.get_virtual_count()):
             target = self._blocks_of(plist.get_virtual_vspace(i), shape, where)

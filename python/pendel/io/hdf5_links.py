@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 
-from ..base import files
+from ..base import reading
 
 MOST_LINKS = 64  # soft and external links on the way to one dataset
 MOST_FILES = 500  # that one file may lead to
@@ -28,7 +28,7 @@ class Found:
 def open_file(path: Path, where: str) -> h5py.File:
     """An HDF5 file, open for reading; OSError or ValueError, beginning with ``where``, say what it is instead."""
     try:
-        files.plain_file(path, "a plain file")  # a named pipe would wait for its other end
+        reading.plain_file(path, "a plain file")  # a named pipe would wait for its other end
     except (OSError, ValueError) as error:
         raise type(error)(f"{where}, got " + str(error).partition(", got ")[2]) from None
     if not h5py.is_hdf5(path):

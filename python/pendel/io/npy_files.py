@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..base.files import check_memory, plain_file
+from ..base.reading import check_memory, plain_file
 
 _KINDS = {".npy": "an npy file", ".npz": "an npz archive"}
 MOST_HEADER = 10_000  # characters, as `numpy.load` has it

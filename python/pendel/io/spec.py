@@ -5,6 +5,7 @@ lines that a backslash continues), headers that are repeated.
 """
 
 import array
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..base.files import text_lines
+from ..base.reading import text_lines
 
 SCANS = ("ascan", "dscan", "lup")  # commands with one motor and equal steps
 EXPECTED = "a SPEC file"
 # What a file may ask for; a scan has some thousand points of some ten columns, a beamline some hundred motors.
-MOST_NUMBERS = 10**7
+MOST_NUMBERS = 2 * 10**6
+MOST_HEADERS = 10**5  # lines of a scan
 MOST_MOTORS = 10**4
 MOST_REPEATS = 100  # scans of one number
 
@@ -74,6 +76,7 @@ class _Section:
     mnemonics: dict  # {n: short names of #on}
     motors: dict = field(default_factory=dict)
     columns: list = field(default_factory=list)
+    headers: int = 0  # lines of them
     sets: int = 1  # points in one line: #N columns sets
     numbers: array.array = field(default_factory=lambda: array.array("d"))
     detector: str = ""
@@ -116,13 +119,11 @@ def parse_spec(paths: Iterable[Path | str], number: int | None = None, points: i
     """
     paths = list(map(Path, paths))
     # Headers alone come first.
-    paths.sort(key=lambda path: any(_number(line) is not None for line in text_lines(path, EXPECTED)))
+    paths.sort(key=lambda path: any(_number(line) is not None for _, line in text_lines(path, EXPECTED)))
     found = []
-    for section in _sections(paths, number):
+    for section in itertools.islice(_sections(paths, number), MOST_REPEATS):
         if not any(map(section.same_as, found)):
             found.append(section)
-        if len(found) > MOST_REPEATS:
-            break
     return _finished(_only(found, paths, number, points))
 
 
@@ -148,25 +149,25 @@ def _sections(paths, number) -> Iterator[_Section]:
     for path in paths:
         section = None
         for i, line in _without_spectra(text_lines(path, EXPECTED)):
-            where = f"{path}: line {i + 1}"
             scan = _number(line)
             if scan is not None or line.startswith("#F "):
                 if section:
                     yield section
                 wanted = scan is not None and number in (None, scan)
-                section = _Section(where, line, dict(names), dict(mnemonics)) if wanted else None
-            elif re.match(r"#[Oo]\d", line):
-                _read_names(line, names, mnemonics, where)
+                place = f"{path}: line {i}"
+                section = _Section(place, line, dict(names), dict(mnemonics)) if wanted else None
+            elif line.startswith(("#O", "#o")):
+                _read_names(line, names, mnemonics, f"{path}: line {i}")
             elif section:
-                _read_line(section, line, where)
+                _read_line(section, line, f"{path}: line {i}")
         if section:
             yield section
 
 
 def _without_spectra(lines):
-    """(index, line) of what is no spectrum: "@A 1 2 3\\", continued for as long as lines end with a backslash."""
+    """(number, line) of what is no spectrum: "@A 1 2 3\\", continued for as long as lines end with a backslash."""
     continued = False
-    for i, line in enumerate(lines):
+    for i, line in lines:
         in_spectrum = line.startswith("@") or (continued and not line.startswith("#"))
         continued = in_spectrum and line.rstrip().endswith("\\")
         if not in_spectrum:
@@ -181,7 +182,9 @@ def _number(line):
 
 def _read_names(line, names, mnemonics, where):
     """Take a line of motor names, "#O0 Delta  Theta" or "#o0 del th"; a header's first line begins it anew."""
-    found = re.match(r"#([Oo])(\d+)\s*(.*)", line)
+    found = re.match(r"#([Oo])([0-9]+)\s*(.*)", line)
+    if not found:
+        return
     known, separator = (names, r"\s{2,}") if found.group(1) == "O" else (mnemonics, r"\s+")
     key = int(found.group(2)[:9])
     if key == 0:
@@ -197,6 +200,9 @@ def _read_line(section, line, where):
         if line.strip():
             _read_row(section, line, where)
         return
+    section.headers += 1
+    if section.headers > MOST_HEADERS:
+        raise ValueError(f"{where}: expected a scan of at most {MOST_HEADERS} lines of headers, got more")
     try:
         _read_header(section, line, where)
     except (ValueError, IndexError) as error:

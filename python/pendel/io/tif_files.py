@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..base.files import check_memory, plain_file
+from ..base.reading import check_memory, plain_file
 
 EXPECTED = "a tif file"
 MOST_PAGES = 10**5
@@ -70,8 +70,11 @@ class _Page:
         pieces = -(-rows // max(high, 1)) * -(-columns // max(wide, 1))
         most = 2 * high * wide * self.get(_BITS, 1) * self.get(_SAMPLES, 1) // 8 + 1024  # what packs badly
 
-        damaged = len(offsets) != len(lengths) or len(offsets) < pieces or not len(offsets) or 0 in lengths
-        if damaged or any(o + n > size or n > most for o, n in zip(offsets.tolist(), lengths.tolist(), strict=True)):
+        damaged = len(offsets) != len(lengths) or len(offsets) < pieces or not len(offsets)
+        if not damaged:
+            beyond = (offsets > size) | (lengths > most) | (offsets + lengths > size)
+            damaged = beyond.any() or (lengths == 0).any()
+        if damaged:
             raise self.damaged(f"not all of {pieces} strips or tiles are within it")
         if self.get(_COMPRESSION, 1) == 1 and int(lengths.sum()) * 8 < rows * columns * self.get(_BITS, 1):
             raise self.damaged(f"{int(lengths.sum())} bytes for a frame of shape {self.shape}")

@@ -1,15 +1,18 @@
 """Files that others wrote: plain ones only, text whatever mark it begins with, sizes before memory is taken."""
 
 import codecs
+import gzip
+import io
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 # Longest line of a text file, characters: a spectrum of 65536 channels has a twentieth of it.
-LONGEST_LINE = 1 << 23
-# Largest text that is read in one piece (configurations, CIF, JSON), bytes.
-LONGEST_TEXT = 1 << 26
+LONGEST_LINE = 1 << 22
+# Largest text that is read in one piece, bytes: what it says takes some tens of times its size in memory.
+LONGEST_TEXT = 1 << 20
 # What a file may unpack to, beyond its own size, bytes; more where it is packed no tighter than MOST_PACKED.
 SPARE = 1 << 28
 # Sparse counts (one pixel in a thousand lit) shrink 600 times by deflate, nothing but zeros 1032 times.
@@ -61,45 +64,74 @@ def plain_file(path: Path | str, expected: str) -> Path:
     return path
 
 
-def read_text(path: Path | str, expected: str) -> str:
-    """The text of a file in UTF-8, or in whatever Unicode its byte-order mark says, without the mark.
+def read_text(path: Path | str, expected: str, *, errors: str = "strict", longest: int = LONGEST_TEXT) -> str:
+    """The text of a file, also one packed by gzip, in UTF-8 or whatever its byte-order mark says, without the mark.
 
-    Raises as `plain_file` does, ValueError also for what is not such a text or longer than `LONGEST_TEXT`.
+    Parameters
+    ----------
+    path : of a plain file.
+    expected : what it should be, for the message, such as "a CIF file".
+    errors : "strict", or "replace": bytes that are no text become question marks.
+    longest : bytes.
+
+    Raises
+    ------
+    OSError, ValueError : as `plain_file`; ValueError also for what is not such a text or longer.
     """
     path = plain_file(path, expected)
-    size = path.stat().st_size
-    if size > LONGEST_TEXT:
-        raise ValueError(f"{path}: expected {expected} of at most {LONGEST_TEXT >> 20} MiB, got {size >> 20} MiB")
+    try:
+        content = _content(path, longest)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path}: expected {expected}, got a truncated or damaged file ({error})") from None
+    if len(content) > longest:
+        raise ValueError(f"{path}: expected {expected} of at most {_size(longest)}, got a longer one")
+    if content != codecs.BOM_UTF8 and any(content == mark for mark, _ in _MARKS):
+        raise ValueError(f"{path}: expected {expected}, got a byte-order mark and no text")
     try:
         # Universal newlines, as of a text file: TOML refuses a lone carriage return.
-        return path.read_text(encoding=_encoding(path))
+        return io.TextIOWrapper(io.BytesIO(content), _encoding(content), errors).read()
     except UnicodeError as error:
         raise ValueError(f"{path}: expected {expected} in UTF-8, got {error}") from None
 
 
-def text_lines(path: Path | str, expected: str) -> Iterator[str]:
-    """The lines of a text file, one at a time, without their ends; bytes that are no text are replaced.
+def _content(path, longest):
+    """What a file holds, unpacked where it is gzip's; one byte more than ``longest`` where it is longer."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        return (gzip.GzipFile(fileobj=file) if packed else file).read(longest + 1)
+
+
+def text_lines(path: Path | str, expected: str) -> Iterator[tuple[int, str]]:
+    """(number, line) of a text file's lines, one at a time, without their ends; bytes that are no text are replaced.
+
+    Empty lines are counted, from 1, and left out.
 
     Raises as `plain_file` does, ValueError naming the line for one longer than `LONGEST_LINE`.
     """
     path = plain_file(path, expected)
-    with path.open(encoding=_encoding(path), errors="replace") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE:
+    with path.open("rb") as file:
+        encoding = _encoding(file.read(4))
+    number, begun = 0, ""
+    with path.open(encoding=encoding, errors="replace") as file:
+        while piece := file.read(1 << 20):
+            *lines, begun = (begun + piece).split("\n")
+            for line in lines:
+                number += 1
+                if line:
+                    yield number, line
+            if len(begun) > LONGEST_LINE:
                 raise ValueError(
-                    f"{path}: line {number}: expected at most {LONGEST_LINE} characters, got a longer one; is it "
+                    f"{path}: line {number + 1}: expected at most {LONGEST_LINE} characters, got a longer one; is it "
                     f"{expected}?"
                 )
-            yield line.rstrip("\n")
+    if begun:
+        yield number + 1, begun
 
 
-def _encoding(path):
+def _encoding(content):
     """Encoding by the byte-order mark; UTF-8 without one."""
-    with path.open("rb") as file:
-        begin = file.read(4)
-    return next((name for mark, name in _MARKS if begin.startswith(mark)), "utf-8")
+    return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
 
 
 def check_memory(where: str, needed: int, stored: int) -> None:
