@@ -49,6 +49,15 @@ def test_the_largest_values_of_unsigned_types_are_masked(path, counts, dtype, be
     assert beamline.pattern_centre(scan.data, scan.mask)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float32, np.float64])
+def test_the_largest_values_of_a_counter_are_masked_after_a_conversion(path, counts, dtype):
+    data = counts.astype(np.uint32)
+    data[0, 1, 2], data[1, 1, 2] = 2**32 - 1, 2**32 - 2
+    write(path, {DATA: data.astype(dtype)})
+    scan = io.read_scan(path)
+    assert scan.metadata["masked_on_read"] == 2 and not scan.mask[[0, 1], 1, 2].any()
+
+
 def test_counts_of_one_byte_and_signed_ones_keep_their_largest(path):
     for dtype in (np.uint8, np.int16, np.int32):
         write(path, {DATA: np.full(SHAPE, np.iinfo(dtype).max, dtype)})

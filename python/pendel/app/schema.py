@@ -167,7 +167,7 @@ SCHEMA = {
             _beamline,
             "auto",
             "see `pendel.io.beamlines`; auto: that of another package which knows the path, else a folder is 34idc, a"
-            " .npz, .npy or .tif file is array, any other file is cxi.",
+            " .npz, .npy or .tif file is array, a master file of Eiger is eiger, one of BLISS id01, any other cxi.",
         ),
         "scan": Key(_at_least_0, about="number in the SPEC file."),
         "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
