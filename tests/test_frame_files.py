@@ -59,6 +59,13 @@ def test_capital_suffixes_and_numbers_of_any_width(loose):
     assert (io.read_34idc(loose, **RAW).data == frames()).all()
 
 
+def test_samples_that_are_called_like_what_is_no_frame(loose):
+    for i in range(N):
+        (loose / NAME.format(i)).rename(loose / f"flat_Au_S0054_{i}.tif")
+    (loose / "dark.tif").write_bytes(b"")
+    assert (io.read_34idc(loose, **RAW).data == frames()).all()
+
+
 def test_times_beside_the_numbers(loose):
     for i in range(N):
         (loose / NAME.format(i)).rename(loose / f"img_{i:03d}_2020020412{59 - i}{(7 * i) % 60:02d}.tif")
