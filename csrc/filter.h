@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "couple.h"
@@ -32,26 +33,60 @@ PENDEL_HD Pack<T, W> swap_pairs(Pack<T, W> v) {
   return __builtin_shuffle(v, from);
 }
 
-// sums[i] = sum_n c[n] values[n stride + i], interleaved complex numbers; stride and reals count their parts.
-template <class T>
-void sum_taps(const T* c, long taps, const T* values, long stride, T* sums, long reals) {
+// sums[i] = sum_n c[n] values[n stride + i], interleaved complex numbers, of `reals` parts, at least B packs of them; B
+// packs at a time, whose sums do not wait for each other.
+template <class T, int B>
+void sum_taps_of(const T* c, long taps, const T* values, long stride, T* sums, long reals) {
   constexpr int W = PENDEL_BYTES / sizeof(T);
   typedef Pack<T, W> V;
   V sign;
   for (int i = 0; i < W; ++i) sign[i] = i % 2 ? 1 : -1;
 
-  const long count = std::min<long>(W, reals);
-  for (long i = 0; i < reals; i += W) {
-    const long at = std::min(i, reals - count);  // the last pack goes over some of the one before once more
-    V by_re = {}, by_im = {};
+  for (long i = 0; i < reals; i += B * W) {
+    const long at = std::min(i, reals - B * W);  // the last go over some of those before once more
+    V by_re[B] = {}, by_im[B] = {};
     for (long n = 0; n < taps; ++n) {
-      V value = {};
-      copy_values<T, W>(&value, values + n * stride + at, count);
-      by_re += c[2 * n] * value, by_im += c[2 * n + 1] * value;
+      const T re = c[2 * n], im = c[2 * n + 1];
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) {
+        V value;
+        __builtin_memcpy(&value, values + n * stride + at + b * W, sizeof value);
+        by_re[b] += re * value, by_im[b] += im * value;
+      }
     }
-    const V sum = by_re + sign * swap_pairs<T, W>(by_im);
-    copy_values<T, W>(sums + at, &sum, count);
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) {
+      const V sum = by_re[b] + sign * swap_pairs<T, W>(by_im[b]);
+      __builtin_memcpy(sums + at + b * W, &sum, sizeof sum);
+    }
   }
+}
+
+// The same of fewer parts than a pack has.
+template <class T>
+void sum_taps_of_few(const T* c, long taps, const T* values, long stride, T* sums, long reals) {
+  for (long i = 0; i < reals; i += 2) {
+    T re = 0, im = 0;
+    for (long n = 0; n < taps; ++n) {
+      const T* value = values + n * stride + i;
+      re += c[2 * n] * value[0] - c[2 * n + 1] * value[1];
+      im += c[2 * n] * value[1] + c[2 * n + 1] * value[0];
+    }
+    sums[i] = re, sums[i + 1] = im;
+  }
+}
+
+template <class T>
+void sum_taps(const T* c, long taps, const T* values, long stride, T* sums, long reals) {
+  constexpr long W = PENDEL_BYTES / sizeof(T);
+  if (reals >= 4 * W)
+    sum_taps_of<T, 4>(c, taps, values, stride, sums, reals);
+  else if (reals >= 2 * W)
+    sum_taps_of<T, 2>(c, taps, values, stride, sums, reals);
+  else if (reals >= W)
+    sum_taps_of<T, 1>(c, taps, values, stride, sums, reals);
+  else
+    sum_taps_of_few(c, taps, values, stride, sums, reals);
 }
 
 // sum_m sum_n taps_y[m] taps_x[n] values(y + m, x + n) for x from first to last; row: what the taps along y make of
@@ -87,6 +122,19 @@ void add_adj_size(const Filter& a, long from, long to) {
   }
 }
 
+// The first of n bytes that is `value`, or n.
+inline long first_of(const std::uint8_t* bytes, int value, long n) {
+  const void* found = n ? std::memchr(bytes, value, n) : nullptr;
+  return found ? static_cast<const std::uint8_t*>(found) - bytes : n;
+}
+
+// 0 where not wanted, from first to last.
+template <class T>
+void cut_row(const std::uint8_t* wanted, long first, long last, T* out) {
+  for (long x = first + first_of(wanted + first, 0, last - first); x < last; ++x)
+    if (!wanted[x]) out[2 * x] = out[2 * x + 1] = 0;
+}
+
 // `filtered` of layer z, 0 where it is not wanted.
 template <class T>
 void filter_layer(const Filter& a, long z) {
@@ -96,14 +144,13 @@ void filter_layer(const Filter& a, long z) {
     const long at = (z * a.ny + y) * a.nx;
     T* out = static_cast<T*>(a.filtered) + 2 * at;
     const std::uint8_t* wanted = a.wanted ? a.wanted + at : nullptr;
-    long first = 0, last = a.nx;
-    while (wanted && first < last && !wanted[first]) ++first;
+    long first = wanted ? first_of(wanted, 1, a.nx) : 0, last = a.nx;
     while (wanted && first < last && !wanted[last - 1]) --last;
 
     std::fill(out, out + 2 * first, T(0));
     if (first < last) filter_row<T>(a, z, y, first, last, row.data());
     if (a.adj_size) add_adj_size<T>(a, at + first, at + last);
-    for (long x = first; wanted && x < last; ++x) out[2 * x] *= T(wanted[x]), out[2 * x + 1] *= T(wanted[x]);
+    if (wanted) cut_row(wanted, first, last, out);
     std::fill(out + 2 * last, out + 2 * a.nx, T(0));
   }
 }

@@ -343,6 +343,8 @@ def _watch(folder, first, last, found):
             if "seed" in said:
                 at = said
             else:
+                if at["seed"] % 500 == 0 and at["what"].startswith("auto"):
+                    print(f"seed {at['seed']}: {len(found['wrong'])} wrong so far", file=sys.stderr, flush=True)
                 found["slowest"] = max(found["slowest"], said["took"])
                 found["memory"] = max(found["memory"], said["memory"])
                 if said["wrong"]:

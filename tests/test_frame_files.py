@@ -59,6 +59,13 @@ def test_capital_suffixes_and_numbers_of_any_width(loose):
     assert (io.read_34idc(loose, **RAW).data == frames()).all()
 
 
+def test_samples_that_are_called_like_what_is_no_frame(loose):
+    for i in range(N):
+        (loose / NAME.format(i)).rename(loose / f"flat_Au_S0054_{i}.tif")
+    (loose / "dark.tif").write_bytes(b"")
+    assert (io.read_34idc(loose, **RAW).data == frames()).all()
+
+
 def test_times_beside_the_numbers(loose):
     for i in range(N):
         (loose / NAME.format(i)).rename(loose / f"img_{i:03d}_2020020412{59 - i}{(7 * i) % 60:02d}.tif")
@@ -189,9 +196,46 @@ def test_fields_with_values_that_are_none(loose):
     assert sorted(map(tuple, np.argwhere(~io.read_34idc(loose).mask))) == [(1, 1), (3, 2), (3, 3)]
 
 
-def test_frames_at_different_energies_are_refused_by_name(loose):
-    (loose.parent / "example.spec").write_text(HEADER + spec_scan(motor="en", name="Energy"))
-    with pytest.raises(ValueError, match="got Energy: frames at different energies; pendel models rocking scans"):
+@pytest.mark.parametrize("motor, name", [("en", "Energy"), ("mcr", "Monochr")])
+def test_frames_at_different_energies_are_refused_by_name(loose, motor, name):
+    header = HEADER.replace("camdist  Energy", f"camdist  {name}").replace("cam en", f"cam {motor}")
+    (loose.parent / "example.spec").write_text(header + spec_scan(motor=motor, name=name))
+    (loose / "meta.json").write_text('{"energy_keV": 9.0}')
+    with pytest.raises(ValueError, match=f"got {name}: frames at different energies; pendel models rocking scans"):
+        io.read_34idc(loose, **RAW)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"scan_step_deg": NaN}', "meta.json: scan_step_deg: expected a finite number, got nan"),
+        ('{"scan_step_deg": "a"}', "meta.json: scan_step_deg: expected a real number, got 'a'"),
+        ('{"pixel_m": -1}', "Staff20-1a_S0054: pixel_size: expected a finite number > 0"),
+        ('{"energy_keV": Infinity}', "meta.json: energy_keV: expected a finite number"),
+        ('{"pattern_centre_frame_row_col": [1, 2]}', "meta.json: pattern_centre_frame_row_col: expected shape"),
+        ('{"direct_beam_pixel": [1, "a"]}', "meta.json: direct_beam_pixel: expected an array"),
+        ("[" * 10_000, "meta.json: expected JSON, got "),
+        ('{"frames": 20}', "expected 20 frames as meta.json says, got 21"),
+    ],
+)
+def test_what_meta_json_says_wrongly_is_named(loose, text, message):
+    (loose / "meta.json").write_text(text)
+    with pytest.raises((ValueError, TypeError), match=message):
+        io.read_34idc(loose, **RAW)
+
+
+def test_positions_that_are_no_numbers_are_named(loose):
+    (loose.parent / "example.spec").write_text(HEADER + spec_scan().replace("#P1 500 9", "#P1 500 nan"))
+    with pytest.raises(
+        ValueError, match="example.spec: line 6: scan 54: motor Energy: expected a finite number, got nan"
+    ):
+        io.read_34idc(loose, **RAW)
+
+
+def test_a_scan_without_light_is_named(loose):
+    for i in range(N):
+        tifffile.imwrite(loose / NAME.format(i), np.zeros(frames()[0].shape, np.int32))
+    with pytest.raises(ValueError, match="Staff20-1a_S0054: data: expected a Bragg peak, got no counts"):
         io.read_34idc(loose, **RAW)
 
 

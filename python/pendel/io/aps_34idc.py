@@ -27,6 +27,7 @@ from .tif_files import read_tif
 MONITOR = "Monitor"  # column of a SPEC table
 _PIXEL = {"34idcTIM1": 55e-6, "34idcTIM2": 55e-6}  # Timepix, m
 _SEAM = 256  # four chips of 256 x 256 pixels: a region that crosses this row or column has wider pixels there
+_ENERGY_MOTORS = ("Energy", "En", "Monochr", "Mono", "Mcr")
 # key of meta.json: (SPEC motor, factor from SPEC, largest difference that is still the same number)
 _FIELDS = {
     "energy_keV": ("Energy", 1.0, 1e-3),
@@ -275,7 +276,7 @@ def _agree(folder, meta, record, key, motor, factor, tolerance):
     """A number that meta.json, SPEC or both give."""
     ours = checks.number(f"{folder}/meta.json: {key}", meta[key]) if key in meta else None
     theirs = record.motors.get(motor) if record else None
-    theirs = None if theirs is None else theirs * factor
+    theirs = None if theirs is None else checks.number(f"{record.place}: motor {motor}", theirs) * factor
     if ours is None and theirs is None:
         raise ValueError(f"{folder}: expected {key} in meta.json or motor {motor} in a SPEC file, got neither")
     if ours is not None and theirs is not None and not abs(ours - theirs) <= tolerance:
@@ -293,14 +294,17 @@ def _find_detector(folder, meta, record, pixel_size):
         raise ValueError(
             f"{folder}: expected pixel_m in meta.json, pixel_size or a known detector, got detector {detector!r}"
         )
-    return detector, checks.number("pixel_size", pixel_size, above=0)
+    return detector, checks.number(f"{folder}: pixel_size", pixel_size, above=0)
 
 
 def _find_centre(folder, meta, data, mask):
     """(frame, row, col) that k_h hits: as meta.json says, else the pattern's."""
     key = "pattern_centre_frame_row_col"
     if meta.get(key) is None:
-        return pattern_centre(data, mask)
+        try:
+            return pattern_centre(data, mask)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
     return tuple(map(float, checks.array(f"{folder}/meta.json: {key}", meta[key], (3,), float)))
 
 
@@ -322,10 +326,10 @@ def _rocking(folder, meta, record, count, files):
     named = str(meta.get("scan_motor", motor)).lower()
     if named != motor.lower():
         raise ValueError(f"{folder}: expected one rocking motor, got {named} in meta.json and {motor} in SPEC")
-    if motor == "Energy":
+    if motor in _ENERGY_MOTORS:
         raise ValueError(
-            f"{folder}: expected a scan of Theta or Phi, got Energy: frames at different energies; pendel models "
-            "rocking scans of one energy"
+            f"{folder}: expected a scan of Theta or Phi, got {motor}: frames at different energies; pendel models "
+            "rocking scans, take one of the same crystal"
         )
     if motor not in ("Theta", "Phi"):
         raise ValueError(f"{folder}: expected a scan of Theta or Phi, got {motor or 'no motor'}")
@@ -338,21 +342,23 @@ def _phi_axis(folder, meta, record):
     pose = {"Theta": meta.get("theta_deg"), "Chi": meta.get("chi_deg")} | (record.motors if record else {})
     if pose["Theta"] is None or pose["Chi"] is None:
         raise ValueError(f"{folder}: expected theta and chi for a scan of Phi, got {pose}")
-    theta, chi = np.radians([pose["Theta"], pose["Chi"]])
+    theta, chi = (math.radians(checks.number(f"{folder}: {name}", pose[name])) for name in ("Theta", "Chi"))
     return float(np.sin(chi) * np.cos(theta)), float(np.cos(chi)), float(-np.sin(chi) * np.sin(theta))
 
 
 def _motor_positions(folder, meta, record, count):
     """Positions (frame,) in deg. SPEC gives the start, meta.json the step if it has one."""
     step = meta.get("scan_step_deg")
+    if step is not None:
+        step = checks.number(f"{folder}/meta.json: scan_step_deg", step)
     if record is None and step is None:
         raise ValueError(f"{folder}: expected scan_step_deg in meta.json or a SPEC file, got neither")
     if record is None:
-        return float(step) * np.arange(count)
+        return step * np.arange(count)
     positions = record.positions()
     if step is None:
         return positions
-    uniform = positions[0] + float(step) * np.arange(count)
+    uniform = positions[0] + step * np.arange(count)
     worst = np.abs(uniform - positions).max()
     if worst > 0.5 * abs(step):  # half a step: one frame more would be mistaken for another
         raise ValueError(

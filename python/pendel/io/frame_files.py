@@ -37,10 +37,12 @@ def find_frames(folder: Path, scan: int | None = None, *, gaps: bool = False) ->
     ValueError : where it cannot be told which files are the frames, and naming those that their numbers leave out.
     """
     images = [path for path in sorted(folder.iterdir()) if _is_image(path)]
+    words = {path: set(re.split(r"[^a-z]+", path.stem.lower())) - {""} for path in images}
+    # A sample may be called "flat": where nothing else is there, it is the scan.
+    kept = [path for path in images if not words[path] & _OTHERS] or [p for p in images if words[p] - _OTHERS]
     groups = {}
-    for path in images:
-        if not _OTHERS & set(re.split(r"[^a-z]+", path.stem.lower())):
-            groups.setdefault(_skeleton(path.name), []).append(path)
+    for path in kept:
+        groups.setdefault(_skeleton(path.name), []).append(path)
     if not groups:
         passed = f"; {images[0].name} is none by its name" if images else ""
         raise FileNotFoundError(f"{folder}: expected *_raw_counts.npz or .tif frames, got neither{passed}")
