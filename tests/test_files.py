@@ -10,23 +10,6 @@ import pytest
 from pendel.base import files
 from pendel.io import hdf5, kinds
 
-TEXT = "größe = 1\n"
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_text_is_read_whatever_its_byte_order_mark(tmp_path, encoding):
-    path = tmp_path / "a.txt"
-    path.write_bytes(TEXT.replace("\n", "\r\n").encode(encoding))
-    assert files.read_text(path) == TEXT
-
-
-def test_bytes_that_are_no_text_are_an_error_or_passed_over(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"a\xff")
-    with pytest.raises(UnicodeDecodeError):
-        files.read_text(path)
-    assert files.read_text(path, errors="replace") == "a\ufffd"
-
 
 def test_what_was_there_stays_where_a_file_cannot_be_written(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"

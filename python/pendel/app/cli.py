@@ -264,8 +264,9 @@ def _checkpoint(args, made, method, path):
 
 def _measured(args, made):
     """The scan, and the experiment with what it knows."""
-    if not args.data and not made.path("data.path").exists():
-        raise ConfigError(f"data.path: expected a file or folder, got no such one {made.path('data.path')}")
+    missing = [path for path in ([] if args.data else made.paths("data.path")) if not path.exists()]
+    if missing:
+        raise ConfigError(f"data.path: expected a file or folder, got no such one {missing[0]}")
     if args.data and not Path(args.data).exists():
         raise UsageError(f"--data: expected a file or folder, got no such one {args.data}")
     scan = made.scan(args.data)

@@ -173,12 +173,15 @@ _spacing = _of(plausible.SPACING, "nm")
 # [section]: keys
 SCHEMA = {
     "data": {
-        "path": Key(_text, about="file or folder, relative to the config file."),
+        "path": Key(
+            _either("text or a list of texts", _text, _list(_text)),
+            about="file or folder, relative to the config file; several, of one peak, are aligned and summed.",
+        ),
         "format": Key(
             _beamline,
             "auto",
             "see `pendel.io.beamlines`; auto: that of another package which knows the path, else a folder is 34idc, a"
-            " file is cxi.",
+            " .npz, .npy or .tif file is array, a master file of Eiger is eiger, one of BLISS id01, any other cxi.",
         ),
         "scan": Key(_at_least_0, about="number in the SPEC file."),
         "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
@@ -194,7 +197,11 @@ SCHEMA = {
             about=".npy, counts per pixel beside the crystal's, of the stored data or of one frame: a measured dark, or"
             " a streak; recipe.background is added to it.",
         ),
-        "mask": Key(_text, about='.npy or .npz (array "mask"), True = good, of the stored data or of one frame.'),
+        "mask": Key(
+            _text,
+            about='.npy or .npz (array "mask"), of the stored data or of one frame: bool, True = good, or integers,'
+            " 0 = good.",
+        ),
     },
     "experiment": {
         "energy_keV": Key(_of(plausible.ENERGY, "keV")),
@@ -202,6 +209,11 @@ SCHEMA = {
         "pixel_um": Key(_of(plausible.PIXEL, "um")),
         "two_theta_deg": Key(_of(plausible.TURN, "deg"), about="one turn of the detector arm about lab y+."),
         "arm": Key(_list(_turn), about='[["y+", deg], ["x-", deg]], outermost first.'),
+        "direct_beam": Key(
+            _list(number(), 2),
+            about="[row, col] that the direct beam hits with the arm at zero, in the data as stored: where the arm does"
+            " not point at the pattern's centre.",
+        ),
         "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers; default: from the data file.'),
         "rocking_step_deg": Key(number(at_least=-5, at_most=5), about="angles = step * (frame - frames // 2)."),
         "rocking_frames": Key(_at_least_1, about="with rocking_step_deg where there are no data to count."),

@@ -183,6 +183,25 @@ def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dt
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
 
 
+def good_pixels(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask, bool, True = good, of ``shape`` (frames, rows, cols) or of one frame, or raise naming it."""
+    mask = numpy_array(name, value)
+    refuse_unless_bool(name, mask)
+    shape = tuple(shape)
+    if mask.shape not in (shape, shape[1:], (1, *shape[1:])):
+        raise ValueError(f"{name}: expected shape {shape} or {shape[1:]}, got {mask.shape}")
+    return mask[0] if len(mask) == 1 and mask.ndim == len(shape) else mask
+
+
+def refuse_unless_bool(name: str, mask) -> None:
+    """Raise TypeError for a mask of numbers: some programs mean good pixels by 1, others bad ones."""
+    if mask.dtype != bool:
+        raise TypeError(
+            f"{name}: expected dtype bool, True = good pixel, got {mask.dtype}; give mask == 0 where 0 is good, mask "
+            "!= 0 where 0 is bad"
+        )
+
+
 def complex_dtype(name: str, value) -> np.dtype:
     """Return np.dtype complex64 or complex128, or raise ValueError naming it."""
     try:

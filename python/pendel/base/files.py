@@ -1,11 +1,10 @@
-"""Files: written whole or not at all, text of any byte order mark, and one writer at a time.
+"""Files: written whole or not at all, and one writer at a time.
 
 What is written is made in memory first. Then it is one file beside its target, synced to the disk, and renamed: a full
 disk, a signal or a power cut leaves the file that was there before. The part that a killed process leaves behind is
 locked by nobody, and removed by the next that writes into the folder.
 """
 
-import codecs
 import contextlib
 import os
 import re
@@ -23,30 +22,7 @@ except ModuleNotFoundError:  # Windows: nothing is locked
 
 LONGEST = 100  # bytes of a target's name in that of its part: names have 255
 _PART = re.compile(r"\..*\.[0-9a-f]{8}(\.pendel)?\.part")
-_MARKS = {  # longer ones first: UTF-16's is the beginning of UTF-32's
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _held = threading.local()  # paths that `claimed` has given to this thread
-
-
-def read_text(path: Path | str, errors: str = "strict") -> str:
-    """Text of a file, UTF-8 or whatever its byte order mark says; the mark is taken off, line ends become "\\n".
-
-    Raises OSError, or UnicodeDecodeError (a ValueError) with ``errors`` "strict".
-    """
-    return decode_text(Path(path).read_bytes(), errors)
-
-
-def decode_text(content: bytes, errors: str = "strict") -> str:
-    """`read_text` of what a file holds."""
-    mark, encoding = next(((m, name) for m, name in _MARKS.items() if content.startswith(m)), (b"", "utf-8"))
-    if content == mark and encoding not in ("utf-8", "utf-8-sig"):
-        raise UnicodeDecodeError(encoding, content, 0, len(content), "a byte order mark and no text")
-    return content.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def refuse_unwritable(path: Path | str) -> None:

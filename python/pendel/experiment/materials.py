@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import checks
+from ..base.reading import read_text
 from . import cif_contents
 
 ANGSTROM = 1e-10
@@ -17,6 +19,10 @@ ANGSTROM = 1e-10
 SAME_SITE = 5e-12
 # No two atoms are so near (m): that of H2 is 74 pm. Those that are share a place, each with a part of the occupancy.
 NEAREST = 5e-11
+# Largest cell: what is done with its atoms grows with the square of their number.
+MOST_ATOMS = 10_000
+LONGEST_CIF = 1 << 23  # bytes; lists of reflections make some long
+MOST_BLOCKS = 1000  # of a CIF file
 # Room temperature. Wyckoff positions in the setting of the symbol; lattice constants in angstrom.
 _FCC, _BCC, _DIAMOND = "F m -3 m", "I m -3 m", "F d -3 m:1"
 _O, _QUARTER, _CENTRE = (0, 0, 0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)
@@ -221,7 +227,7 @@ def _read_cif(gemmi, path, lattice):
     """`Structure` of the only block of a CIF file that has atom sites."""
     block, cif = _cif_block(gemmi, path)
     own = _cif_lattice(cif, path)
-    operations = _operations(cif, path)
+    operations = _operations(gemmi, cif, path)
     cif_contents.refuse_other_symmetry(gemmi, block, cif, operations, metric(own), path)
 
     lattice = _lattice(lattice, own)
@@ -243,33 +249,46 @@ def _read_cif(gemmi, path, lattice):
 
 def _cif_block(gemmi, path):
     """(gemmi's block, small structure) of the only block with atom sites."""
-    if not Path(path).is_file():
+    if not Path(path).exists():
         names = ", ".join(sorted(BUILT_IN, key=str.lower))
         kind = FileNotFoundError if Path(path).suffix or len(Path(path).parts) > 1 else ValueError
         raise kind(f"material: expected one of {names}, a CIF file or a list of atoms, got {str(path)!r}, no such file")
     try:
-        blocks = [(block, gemmi.make_small_structure_from_block(block)) for block in gemmi.cif.read(str(path))]
+        text = read_text(path, "a CIF file", errors="replace", longest=LONGEST_CIF)
+        # the time that the parser takes grows with the square of their number
+        if len(re.findall(r"^[ \t]*data_", text, re.MULTILINE | re.IGNORECASE)) > MOST_BLOCKS:
+            raise ValueError(f"more than {MOST_BLOCKS} data blocks")
+        blocks = [(block, gemmi.make_small_structure_from_block(block)) for block in gemmi.cif.read_string(text)]
+    except OSError:
+        raise
     except Exception as error:  # the parser's own kinds, and UnicodeDecodeError of a binary file
         raise ValueError(f"{path}: expected a CIF file, got one that cannot be read ({error})") from None
     blocks = [(block, found) for block, found in blocks if len(found.sites)]
     if len(blocks) != 1:
         raise ValueError(f"{path}: expected one data block with fractional atom sites, got {len(blocks)}")
+    if len(blocks[0][1].sites) > MOST_ATOMS:
+        raise ValueError(f"{path}: expected at most {MOST_ATOMS} atom sites, got {len(blocks[0][1].sites)}")
     return blocks[0]
 
 
 def _cif_lattice(cif, path):
     cell = cif.cell
-    lengths = (cell.a, cell.b, cell.c)
-    if min(lengths) <= 1 or not cell.is_crystal():
+    lengths, angles = (cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma)
+    whole = np.isfinite([*lengths, *angles]).all() and 1 < min(lengths) <= max(lengths) < 1000 and 0 < min(angles)
+    if not whole or not cell.is_crystal():
         raise ValueError(f"{path}: expected the six lattice parameters (_cell_length_a ...), got none or wrong ones")
-    angles = (cell.alpha, cell.beta, cell.gamma)
-    return _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+    lattice = _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+    try:
+        _check_cell(lattice)
+    except ValueError:
+        raise ValueError(f"{path}: expected cell angles in degrees that span a cell, got {angles}") from None
+    return lattice
 
 
 def _cif_atom(site, U, path):
     """The atom of a site, as the file lists it; U : of its displacement, angstrom^2."""
     position = site.fract.tolist()
-    if not site.element.atomic_number or not np.isfinite(position).all():
+    if not site.element.atomic_number or not np.abs(position).max() < 1000:
         raise ValueError(f"{path}: expected an element and coordinates for every atom, got none for {site.label!r}")
     if not 0 <= site.occ <= 1.001:
         raise ValueError(f"{path}: expected occupancies from 0 to 1, got {site.occ:g} for {site.label!r}")
@@ -277,10 +296,10 @@ def _cif_atom(site, U, path):
     return Atom(site.element.name, tuple(map(_third, position)), min(site.occ, 1.0), B)
 
 
-def _operations(cif, path):
+def _operations(gemmi, cif, path):
     """Symmetry operations as triplets; those listed in the file come before its symbols."""
     if cif.symops:
-        return list(cif.symops)
+        return [_triplet(gemmi, text, path) for text in cif.symops]
     group = cif.spacegroup
     if group is None:
         raise ValueError(
@@ -296,6 +315,19 @@ def _operations(cif, path):
     return [op.triplet() for op in group.operations()]
 
 
+def _triplet(gemmi, text, path):
+    """A symmetry operation of the file, checked."""
+    try:
+        operation = gemmi.Op(text)
+        keeps_volume = abs(operation.det_rot()) == operation.DEN**3
+        triplet = gemmi.Op(operation.triplet()).triplet()
+    except Exception:  # RuntimeError of its parser
+        keeps_volume = False
+    if not keeps_volume:
+        raise ValueError(f"{path}: expected symmetry operations such as '-x,y+1/2,z', got {text[:40]!r}")
+    return triplet
+
+
 def _third(value):
     """Coordinates such as 0.3333 or 0.66667 mean 1/3 and 2/3: printed with four digits or more."""
     nearest = round(6 * value) / 6
@@ -304,6 +336,8 @@ def _third(value):
 
 def _expand(gemmi, atoms, operations, lattice):
     """All atoms of the unit cell: each one's images, every site once."""
+    if len(atoms) * len(operations) > 5 * MOST_ATOMS:
+        raise ValueError(f"material: expected a cell of at most {MOST_ATOMS} atoms, got more")
     operations = [gemmi.Op(triplet) for triplet in operations]
     G, result = metric(lattice), []
     for atom in atoms:
@@ -324,6 +358,8 @@ def _distance(difference, G):
 
 def _check_overlap(cell):
     """Atoms on one site must not add up to more than one; corner atoms of a cell listed twice would."""
+    if len(cell.atoms) > MOST_ATOMS:
+        raise ValueError(f"material: expected a cell of at most {MOST_ATOMS} atoms, got {len(cell.atoms)}")
     positions = np.array([atom.position for atom in cell.atoms])
     occupancy = np.array([atom.occupancy for atom in cell.atoms])
     G = metric(cell.lattice)

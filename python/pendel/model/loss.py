@@ -308,8 +308,7 @@ def check_mask(name, mask, shape, take=checks.numpy_array):
     if mask is None:
         return None
     mask = take(name, mask)
-    if mask.dtype != bool:
-        raise TypeError(f"{name}: expected dtype bool, True = good pixel, got {mask.dtype}")
+    checks.refuse_unless_bool(name, mask)
     if mask.shape not in (tuple(shape), tuple(shape[1:])):
         raise ValueError(f"{name}: expected shape {tuple(shape)} or {tuple(shape[1:])}, got {mask.shape}")
     return mask

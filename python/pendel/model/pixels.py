@@ -153,7 +153,7 @@ def local_mean(intensity, mask=None):
     intensity : (n_frames, rows, cols).  mask : bool, True = good, or None.
     """
     intensity = checks.array("intensity", intensity, (None, None, None), np.float64, finite=False)
-    mask = True if mask is None else checks.numpy_array("mask", mask)
+    mask = True if mask is None else checks.good_pixels("mask", mask, intensity.shape)
     good = np.broadcast_to(mask, intensity.shape).astype(np.float64)
     near = {"size": 3, "mode": "constant"}
     light = ndimage.uniform_filter(np.where(good > 0, np.maximum(intensity, 0), 0), **near)

@@ -158,6 +158,8 @@ def coarse(
     TypeError, ValueError
         Naming the argument; ValueError where fewer than 8 pixels or frames are left.
     """
+    if mask is not None:
+        mask = checks.good_pixels("mask", mask, (model.n_frames, *model.experiment.detector_shape))
     return _coarse(model, data, mask, checks.integer("factor", factor, at_least=2))[:3]
 
 
