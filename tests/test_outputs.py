@@ -84,6 +84,14 @@ def test_what_is_read_is_not_written(folder, refused, key, link):
         assert "recipe.checkpoint: expected another file than" in said
 
 
+def test_none_of_several_scans_is_written(folder, refused):
+    (folder / "again.cxi").write_bytes((folder / "scan.cxi").read_bytes())
+    scans = ["--set", 'data.path=["scan.cxi", "again.cxi"]']
+    for name in ("scan.cxi", "again.cxi"):
+        said = refused(lambda name=name: main(["reconstruct", "run.toml", *scans, "-o", name, "--quiet", "--force"]))
+        assert "-o: expected another file than data.path reads" in said
+
+
 def test_outputs_are_not_written_over_one_another(folder, refused):
     said = refused(lambda: reconstruct("--set", 'recipe.checkpoint="r.cxi"'))
     assert "recipe.checkpoint: expected another file than -o" in said

@@ -38,9 +38,8 @@ def read_by(config, path, *, data=None, keys=KEYS) -> list[Read]:
     found = [Read("CONFIG.toml", Path(path))]
     for key in keys:
         section, name = key.split(".")
-        value = getattr(config.section(section), name)
-        if value is not None and not (key == "data.path" and data):
-            found.append(Read(key, config.folder / value))
+        if getattr(config.section(section), name) is not None and not (key == "data.path" and data):
+            found += [Read(key, path) for path in config.paths(key)]
     return found + ([Read("--data", Path(data))] if data else [])
 
 
