@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pendel.model.blur import ROUNDNESS, Blur, kernel, steps_of
+from pendel.model.blur import ROUNDNESS, Blur, kernel, steps_along
 
 VARIANCES = (0.0, 1e-6, 0.01, 0.09, 0.49, 1.1, 4.2, 60.0)
 TURNED = np.array([[0.5, 0.3], [0.3, 0.4]])
@@ -77,15 +77,15 @@ def test_fringes_lose_the_contrast_of_a_gaussian():
 
 
 @pytest.mark.parametrize("angle", np.linspace(0, np.pi, 9))
-def test_steps_of_any_turned_covariance_are_short_and_add_up(angle):
+def test_steps_along_any_turned_covariance_are_short_and_add_up(angle):
     axis = np.array([np.cos(angle), np.sin(angle)])
     covariance = 0.02 * np.eye(2) + 0.5 * np.outer(axis, axis)
     values, axes = np.linalg.eigh(covariance)
-    found = steps_of(covariance)
+    found = steps_along(covariance)
     total = sum(variance * np.outer(step, step) for step, variance in found)
     np.testing.assert_allclose(total, (axes * np.maximum(values, ROUNDNESS * values[1])) @ axes.T, atol=1e-12)
     assert len(found) <= 3 and all(v > 0 for _, v in found) and max(np.abs(s).max() for s, _ in found) <= 4
-    assert steps_of(np.zeros((2, 2))) == []
+    assert steps_along(np.zeros((2, 2))) == []
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,7 @@ from cube import FIXED, QUIET, SIZE
 from pendel import Coherence, coarse, compare, io, kinematic_start, lbfgs, multiscale, polish, reconstruct
 from pendel.app import config, demo, store
 from pendel.app.cli import main
-from pendel.fit.nuisances import Corrections
+from pendel.fit.corrections import Corrections
 from pendel.fit.polishing import PolishRecipe
 from pendel.io.scans import relative_flux
 from pendel.recipes import kinematic_starts, starts

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from cube import AU, EDGE, QUIET, SIZE, central, make_model, strained
 from pendel import Coherence, Experiment, Model, compare, lbfgs, photon_weight, polish
-from pendel.fit.nuisances import EASE, Corrections, NuisanceRecipe, Nuisances, frame_shares
+from pendel.fit.corrections import Corrections
+from pendel.fit.nuisances import EASE, NuisanceRecipe, Nuisances, frame_shares
 from pendel.fit.objective import DataRecipe, Objective, measured
 from pendel.fit.refinement import Flux, dq_at
 from scan import SAMPLES

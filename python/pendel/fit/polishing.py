@@ -32,7 +32,8 @@ from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
-from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
+from .corrections import NO_CORRECTIONS, Corrections
+from .nuisances import NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
 from .priors import Priors
 from .quasi_newton import Cartesian, Limits, Log, minimise

@@ -21,7 +21,7 @@ from scipy import ndimage
 from ..base import checks
 from ..base.arrays import host
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
-from ..fit.nuisances import NO_CORRECTIONS, Corrections
+from ..fit.corrections import NO_CORRECTIONS, Corrections
 from ..fit.objective import Objective
 from ..fit.polishing import PolishRecipe
 from ..fit.result import Result, finish
