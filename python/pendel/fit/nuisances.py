@@ -6,14 +6,14 @@
     flux_j = given exp(u_j),                       relative spread, about the given one
     background level = given + u,                  one for all frames, or one for each, about the given one
     squared width of the point spread = given + u, along rows and along columns, about the given one
-    p_i = given + u_i pixel^2/v_i^2, spreads of Q by the beam's directions and wavelengths, `pendel.experiment.coherence`
+    p_i v_i^2/pixel^2 = given + u_i, of `pendel.experiment.coherence`: squared spreads of Q in pixels, about the given
 
 H is the Gauss-Newton curvature of the loss, from the data: with (1) every entry bends the objective about as much as
 one of the n_S numbers that describe S does, whether its frame is bright or dark, and ``ease`` lets it go first. G and
 the priors are those of `pendel.fit.refinement`: mean and slope of the offsets and slow changes of the flux are left to
-the crystal. By bounds squared widths stay >= 0, spreads >= NARROWEST, and the whole background above LEAST of the given one, which keeps a
-count where the model is dark finite. A weak background beside few photons ends there: the crystal takes its counts for
-noise of its own, so one that was measured is better given.
+the crystal. By bounds squared widths stay >= 0, spreads >= NARROWEST, and the whole background above LEAST of the given
+one, which keeps a count where the model is dark finite. A weak background beside few photons ends there: the crystal
+takes its counts for noise of its own, so one that was measured is better given.
 
 Point spread and coherence look alike where the beam smears nothing along the frames: all that a vertical coherence does
 to the frames of a horizontal arm is what a point spread along the rows does. With both refined the point spread is
@@ -223,11 +223,8 @@ class _Beam(_Part):
             if self.given[i] < NARROWEST * self.unit[i]:
                 self.given[i] = START * self.unit[i]
         self.modes = known.modes or self._modes(fit, given)
-        weight = frame_shares(fit)
-        pixel = 2 * math.pi / experiment.field_of_view
-        bend = np.array(
-            [weight @ _sharpness_along(*_light(fit), _in_pixels(experiment, v[i], pixel)) for i in self.free]
-        )
+        weight, light = frame_shares(fit), _light(fit)
+        bend = np.array([weight @ _sharpness_along(*light, _in_pixels(experiment, v[i])) for i in self.free])
         prior = np.full(len(self.free), weight.sum() / recipe.coherence_spread**2)
         super().__init__(bend, prior, unknowns, NARROWEST - (self.given / self.unit)[self.free])
 
@@ -325,10 +322,10 @@ def _sharpness(light, good):
     return np.sum(change**2 / np.maximum(light[:, 1:-1], DARK), axis=(1, 2))
 
 
-def _in_pixels(experiment, v, pixel):
-    """(frames, rows, cols) by which a spread of a pixel along v (3,) moves Q; along the frames where there are some."""
-    step = pixel * v / np.linalg.norm(v)
-    return np.linalg.lstsq(experiment.basis(), step, rcond=None)[0]
+def _in_pixels(experiment, v):
+    """What a pixel along v (3,) of Q is, in frames, rows and columns, (3,)."""
+    pixel = 2 * math.pi / experiment.field_of_view
+    return np.linalg.lstsq(experiment.basis(), pixel * v / np.linalg.norm(v), rcond=None)[0]
 
 
 def _sharpness_along(light, good, step):
