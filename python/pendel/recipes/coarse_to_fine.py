@@ -8,6 +8,7 @@ place of the crystal between the voxels matters too (`pendel.place`). Crystals o
 without coarse levels (`pendel.recipes.thick_crystals`).
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from scipy import ndimage
 from ..base import checks
 from ..base.arrays import host
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
+from ..experiment.coherence import Coherence
 from ..fit.corrections import NO_CORRECTIONS, Corrections
 from ..fit.objective import Objective
 from ..fit.polishing import PolishRecipe
@@ -169,7 +171,8 @@ def _save(path, result, level, made_by):
         file.create_dataset("support", data=result.support)
         for name, value in result.corrections._asdict().items():
             if value is not None:
-                file.create_dataset(name, data=value)
+                numbers = dataclasses.astuple(value) if isinstance(value, Coherence) else value
+                file.create_dataset(name, data=numbers)
 
 
 def _load(path, made_by):
@@ -185,6 +188,9 @@ def _load(path, made_by):
             found = {name: file[name][()] for name in Corrections._fields if name in file}
             if "point_spread" in found:
                 found["point_spread"] = tuple(found["point_spread"].tolist())
+            if "coherence" in found:
+                *widths, modes = found["coherence"].tolist()
+                found["coherence"] = Coherence(*widths, int(modes))
             return _Done(*arrays, int(file.attrs["level"]), Corrections(**found))
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"checkpoint: expected one of pendel.multiscale, got {path}: {error}") from None

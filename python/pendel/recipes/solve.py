@@ -424,7 +424,8 @@ class _Fine:
     def _expected(self, result):
         """Counts that the result lets expect, (n_frames, rows, cols)."""
         dq = None if result.angle_offsets is None else dq_at(self.model.experiment, result.angle_offsets)[0]
-        D = self.model.intensities_on_host(result.S, dq=dq, flux=result.flux, point_spread=result.point_spread)
+        beam = {"point_spread": result.point_spread, "coherence": result.coherence}
+        D = self.model.intensities_on_host(result.S, dq=dq, flux=result.flux, **beam)
         background = np.asarray(result.background, np.float64)
         if background.ndim == 1:
             background = background[:, None, None]
