@@ -81,7 +81,6 @@ class Beam:
     @functools.cached_property
     def _slopes(self):
         """(d shift/dp (operators, 3, 3), dw/dp (3, 3))."""
-        shifts = self._coherence.settings_slopes(self._experiment, self.modes)
-        return np.repeat(shifts, len(self._states), axis=0), self._coherence.spreads_slopes(
-            self._experiment, self.modes
-        )
+        given = self._experiment, self.modes
+        shifts, weights = self._coherence.settings_slopes(*given), self._coherence.spreads_slopes(*given)
+        return np.repeat(shifts, len(self._states), axis=0), weights

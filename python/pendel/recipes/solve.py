@@ -7,8 +7,8 @@
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
    uniformity by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
-   and the point spread refined too, on the data's voxels first; what they leave enters as variance, in proportion to
-   that of photons.
+   and the point spread refined too, on the data's voxels first, and there with the beam's coherence as well, which stays
+   if the frames are met better; what they leave enters as variance, in proportion to that of photons.
 
 Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
@@ -56,6 +56,7 @@ GRANTED = 0.03
 # more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
 LONGER, PAYS = 3, 0.97
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+COHERENCE_PAYS = 0.99  # part of the excess, on the data's voxels, below which a coherence that is refined stays
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -343,12 +344,10 @@ class _Fine:
         result, excess, granted = self._first_polish(found)
         result, excess = self._longer(result, excess, granted)
         variance, refined = 1.0, {"granted": granted}
-        if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
-            refined |= REFINED
-            # Phases found with a wrong beamline have far to go, so first on wide voxels, where it costs little.
-            # bench/foreign.py, smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
-            for model in (self.wide, self.wide, self.model, self.model):
-                result = self._polish(result, model, **refined)
+        if excess > ALL_PHOTONS and not set(self.polishing) & {*REFINED, "refine_coherence"}:
+            result, refined = self._refined_on_wide_voxels(result, refined | REFINED)
+            for _ in range(2):
+                result = self._polish(result, self.model, **refined)
             excess = self._excess(result)
         if excess > ALL_PHOTONS:
             variance = excess
@@ -356,6 +355,19 @@ class _Fine:
             excess = self._excess(result)
         trust = Trust(result.misfit, noise, grid, excess, variance)
         return dataclasses.replace(result, model=self.model, trust=trust)
+
+    def _refined_on_wide_voxels(self, result, refined):
+        """(`Result`, what its `PolishRecipe` refined), with the beam's coherence where the data ask for it.
+
+        Phases found with a wrong beamline have far to go, and on wide voxels that costs little. bench/foreign.py,
+        smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
+        """
+        begun = self._polish(result, self.wide, **refined)
+        plain, further = self._polish(begun, self.wide, **refined), refined | {"refine_coherence": True}
+        smeared = self._polish(begun, self.wide, **further)
+        if self._excess(smeared) < COHERENCE_PAYS * self._excess(plain):
+            return smeared, further
+        return plain, refined
 
     def _first_polish(self, found):
         """(`Result`, its excess, what its `PolishRecipe` granted): cores as smooth as the data allow."""
@@ -422,10 +434,11 @@ class _Fine:
         return float(np.square(np.sqrt(D[lit]) - np.sqrt(self.data[lit])).sum() / counting_noise(D[lit]).sum())
 
     def _expected(self, result):
-        """Counts that the result lets expect, (n_frames, rows, cols)."""
-        dq = None if result.angle_offsets is None else dq_at(self.model.experiment, result.angle_offsets)[0]
+        """Counts that the result, on fine or wide voxels, lets expect, (n_frames, rows, cols)."""
+        model = self.wide if result.voxel == self.wide.voxel else self.model
+        dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
         beam = {"point_spread": result.point_spread, "coherence": result.coherence}
-        D = self.model.intensities_on_host(result.S, dq=dq, flux=result.flux, **beam)
+        D = model.intensities_on_host(result.S, dq=dq, flux=result.flux, **beam)
         background = np.asarray(result.background, np.float64)
         if background.ndim == 1:
             background = background[:, None, None]
