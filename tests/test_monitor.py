@@ -116,7 +116,7 @@ def test_levels_keep_the_flux_and_the_background_of_their_pixels(scan, rng):
     assert twice.window.shape == tuple(map(len, twice.places)) and twice.window.max() <= 1
     recipe = PolishRecipe(background=background, likelihood="poisson")
     assert levels[1].fit(recipe) is levels[1].fit(recipe) is not levels[1].fit(recipe.but(background=0.1))
-    kept = model.passes.blur, small.passes.blur
+    kept = model.passes.beam.blur, small.passes.beam.blur
     assert not any(kept)
     wide = type(model)(
         model.experiment, model.crystal, model.shape, model.voxel, point_spread=0.4, coherence=Coherence(1e-6, 1e-6)

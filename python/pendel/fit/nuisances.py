@@ -16,8 +16,9 @@ one, which keeps a count where the model is dark finite. A weak background besid
 takes its counts for noise of its own, so one that was measured is better given.
 
 Point spread and coherence look alike where the beam smears nothing along the frames: all that a vertical coherence does
-to the frames of a horizontal arm is what a point spread along the rows does. With both refined what
-is added to the model's point spread is as wide along rows as along columns: what the coherence smears along the frames tells the one, the rest the other.
+to the frames of a horizontal arm is what a point spread along the rows does. With both refined what is added to the
+model's point spread is as wide along rows as along columns: what the coherence smears along the frames tells the one,
+the rest the other.
 How many settings the beam has is chosen where a fit begins and then kept, so that the loss is smooth; two at least, for
 with one nothing is smeared along the frames. Where a beam begins coherent it begins with START, for w in (2) of the
 coherence has no derivative at 0.

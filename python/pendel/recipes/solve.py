@@ -7,8 +7,8 @@
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
    uniformity by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
-   and the point spread refined too, on the data's voxels first, and there with the beam's coherence as well, which stays
-   if the frames are met better; what they leave enters as variance, in proportion to that of photons.
+   and the point spread refined too, on the data's voxels first, and there with the beam's coherence as well, which
+   stays if the frames are met better; what they leave enters as variance, in proportion to that of photons.
 
 Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
@@ -435,7 +435,7 @@ class _Fine:
 
     def _expected(self, result):
         """Counts that the result, on fine or wide voxels, lets expect, (n_frames, rows, cols)."""
-        model = self.wide if result.voxel == self.wide.voxel else self.model
+        model = self.model if result.voxel == self.model.voxel else self.wide
         dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
         beam = {"point_spread": result.point_spread, "coherence": result.coherence}
         D = model.intensities_on_host(result.S, dq=dq, flux=result.flux, **beam)
