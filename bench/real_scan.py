@@ -1,12 +1,12 @@
-"""What the dynamical model changes on the measured 34-ID-C scan: the same start and epochs through both models.
+"""What the dynamical model changes on the measured 34-ID-C scan, judged by pixels that no fit has seen.
 
-    python bench/real_scan.py FOLDER [--config bench/34idc_scan54.toml] [-o DIR] [--epochs N]
+    python bench/real_scan.py FOLDER [--config bench/34idc_scan54.toml] [--seeds 0 1 2] [--threads N] [-o DIR]
 
-FOLDER is the scan (raw counts or tif frames, SPEC file, dark and flat field). Printed, as relative misfit
-sum (sqrt D - sqrt I)^2 / sum I: dynamical and kinematic (the same code, coupling to first order) from the start the
-dynamical model's own trials chose, from the conjugate twin of that start, from the phases found kinematically, and
-from where the dynamical run ended.
-Beside them stands the least misfit that photon counting leaves, E (sqrt N - sqrt D)^2 summed over the pixels.
+FOLDER is the scan (raw counts or tif frames, SPEC file, dark and flat field). For every seed a part of the good pixels
+is held out before anything else is done. The rest is phased, and `solve_on`, what `pendel.solve` does next, makes a
+crystal of the phases, once with the dynamical model and once with the kinematic one (the same code, coupling to first
+order). Printed for each: relative misfit sum (sqrt D - sqrt I)^2 / sum I of the pixels that were fitted and of those
+held out, what photon counting alone would leave of either, and what the inside of the crystal looks like.
 """
 
 import argparse
@@ -16,118 +16,98 @@ import time
 
 import numpy as np
 import pendel
-from pendel import kinematic
 from pendel.app import config
-from pendel.kinematic.support import recentre, shrink_wrap
+from pendel.fit.refinement import dq_at
+from pendel.model.pixels import free_pixels
 from pendel.recipes import kinematic_starts
-from scipy import ndimage, stats
+from pendel.recipes.solve import solve_on
+from pendel.recipes.voxels import counting_noise
+from scipy import ndimage
+
+DEPTH = 3  # voxels below the surface, where phases and amplitudes are looked at
+COUPLINGS = "dynamical", "kinematic"
 
 
-def photon_floor(D, good, total):
-    """Expected relative misfit of the true model: Poisson counts of mean D."""
-    mean = np.logspace(-4, 3, 300)
-    counts = np.arange(1400)
-    table = [((np.sqrt(counts) - np.sqrt(m)) ** 2 * stats.poisson.pmf(counts, m)).sum() for m in mean]
-    expected = np.interp(np.log(np.maximum(D, 1e-4)), np.log(mean), table)
-    return float((np.where(D > 900, 0.25, np.where(D < 1e-4, D, expected)) * good).sum() / total)
+def expected_counts(result):
+    """What a `Result` of `solve_on` lets expect in every pixel, (n_frames, rows, cols)."""
+    model = result.model
+    dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
+    D = model.intensities(result.S, dq=dq, flux=result.flux, point_spread=result.point_spread)
+    background = np.zeros(len(D)) + result.background
+    if result.background_level is not None:
+        background = background + result.background_level
+    return result.scale * D.astype(np.float64) + background[:, None, None]
+
+
+def misfits(D, data, pixels):
+    """(relative misfit, what photon counting would leave of it) of some pixels."""
+    total = data[pixels].sum(dtype=np.float64)
+    missed = np.square(np.sqrt(D[pixels]) - np.sqrt(data[pixels]))
+    return float(missed.sum() / total), float(counting_noise(D[pixels]).sum() / total)
 
 
 def describe(S):
-    """Phase spread and amplitude variation well inside the crystal, and its size."""
-    amplitude = np.abs(S)
-    inside = amplitude > 0.5 * np.quantile(amplitude[amplitude > 0.3], 0.7)
-    core = ndimage.binary_erosion(inside, iterations=3)
-    phase = np.angle(S[core] * np.conj(S[core].sum()))
-    return {
-        "phase_std": phase.std(),
-        "amplitude_cv": amplitude[core].std() / amplitude[core].mean(),
-        "voxels": inside.sum(),
-    }
+    """Second differences of the phase along z, y, x and the spread of |S|, DEPTH voxels inside."""
+    core = ndimage.binary_erosion(np.abs(S) > 0.5, iterations=DEPTH)
+    bends = [np.angle(np.roll(S, 1, axis) * np.roll(S, -1, axis) * np.conj(S) ** 2)[core] for axis in range(3)]
+    rough = [float(np.sqrt(np.mean(bend**2))) for bend in bends]
+    return {"roughness": rough, "amplitude_cv": float(np.abs(S)[core].std() / np.abs(S)[core].mean())}
 
 
-def prepare(settings, folder):
-    """The scan, its phases found kinematically, and both models of it {coupling: model}."""
-    scan = settings.scan(folder)
+def run(settings, scan, seed, held_out, threads):
+    """Rows of both models for one seed, [dict], and their crystals."""
     experiment, crystal = settings.experiment(scan), settings.crystal()
-    voxel = settings.voxel(experiment)
-    phased = kinematic_starts.phase(
-        scan.data, scan.mask, iterations=settings.start.iterations, seed=settings.start.seed
-    )
-    shape = kinematic_starts.box_for(phased, experiment, voxel)
-    models = {c: pendel.Model(experiment, crystal, shape, voxel, coupling=c) for c in ("dynamical", "kinematic")}
-    return scan, phased, models
-
-
-def compared(scan, phased, models, first, recipe):
-    """What both models make of every start, one row each; ``first`` is the start that the dynamical one chose."""
+    voxel = experiment.suggest_voxel()
     good = np.broadcast_to(scan.mask, scan.data.shape)
-    total = float((scan.data * good).sum(dtype=np.float64))
-    rows = []
+    free = free_pixels(scan.data.shape, held_out, good, seed)
+    shown = good & ~free
 
-    def run(name, coupling, S, support, **changes):
+    phased = kinematic_starts.phase(scan.data, shown, iterations=settings.start.iterations, seed=seed, threads=threads)
+    shape = kinematic_starts.box_for(phased, experiment, voxel)
+    rows, crystals = [], {}
+    for coupling in COUPLINGS:
         begun = time.perf_counter()
-        model = models[coupling]
-        result = pendel.reconstruct(model, scan.data, scan.mask, S, support, progress=False, **(recipe | changes))
-        D = model.intensities(result.S) * result.scale
-        row = {"run": name, "coupling": coupling, "misfit": result.misfit, "photon_floor": photon_floor(D, good, total)}
-        row |= {k: float(v) for k, v in describe(result.S).items()} | {"seconds": time.perf_counter() - begun}
-        rows.append(row)
+        model = pendel.Model(experiment, crystal, shape, voxel, coupling=coupling, threads=threads)
+        # counted photons, flat-fielded
+        result = solve_on(model, scan.data, shown, counts=True, phased=phased, seed=seed, progress=False)
+        D = expected_counts(result)
+        fitted, unseen = misfits(D, scan.data, shown), misfits(D, scan.data, free)
+        row = {"seed": seed, "coupling": coupling, "fitted": fitted, "held_out": unseen} | describe(result.S)
+        rows.append(row | {"voxel": result.voxel, "seconds": time.perf_counter() - begun})
+        crystals[coupling] = result.S
         print(
-            f"{name:30s} {coupling:10s} misfit {row['misfit']:.5f} (photons alone {row['photon_floor']:.5f})"
-            f"  phase std {row['phase_std']:.3f} rad, amplitude CV {row['amplitude_cv']:.3f}, {row['seconds']:.0f} s",
+            f"seed {seed} {coupling:10s} misfit {fitted[0]:.5f} (photons {fitted[1]:.5f}),"
+            f" held out {unseen[0]:.5f} (photons {unseen[1]:.5f}), second differences"
+            f" {' '.join(f'{r:.3f}' for r in row['roughness'])} rad, {rows[-1]['seconds']:.0f} s",
             flush=True,
         )
-        return result
-
-    best = run("same start", "dynamical", first.S, first.support)
-    run("same start", "kinematic", first.S, first.support)
-
-    turned = kinematic.twin(first.support.astype("complex64")).real > 0.5
-    for coupling in models:
-        run("twin of that start", coupling, kinematic.twin(first.S), turned)
-
-    # The start above was chosen by the dynamical model; the phases found kinematically are the other model's own.
-    model = models["kinematic"]
-    S = recentre(kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel))[0]
-    support = ndimage.binary_dilation(shrink_wrap(S, 0.15, 1.0))
-    for coupling in models:
-        run("phased start", coupling, S, support)
-    for coupling in models:
-        run("from the dynamical end", coupling, best.S, best.support, learning_rate=0.05)
-    return rows
+    return rows, crystals
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--config", default=pathlib.Path(__file__).parent / "34idc_scan54.toml")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int, default=0, help="of the random groups of frames")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--held-out", type=float, default=0.03, help="part of the good pixels")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("real-scan"))
     args = parser.parse_args()
     args.output.mkdir(exist_ok=True)
 
     settings = config.load(args.config)
-    scan, phased, models = prepare(settings, args.folder)
-    begun = time.perf_counter()
-    first = pendel.kinematic_start(models["dynamical"], scan.data, scan.mask, phased=phased, progress=False)
-    print(f"start: chi {phased.chi:.4f}, taken {first.kind!r} in {time.perf_counter() - begun:.0f} s; trials:")
-    for name, misfit in first.trial_misfits.items():
-        print(f"  {name:12s} {misfit:.5f}")
+    scan = settings.scan(args.folder)
+    rows = []
+    for seed in args.seeds:
+        found, crystals = run(settings, scan, seed, args.held_out, args.threads)
+        rows += found
+        (args.output / "real_scan.json").write_text(json.dumps(rows, indent=1))
+        for coupling, S in crystals.items():
+            np.save(args.output / f"{coupling}_{seed}.npy", S)
 
-    recipe = {
-        "epochs": args.epochs or settings.recipe.epochs,
-        "batches": settings.recipe.batches,
-        "seed": args.seed,
-        "learning_rate": settings.recipe.learning_rate,
-        "shrink_wrap_every": settings.recipe.shrink_wrap_every,
-    }
-    rows = compared(scan, phased, models, first, recipe)
-    (args.output / "real_scan.json").write_text(json.dumps({"trials": first.trial_misfits, "runs": rows}, indent=1))
-
-    volume = rows[0]["voxels"] * np.prod(models["dynamical"].voxel)
-    print(f"crystal: volume {volume:.3e} m3, cube edge {volume ** (1 / 3) * 1e9:.0f} nm, sphere", end=" ")
-    print(f"{(6 * volume / np.pi) ** (1 / 3) * 1e9:.0f} nm")
+    for name in ("fitted", "held_out"):
+        ratio = [d[name][0] / k[name][0] for d, k in zip(rows[::2], rows[1::2], strict=True)]
+        print(f"{name}: dynamical over kinematic {' '.join(f'{r:.4f}' for r in ratio)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 
 #if !defined(PENDEL_CUDA)
@@ -19,6 +20,8 @@
 namespace pendel {
 
 namespace {
+constexpr long LONGEST_ROW = 1L << 24;
+
 struct Choice {
   const Engine* engine;
   const char* name;
@@ -48,7 +51,13 @@ const Choice& chosen() {
 
 const char* cpu_isa() { return chosen().name; }
 int cpu_lanes(bool single) { return chosen().engine->bytes / (single ? 4 : 8); }
-long fourier_row_length(long need) { return PENDEL_ISA::fourier_row_length(need); }
+long fourier_row_length(long need) {
+  // the search goes through every length up to 1.5 times this
+  if (need < 1 || need > LONGEST_ROW)
+    throw std::invalid_argument("shape: expected rows of 1 to " + std::to_string(LONGEST_ROW) +
+                                " places, nx and what E_0 moves along x, got " + std::to_string(need));
+  return PENDEL_ISA::fourier_row_length(need);
+}
 
 void forward_cpu(const Args& args, bool single) {
   (single ? chosen().engine->forward_single : chosen().engine->forward_double)(args);
@@ -82,8 +91,15 @@ const void* input(const py::object& address) { return output(address); }
 const auto run_forward = pendel::forward_cuda, run_adjoint = pendel::adjoint_cuda;
 const auto run_workspace = pendel::workspace_cuda;
 #else
-const void* input(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).data(); }
-void* output(const py::object& array) { return array.is_none() ? nullptr : py::cast<py::array>(array).mutable_data(); }
+// Sweeps read vectors from addresses that are multiples of the element's size, as the Python operator gives them.
+py::array aligned(const py::object& object) {
+  const auto array = py::cast<py::array>(object);
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    throw py::value_error("array: expected an aligned buffer, got one at another address; copy it");
+  return array;
+}
+const void* input(const py::object& array) { return array.is_none() ? nullptr : aligned(array).data(); }
+void* output(const py::object& array) { return array.is_none() ? nullptr : aligned(array).mutable_data(); }
 const auto run_forward = pendel::forward_cpu, run_adjoint = pendel::adjoint_cpu;
 const auto run_workspace = pendel::workspace_cpu;
 #endif
@@ -211,7 +227,7 @@ void extent(const py::array& S, int threads, const py::object& size, const py::o
   pendel::Extent a{};
   a.nz = S.shape(0), a.ny = S.shape(1), a.nx = S.shape(2);
   a.threads = threads;
-  a.S = S.data();
+  a.S = input(S);
   a.size = output(size);
   a.filled = static_cast<std::uint8_t*>(output(filled));
   const bool single = S.itemsize() == 2 * sizeof(float);
@@ -226,9 +242,9 @@ void filter(const py::array& values, const py::array& taps_y, const py::array& t
   a.nz = values.shape(0), a.ny = values.shape(1), a.nx = values.shape(2);
   a.reach = (taps_y.shape(1) - 1) / 2;
   a.threads = threads;
-  a.values = values.data();
-  a.taps_y = taps_y.data();
-  a.taps_x = taps_x.data();
+  a.values = input(values);
+  a.taps_y = input(taps_y);
+  a.taps_x = input(taps_x);
   a.wanted = static_cast<const std::uint8_t*>(input(wanted));
   a.S = input(S);
   a.adj_size = input(adj_size);

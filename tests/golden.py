@@ -212,6 +212,7 @@ def minibatches():
         files = {"checkpoint": Path(folder, "c.h5"), "checkpoint_every": 3}
         for epochs in (6, 12):
             options = base | files | {"s_0": "free", "free_fraction": 0.05, "refine_angles": True}
+            options |= {"schedule": "constant", "refine_after": 2}  # the first epochs of both
             result = reconstruct(m, data, mask, resume=True, **options | {"epochs": epochs})
             yield f"resumed at {epochs}", plain(result)
 

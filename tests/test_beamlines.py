@@ -52,10 +52,13 @@ def path(tmp_path):
 
 
 def test_the_package_s_own_beamlines(tmp_path):
-    assert beamlines.names() == ["cxi", "34idc"]
+    assert beamlines.names() == ["array", "eiger", "id01", "cxi", "34idc"]
     assert beamlines.find("auto", tmp_path) is beamlines.find("34idc", tmp_path)
     assert beamlines.find("auto", tmp_path / "scan.cxi") is beamlines.find("cxi", tmp_path)
-    with pytest.raises(ValueError, match="beamline: expected one of 'auto', 'cxi', '34idc', got 'id99'"):
+    assert beamlines.find("auto", tmp_path / "scan.npz") is beamlines.find("array", tmp_path)
+    with pytest.raises(
+        ValueError, match="beamline: expected one of 'auto', 'array', 'eiger', 'id01', 'cxi', '34idc', got 'id99'"
+    ):
         beamlines.find("id99", tmp_path)
 
 
@@ -94,7 +97,7 @@ def test_a_reader_that_gives_no_scan_is_named(outside, path):
 
 
 def test_unknown_formats_are_told_the_names_from_outside(outside):
-    names = "'auto', 'cxi', '34idc', 'broken', 'id99', 'missing', 'no_scan', 'number'"
+    names = "'auto', 'array', 'eiger', 'id01', 'cxi', '34idc', 'broken', 'id99', 'missing', 'no_scan', 'number'"
     expected = f"^data.format: expected one of {names}, got 'tiff'"
     with pytest.raises(config.ConfigError, match=expected):
         config.loads("[data]\nformat = 'tiff'")

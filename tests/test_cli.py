@@ -159,7 +159,7 @@ def test_resume_goes_on_from_the_checkpoint(folder, tmp_path, capsys):
     assert resumed.metadata["start"] == {"kind": "checkpoint"}
 
 
-def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys):
+def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys, monkeypatch):
     toml, data, result = (str(tmp_path / name) for name in ("run.toml", "data.cxi", "r.cxi"))
     Path(toml).write_text(SOLVED + "\n[disturbances]\nflux_jitter = 0.3\n")  # so that it has something to refine
     assert main(["simulate", toml, "-o", data]) == 0
@@ -181,9 +181,12 @@ def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys):
     background = stored.background + stored.background_level[stored.frame_index]
     assert np.allclose(stored.modelled_frame - background, modelled, rtol=1e-4, atol=1e-3)
 
-    # the checkpoint holds the voxels of the data's resolution; what comes after them is done again
+    # the checkpoint holds all steps: nothing is done again, and it is that of this recipe
     assert (tmp_path / "r.checkpoint.h5").exists()
-    assert main([*command, "--resume", "--set", "solve.steps=1"]) == 0
+    monkeypatch.setattr("pendel.fit.objective.Objective.evaluate", None)
+    assert main([*command, "--resume", "--set", "solve.steps=1"]) == 1
+    assert "steps: expected 300, that of the checkpoint" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
     resumed = io.read_result(result)
     assert np.array_equal(resumed.S, stored.S) and resumed.trust == stored.trust
     assert np.array_equal(resumed.loss["loss"], stored.loss["loss"])

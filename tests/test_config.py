@@ -117,7 +117,10 @@ def test_values_are_typed_and_overrides_win():
         ("[recipe]\nrefine_angles = 1", "recipe.refine_angles: expected true or false, got 1"),
         ("[recipe]\nepochs = 0", "recipe.epochs: expected an integer >= 1, got 0"),
         ("[start]\ntrial_epochs = -1", "start.trial_epochs: expected an integer >= 0, got -1"),
-        ("[data]\nformat = 'tiff'", "data.format: expected one of 'auto', 'cxi', '34idc', got 'tiff'"),
+        (
+            "[data]\nformat = 'tiff'",
+            "data.format: expected one of 'auto', 'array', 'eiger', 'id01', 'cxi', '34idc', got 'tiff'",
+        ),
         ("[data]\ncrop = [128]", r"data.crop: expected a list of 2 items, got \[128\]"),
         ("[data]\ncrop = [128, 'a']", r"data.crop\[1\]: expected an integer, got 'a'"),
         ("[data]\ndark = 1", "data.dark: expected true or false, got 1"),

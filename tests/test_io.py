@@ -56,7 +56,7 @@ def test_scan_files_have_the_paths_of_pynx(tmp_path, rng):
         theta = entry["sample_1/transformations/theta"]
         assert theta.attrs["units"] == "deg" and theta.attrs["transformation_type"] == "rotation"
         assert theta[()] == pytest.approx(np.arange(6) * 0.005 - 0.3, abs=1e-15)  # one rounding of 0.3 deg
-        assert list(theta.attrs["vector"]) == [0, 1, 0] and entry["data_1"].attrs["axes"] == "theta:y:x"
+        assert list(theta.attrs["vector"]) == [0, 1, 0] and list(entry["data_1"].attrs["axes"]) == ["theta", ".", "."]
         assert (entry["sample_1/rotation_angle"][()] == theta[()]).all()
         turn = entry["sample_1/geometry_1/orientation"][0]
         c, s = np.cos(fields["rocking_angles"][0]), np.sin(fields["rocking_angles"][0])

@@ -10,8 +10,9 @@ from pendel.app import config, demo, store
 from pendel.app.cli import main
 from pendel.fit.corrections import Corrections
 from pendel.fit.polishing import PolishRecipe
+from pendel.fit.steps import Steps, packed_corrections, unpacked_corrections
 from pendel.io.scans import relative_flux
-from pendel.recipes import coarse_to_fine, kinematic_starts, starts
+from pendel.recipes import kinematic_starts, starts
 from pendel.recipes.levels import levels_of, unit_flux
 
 FEW = {"starts": 1, "steps": 600, "rounds": 1, "trial_epochs": 10, "seed": 1, **QUIET}
@@ -172,10 +173,13 @@ def test_polish_begins_where_a_result_ended(gold_cube, tmp_path):
     second = polish(gold_cube.model, data, None, first, **options)
     for found, given in zip(second.corrections, first.corrections, strict=True):
         assert np.array_equal(found, given)
-    # as it does in a checkpoint of levels
-    coarse_to_fine._save(tmp_path / "levels.h5", first, 0, {})
-    kept = coarse_to_fine._load(tmp_path / "levels.h5", {}).corrections
-    assert kept.coherence == first.coherence and kept.point_spread == first.point_spread
+    # as it does from a checkpoint
+    for resume in (False, True):
+        steps = Steps(tmp_path / "steps.h5", resume)
+        kept = steps.result("polish", lambda _, resume=resume: None if resume else first, gold_cube.model, None)
+        assert kept.coherence == first.coherence and kept.point_spread == first.point_spread
+    numbers = packed_corrections(first.corrections)
+    assert unpacked_corrections(numbers).coherence == first.coherence and unpacked_corrections({}) == Corrections()
     flux = np.full(SIZE, 1.1)
     assert np.array_equal(polish(gold_cube.model, data, None, first, flux=flux, **options).flux, flux)
 

@@ -1,11 +1,14 @@
 """Coarse to fine: the cut scan, the resampled crystal, the whole way from nothing."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from cube import QUIET
 from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic, multiscale, phantom, resample
 from pendel.app import demo
 from pendel.experiment import rotation
+from pendel.fit import checkpoint_file, steps
 from pendel.fit.corrections import NO_CORRECTIONS, Corrections
 from pendel.fit.polishing import polish_fit
 from pendel.recipes import searches
@@ -13,6 +16,7 @@ from pendel.recipes.levels import Level, sharpen
 from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 from pendel.recipes.polisher import Polisher, data_recipe
 from pendel.recipes.searches import Search
+from scan import make_data, make_model
 from scipy import ndimage
 
 
@@ -115,21 +119,29 @@ def test_from_nothing_to_the_crystal(little, tmp_path):
     assert compare(result.S, S, model.voxel).phase_rmse < 0.08 and result.misfit < 1e-4
     done = multiscale(model, data, levels=1, checkpoint=path, resume=True, **FEW)
     assert done.S.tobytes() == result.S.tobytes() and done.misfit == pytest.approx(result.misfit, rel=1e-6)
-    with pytest.raises(ValueError, match="checkpoint: expected one of pendel.multiscale, got .*its seed is 1, not 2"):
+    with pytest.raises(ValueError, match="seed: expected 1, that of the checkpoint .*levels.h5, got 2"):
         multiscale(model, data, levels=1, checkpoint=path, resume=True, **(FEW | {"seed": 2}))
-    with pytest.raises(ValueError, match="checkpoint: .* its start is kinematic, not flat"):
+    with pytest.raises(ValueError, match="start: expected 'kinematic', that of the checkpoint .*, got 'flat'"):
         multiscale(model, data, None, "flat", levels=1, checkpoint=path, resume=True, **FEW)
     with pytest.raises(ValueError, match="resume: expected a checkpoint path with resume=True, got checkpoint=None"):
         multiscale(model, data, resume=True, **FEW)
-    with pytest.raises(ValueError, match="checkpoint: .* its levels is 2, not 1"):
+    with pytest.raises(ValueError, match="levels: expected 2, that of the checkpoint .*, got 1"):
         multiscale(model, data, levels=0, checkpoint=path, resume=True, **FEW)
 
 
-def test_a_finished_run_of_counts_is_measured_by_its_own_likelihood(little, tmp_path):
+def test_a_finished_run_of_counts_is_measured_by_its_own_likelihood(little, tmp_path, monkeypatch):
     model, S, data = little
     counted = np.random.default_rng(0).poisson(data * (1e6 / data.sum(dtype=float)))
-    options = {"start": S, "support": np.abs(S) > 0, "counts": True, "checkpoint": tmp_path / "levels.h5", **FEW}
-    result = multiscale(model, counted, **(options | {"steps": 8}))
+    options = {
+        "start": S,
+        "support": np.abs(S) > 0,
+        "counts": True,
+        "checkpoint": tmp_path / "levels.h5",
+        **FEW,
+        "steps": 8,
+    }
+    result = multiscale(model, counted, **options)
+    monkeypatch.setattr("pendel.fit.objective.Objective.evaluate", None)  # nothing is done again
     done = multiscale(model, counted, resume=True, **options)
     assert done.S.tobytes() == result.S.tobytes() and done.background == result.background > 0
     assert done.scale == pytest.approx(result.scale, rel=1e-6)
@@ -147,7 +159,9 @@ def test_a_finished_run_of_another_precision_or_shape(little, tmp_path):
     assert done.S.dtype == np.complex128 and np.array_equal(done.S, result.S)
     assert done.misfit == pytest.approx(result.misfit, rel=1e-3)
     wider = like((model.shape[0] + 2, *model.shape[1:]), "complex64")
-    with pytest.raises(ValueError, match=r"checkpoint \(S\): expected shape \(nz, ny, nx\) = .*, got"):
+    with pytest.raises(
+        ValueError, match=r"shape: expected \(32, 32, 32\), that of the checkpoint .*, got \(34, 32, 32\)"
+    ):
         multiscale(wider, data, resume=True, **(options | {"start": np.ones(wider.shape)}))
 
 
@@ -225,6 +239,33 @@ def test_symmetric_orientation_goes_coarse_to_fine_too():
     small, cut, _ = coarse(model, model.intensities(S))
     assert small.resync == 9
     assert small.experiment.orientation == "symmetric" and small.misfit(resample(S, voxel, small), cut) < 0.1
+
+
+@pytest.mark.parametrize("start", ("flat", "random", "solid"))
+def test_a_run_resumed_after_any_step_ends_in_the_same_bits(tmp_path, start):
+    """Stopped wherever a step is written, again and again."""
+    model, data = make_model(threads=1), make_data(np.random.default_rng(0))
+    options = {"starts": 2, "steps": 6, "rounds": 2, "iterations": (1, 2), "counts": True, "places": True, **QUIET}
+    whole = multiscale(model, data, None, start, **options)
+    path, stops = tmp_path / "levels.h5", 0
+
+    class Stopped(Exception):
+        pass
+
+    def write(*given):
+        checkpoint_file.write(*given)
+        raise Stopped
+
+    while stops < 40:
+        try:
+            with mock.patch.object(steps, "checkpoint_file", mock.Mock(wraps=checkpoint_file, write=write)):
+                found = multiscale(model, data, None, start, checkpoint=path, resume=True, **options)
+            break
+        except Stopped:
+            stops += 1
+    assert 8 <= stops < 40 and found.S.tobytes() == whole.S.tobytes()
+    assert found.misfit == whole.misfit and found.scale == whole.scale
+    assert all(np.array_equal(found.history[name], whole.history[name]) for name in whole.history)
 
 
 @pytest.mark.parametrize("start", ("flat", "random", "kinematic"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cube import QUIET, SIZE, bright_frames, make_model, make_problem, with_loss
 from pendel import Model, compare, reconstruct
-from pendel.fit.checkpoint import SETTINGS, checkpoint_shape
+from pendel.fit.checkpoint import checkpoint_shape
+from pendel.fit.checkpoint_file import checksum
 from pendel.kinematic.support import box_support
 from scipy import ndimage
 
@@ -151,14 +152,12 @@ def test_a_resumed_run_keeps_all_that_it_had(problem, tmp_path, epoch):
             run(problem, **changed, checkpoint=path, resume=True)
 
 
-def test_a_checkpoint_without_settings_is_one_of_the_plain_recipe(problem, tmp_path):
+def test_a_checkpoint_of_an_older_version_is_refused(problem, tmp_path):
     path = tmp_path / "run.h5"
-    whole = run(problem, epochs=4)
-    run(problem, epochs=4, checkpoint=path, checkpoint_every=2, callback=lambda e, S, history: e == 2)
-    with h5py.File(path, "a") as file:
-        for name in SETTINGS:
-            del file.attrs[name]
-    assert same(whole, run(problem, epochs=4, checkpoint=path, resume=True))
+    with h5py.File(path, "w") as file:
+        file.attrs["pendel_checkpoint"] = 1
+    with pytest.raises(ValueError, match="checkpoint: .*run.h5: one of an older version of pendel"):
+        run(problem, epochs=4, checkpoint=path, resume=True)
 
 
 def test_seed_and_threads(problem):
@@ -272,8 +271,12 @@ def test_arrays_of_a_checkpoint_are_checked_before_a_sweep(problem, tmp_path, na
         stored = file[name][()]
         del file[name]
         file[name] = stored[1:]
+    with pytest.raises(ValueError, match="checkpoint: .*run.h5: a damaged one"):
+        run(problem, checkpoint=path, resume=True, **options | {"epochs": 1})
+    with h5py.File(path, "r+") as file:  # whoever made it knows of checksums
+        file.attrs["checksum"] = checksum(file)
     with pytest.raises(ValueError, match=rf"checkpoint \({name}\): expected shape .*, got"):
-        run(problem, checkpoint=path, resume=True, **options)
+        run(problem, checkpoint=path, resume=True, **options | {"epochs": 1})
 
 
 def test_a_run_that_blows_up_says_so(problem):

@@ -22,7 +22,7 @@ def bends(shape):
     return axes[0][:, None, None] + axes[1][:, None] + axes[2]
 
 
-@pytest.mark.parametrize("term", ("roughness", "unevenness"))
+@pytest.mark.parametrize("term", ("roughness", "unevenness", "haze"))
 def test_terms_and_their_gradients(gold_cube, rng, term):
     function = getattr(Perfection(gold_cube.truth, gold_cube.tight, (1.0, 1.3, 0.8), 0.9), term)
     S, direction = (rng.normal(size=gold_cube.truth.shape + (2,)).view(complex)[..., 0] for _ in range(2))
@@ -145,7 +145,47 @@ def test_evidence_helps_few_photons(gold_cube):
     assert Perfection(stiff.S, gold_cube.tight).roughness(stiff.S)[0] < 0.3 * begun
 
 
-@pytest.mark.parametrize("name", ("smoothness", "uniformity"))
+def test_a_sharp_surface_keeps_noise_out_of_the_vacuum(gold_cube):
+    """In a support wider than the crystal |S| beyond it falls, and the phases beneath the surface come nearer."""
+    data = gold_cube.data(photons=1e5)
+    wide = ndimage.binary_dilation(gold_cube.tight, iterations=2)
+    start = np.where(wide, np.where(gold_cube.truth == 0, 0.01, gold_cube.truth), 0)
+    options = {
+        "start": start,
+        "support": wide,
+        "rounds": 2,
+        "iterations": (0, 60),
+        "trim": None,
+        "widen": 0,
+        "likelihood": "poisson",
+        "background": 0.01,
+        "bound_weight": 30.0,
+        "bulk_weight": 100.0,
+        "atv_weight": photon_weight(gold_cube.model, data, support=wide),
+        "smoothness": "evidence",
+        "uniformity": "evidence",
+        **QUIET,
+    }
+    vacuum = wide & (np.abs(gold_cube.truth) == 0)
+    hazy, clear = (polish(gold_cube.model, data, None, sharpness=sharp, **options) for sharp in (0.0, "evidence"))
+    levels = [np.sqrt(np.mean(np.abs(found.S[vacuum]) ** 2)) for found in (hazy, clear)]
+    assert levels[1] < 0.6 * levels[0]
+    assert gold_cube.error(clear.S) < gold_cube.error(hazy.S)
+
+
+def test_haze_costs_nothing_full_or_empty(gold_cube):
+    body = 0.9 * gold_cube.tight.astype(complex)
+    V, adj = Perfection(body, gold_cube.tight, bulk=0.9).haze(body, 3.0)
+    assert V == pytest.approx(0, abs=1e-12)
+    # from 0 a voxel pays the slope, as far as it goes
+    S = body.copy()
+    S[0, 0, 0] = 1e-6j
+    assert Perfection(body, gold_cube.tight, bulk=0.9).haze(S, 3.0)[0] == pytest.approx(3.0 * 1e-6 / 0.9, rel=1e-5)
+    assert np.count_nonzero(adj[~gold_cube.tight]) == 0
+    assert Perfection(body, gold_cube.tight).clearing(0.0) == 0
+
+
+@pytest.mark.parametrize("name", ("smoothness", "uniformity", "sharpness"))
 def test_refused(gold_cube, name):
     with pytest.raises(ValueError, match=f"{name}: expected"):
         polish(gold_cube.model, gold_cube.data(), None, gold_cube.truth, **{name: -1})

@@ -169,12 +169,12 @@ def test_a_coherence_stays_where_the_frames_are_met_better(scan, monkeypatch, ex
     model, asked = object(), []
     fine = solving._Fine(scan.model, model, None, None, solving.SolveRecipe(), {}, False, None)
 
-    def polish(self, found, model, **changes):
+    def polish(self, name, found, model, **changes):
         asked.append((found, model, changes))
         return "smeared" if "refine_coherence" in changes else f"{found}, plain"
 
     monkeypatch.setattr(solving._Fine, "_polish", polish)
-    monkeypatch.setattr(solving._Fine, "_excess", lambda self, result: excess if result == "smeared" else 3.0)
+    monkeypatch.setattr(solving._Fine, "_excess", lambda self, name, result: excess if result == "smeared" else 3.0)
     refined = {"granted": 0.5} | solving.REFINED
     result, further = fine._refined_on_wide_voxels("found", refined)
     assert [(found, there is model) for found, there, _ in asked] == [("found", True)] + [("found, plain", True)] * 2

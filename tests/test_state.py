@@ -20,12 +20,26 @@ def test_a_state_in_another_memory_order_is_refused(problem, operator_of, gold):
         op.adjoint(p.S, p.dq, p.adj_E_h, state=state._replace(E_h=np.asfortranarray(state.E_h)))
 
 
-def test_exit_fields_that_a_state_shares_cannot_be_changed(problem, operator_of, gold):
+@pytest.mark.parametrize("options", [{}, {"resync": 2}, {"transport": "fourier"}])
+def test_a_state_is_not_changed_through_what_is_handed_out_with_it(problem, operator_of, gold, options):
+    """Embeddings write into what they are given: the gradient stays that of the state."""
+    for shape in ((5, 2, 8), (1, 2, 8)):  # of one layer E_0 leaves on the whole row
+        p = problem(shape, gold)
+        op = operator_of(p, **options)
+        E_h, E_0, state = op.forward(p.S, p.dq, return_E_0=True, return_state=True)
+        adj_E_h = np.ones_like(E_h)
+        expected = op.adjoint(p.S, p.dq, adj_E_h, state=state).S
+        for array in (E_h, E_0):
+            assert array.flags.writeable and not any(np.shares_memory(array, s) for s in state if s is not None)
+            array *= 2
+        assert np.array_equal(op.adjoint(p.S, p.dq, adj_E_h, state=state).S, expected)
+
+
+def test_the_arrays_of_a_state_cannot_be_changed(problem, operator_of, gold):
     p = problem((5, 2, 8), gold)
-    E_h, _ = operator_of(p).forward(p.S, p.dq, return_state=True)
-    with pytest.raises(ValueError, match="read-only"):
-        E_h *= 2
-    assert operator_of(p).forward(p.S, p.dq).flags.writeable
+    for array in operator_of(p, resync=2).forward(p.S, p.dq, return_state=True)[1]:
+        with pytest.raises(ValueError, match="read-only"):
+            array *= 2
 
 
 @pytest.mark.parametrize("transport", ["shift", "fourier"])

@@ -3,6 +3,11 @@
 import sys as _sys
 from importlib import import_module as _import_module
 
+from .base import interruption as _interruption
+
+if _interruption.is_command(_sys.orig_argv):  # before anything long is imported
+    _interruption.end_at_once()
+
 from . import io, kinematic
 from .analysis import phantom, resolution
 from .analysis.comparison import Comparison, compare

@@ -16,6 +16,8 @@ from ..base.symmetry import along, strain
 from ..base.symmetry import translate as translated
 from ..base.symmetry import twin as conjugate_twin
 
+LARGEST = 1e60  # whose fourth powers, summed, are finite
+
 
 @dataclasses.dataclass
 class Comparison:
@@ -106,6 +108,9 @@ def compare(
     truth = checks.array("truth", truth, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     S = checks.array("S", S, truth.shape, np.complex128, axes="(nz, ny, nx)")
     voxel = np.array(checks.lengths("voxel", voxel, 3))
+    for name, values in (("S", S), ("truth", truth)):
+        if np.abs(values).max(initial=0) > LARGEST:
+            raise ValueError(f"{name}: expected values up to {LARGEST:g}, got {np.abs(values).max():.3g}")
     if not truth.any() or not S.any():
         raise ValueError("S, truth: expected non-zero functions, got zeros")
     inside = _inside(truth, support)

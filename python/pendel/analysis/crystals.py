@@ -242,7 +242,7 @@ def dislocation(seed: int, size: float, h, character: str | None = None) -> Samp
     if character is None:
         character = ("edge", "screw")[seed % 2]
     checks.choice("character", character, ("edge", "screw"))
-    h = np.asarray(h, float)
+    h = checks.array("h", h, (3,), np.float64)
     rng, whole = np.random.default_rng([seed, 2]), smooth(seed, size, h, peak_to_peak=1.5)
     burgers = _tilted(rng, h, rng.uniform(0.2, 0.7))
     line = burgers if character == "screw" else np.cross(burgers, _direction(rng))
@@ -265,7 +265,7 @@ def void(seed: int, size: float, h, strained: bool | None = None) -> SampleCryst
     strained : whether it strains the crystal around it, by 1.5 rad at its surface; None: of odd seeds
     """
     strained = bool(seed % 2) if strained is None else checks.flag("strained", strained)
-    h = np.asarray(h, float)
+    h = checks.array("h", h, (3,), np.float64)
     rng, whole = np.random.default_rng([seed, 3]), smooth(seed, size, h)
     hole = Ball(tuple(rng.uniform(-0.14, 0.14, 3) * size), rng.uniform(0.1, 0.15) * size)
     strain = whole.grains[0].strain
@@ -318,7 +318,7 @@ def two_grains(seed: int, size: float, h, scatter: bool | None = None) -> Sample
     scatter : whether the second one scatters into the reflection; None: of odd seeds
     """
     scatter = bool(seed % 2) if scatter is None else checks.flag("scatter", scatter)
-    rng, h = np.random.default_rng([seed, 8]), np.asarray(h, float)
+    rng, h = np.random.default_rng([seed, 8]), checks.array("h", h, (3,), np.float64)
     apart = _direction(rng)
     grains = []
     for sign in (1, -1):

@@ -4,8 +4,8 @@ Crystal functions are shown as colours: brightness is the amplitude, hue is the 
 crystal is set to zero first, since no measurement of one reflection knows it.
 """
 
+import io
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from ..base import checks
+from ..base import checks, files
+from ..base.version import __version__
 from ..io import StoredResult
 
 try:
@@ -35,6 +36,17 @@ _COLOURS = {
     "dynamical": "tab:blue",
     "modelled": "tab:blue",
 }
+# By ending: how a format is told what made the picture, for `pendel.io.kinds`.
+_MADE_BY = f"pendel {__version__}"
+_NOTES = {
+    "png": {"metadata": {"Software": _MADE_BY}},
+    "gif": {"pil_kwargs": {"comment": _MADE_BY.encode()}},
+    "webp": {"pil_kwargs": {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0" + _MADE_BY.encode()}},
+}
+_NOTES |= dict.fromkeys(("svg", "svgz", "pdf", "ps", "eps"), {"metadata": {"Creator": _MADE_BY}})
+_NOTES |= dict.fromkeys(("jpg", "jpeg"), {"pil_kwargs": {"comment": _MADE_BY.encode()}})
+_NOTES |= dict.fromkeys(("tif", "tiff"), {"pil_kwargs": {"tiffinfo": {305: _MADE_BY}}})
+_NOTES["avif"] = _NOTES["webp"]
 
 
 def complex_to_rgb(S: ArrayLike, maximum: float | None = None) -> np.ndarray:
@@ -55,7 +67,7 @@ def complex_to_rgb(S: ArrayLike, maximum: float | None = None) -> np.ndarray:
     ------
     TypeError, ValueError : naming the parameter.
     """
-    S = np.asarray(S)
+    S = checks.numpy_array("S", S)
     amplitude = np.abs(S).astype(np.float64)
     maximum = amplitude.max(initial=0) if maximum is None else checks.number("maximum", maximum, above=0)
     value = np.clip(amplitude / maximum, 0, 1) if maximum > 0 else amplitude
@@ -168,22 +180,20 @@ def comparison_figure(
 def save(figure: Figure, path: str | os.PathLike, dpi: float = 100) -> None:
     """Write a Figure; the ending of ``path`` picks the format. 1600 pixels wide at dpi=100.
 
-    Written under another name and renamed.
+    Written whole or not at all, with a note that pendel made it where the format has room for one.
 
     Raises
     ------
     ValueError : for an ending matplotlib does not know.
+    OSError : where the file cannot be written.
     """
     path = Path(path)
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
+    ending, known = path.suffix[1:].lower(), figure.canvas.get_supported_filetypes()
+    if ending not in known:
         raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(known))}, got {path.suffix!r}")
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        figure.savefig(part, dpi=dpi, facecolor="white")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=ending, dpi=dpi, facecolor="white", **_NOTES.get(ending, {}))
+    files.write_whole(path, drawn.getbuffer())
 
 
 class _Window:
@@ -256,7 +266,9 @@ def _phase_map(stored, support):
 
 def _limit(values, support):
     """The end of the colour scale."""
-    return float(np.nanpercentile(np.abs(values[support]), 99)) or 1.0
+    known = np.abs(values[support])
+    known = known[np.isfinite(known)]
+    return float(np.percentile(known, 99)) or 1.0 if known.size else 1.0
 
 
 def _core(support):
@@ -325,7 +337,7 @@ def _maps(figure, places, stored, support, solid, window):
     core = _core(solid)
     maps = (
         ("phase", _phase_map(stored, support), ("rad", 1.0), solid),
-        ("displacement along h", stored.displacement, _length_unit(stored.displacement, solid), solid),
+        (_displacement_title(stored), stored.displacement, _length_unit(stored.displacement, solid), solid),
         ("strain along h", stored.strain, _strain_unit(stored.strain, solid), core),
     )
     for place, (title, values, (unit, factor), shown) in zip(places, maps, strict=True):
@@ -336,6 +348,12 @@ def _maps(figure, places, stored, support, solid, window):
         values = np.asarray(values) * factor
         _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
         axes.set_title(f"{title}, slice xz", **_STYLE)
+
+
+def _displacement_title(stored):
+    """What the map shows; the lattice spacing that it is modulo, where the file says so."""
+    spacing = stored.displacement_modulo
+    return "displacement along h" + ("" if spacing is None else f" mod {1e12 * spacing:.4g} pm")
 
 
 def _phase_errors(figure, places, errors, inside, window):

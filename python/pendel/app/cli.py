@@ -1,49 +1,98 @@
 """Command line: pendel demo | simulate | reconstruct | view | config | info.
 
-Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run.
-Results go to stdout, progress, warnings and errors to stderr.
+Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run,
+128 + n ended by signal n. Results go to stdout, progress, warnings and errors to stderr; that nobody reads them fails
+no run.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 
+from ..base import files, interruption
+from ..base.printing import Forgiving, say, warn
 from ..base.version import __version__
 from ..fit.polishing import polish
+from ..io import kinds
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
-from . import config, methods, schema, simulate, starts, store
+from . import config, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
+from .outputs import Written
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line (None: that of the process) and return its exit status."""
-    try:
-        args = _parser().parse_args(arguments)
-    except SystemExit as exit:  # argparse has said why
-        return exit.code or 0
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"pendel: warning: {message}", file=sys.stderr)
+    with interruption.raised(), _forgiving_streams():
         try:
-            args.run(args)
-            return 0
-        except (Exception, KeyboardInterrupt) as error:
-            if args.debug:
-                raise
-            status, text = _explain(error)
-        print(f"pendel: error: {' '.join(text.split())}", file=sys.stderr)
-        return status
+            args = _parser().parse_args(arguments)
+        except SystemExit as exit:  # argparse has said why
+            return exit.code or 0
+        except KeyboardInterrupt:
+            return _ended_by_signal()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: warn(f"pendel: warning: {message}")
+            return _run(args)
+
+
+def _run(args):
+    """Exit status of a command."""
+    try:
+        args.run(args)
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if args.debug:
+            raise
+        status, text = _explain(error)
+    warn(f"pendel: error: {' '.join(text.split())}")
+    return status
+
+
+@contextlib.contextmanager
+def _forgiving_streams():
+    """Nothing that argparse or others print fails a run. What could not be delivered goes nowhere, or Python itself
+    would fail for it at its end.
+    """
+    with contextlib.ExitStack() as streams:
+        for redirect, stream in (
+            (contextlib.redirect_stdout, sys.stdout),
+            (contextlib.redirect_stderr, sys.stderr),
+        ):
+            if stream is not None:
+                streams.callback(_drain, stream)
+            streams.enter_context(redirect(Forgiving(stream)))
+        yield
+
+
+def _drain(stream):
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def _ended_by_signal():
+    return 128 + (interruption.received() or signal.SIGINT)
 
 
 def _explain(error):
     """Exit status and message of an error."""
+    if interruption.received() is not None:  # whatever it became on its way
+        return _ended_by_signal(), "interrupted"
     if isinstance(error, (ConfigError, UsageError)):
         return 2, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 1, "interrupted"
+    if isinstance(error, MemoryError):
+        return 1, f"out of memory{': ' if str(error) else ''}{error}"
     if isinstance(error, (ValueError, OSError, RuntimeError)):
         return 1, str(error)
     return 1, f"{type(error).__name__}: {error} (--debug shows where)"
@@ -58,6 +107,11 @@ def _parser():
     configured.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (model.device)")
     configured.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key")
 
+    replacing = argparse.ArgumentParser(add_help=False)
+    replacing.add_argument(
+        "--force", action="store_true", help="replace files of any kind, but none that the command reads"
+    )
+
     parser = argparse.ArgumentParser(prog="pendel", description="Dynamical Bragg coherent diffraction imaging.")
     parser.add_argument("--version", action="version", version=f"pendel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -67,22 +121,25 @@ def _parser():
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("demo", _demo, "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare")
+    sub = command(
+        "demo", _demo, "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare", replacing
+    )
     sub.add_argument("--size", type=int, default=48, metavar="N", help="frames, and pixels along an axis (48)")
     sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
     sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
 
-    sub = command("simulate", _simulate, "compute the frames of a test crystal", configured)
+    sub = command("simulate", _simulate, "compute the frames of a test crystal", configured, replacing)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")
 
-    sub = command("reconstruct", _reconstruct, "reconstruct the crystal function of a measured scan", configured)
+    text = "reconstruct the crystal function of a measured scan"
+    sub = command("reconstruct", _reconstruct, text, configured, replacing)
     sub.add_argument("--data", metavar="PATH", help="file or folder of the scan (data.path)")
     sub.add_argument("-o", "--output", metavar="RESULT.cxi", help="file to write (output.path)")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
 
-    sub = command("view", _view, "draw a result file")
+    sub = command("view", _view, "draw a result file", replacing)
     sub.add_argument("result", metavar="RESULT.cxi")
     sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.png)")
 
@@ -104,7 +161,8 @@ def _demo(args):
         raise UsageError(f"--photons: expected a number > 0 and < 2^31, got {args.photons:g}")
     if Path(args.output).exists() and not Path(args.output).is_dir():
         raise UsageError(f"-o: expected a folder, got the file {args.output}")
-    demo.run(args.output, args.size, args.seed, args.threads, args.photons, not args.quiet, _say)
+    how = {"progress": not args.quiet, "say": say, "force": args.force}
+    demo.run(args.output, args.size, args.seed, args.threads, args.photons, **how)
 
 
 def _load(args):
@@ -114,30 +172,63 @@ def _load(args):
 
 def _simulate(args):
     made = _load(args)
-    path = _output(args, made)
+    option, path = _output(args, made)
+    read = outputs.read_by(made, args.config, keys=["crystal.material"])
+    outputs.refuse_losses([Written(option, path, (kinds.SIMULATED,))], read, force=args.force)
     model = simulate.model_of(made)
     data, mask, S, scale, unknown = simulate.simulated(made, model)
     extra = {"config": made.text, "maker": made.simulate.maker} | unknown
-    simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask)
-    _say(starts.describe_grid(model))
-    _say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
-    _say(f"written to {path}")
+    simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask, force=args.force)
+    say(starts.describe_grid(model))
+    say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
+    say(f"written to {path}")
 
 
 def _reconstruct(args):
     made = _load(args)
-    path = _output(args, made)
+    option, path = _output(args, made)
     method = methods.METHODS[made.recipe.method]
     checkpoint = _checkpoint(args, made, method, path)
     options = made.recipe_arguments()
-    _writable("recipe.checkpoint", checkpoint)
+    written = [Written(option, path, (kinds.RESULT,))]
+    if method.keeps_checkpoint:
+        written.append(Written("recipe.checkpoint", checkpoint, (kinds.CHECKPOINT,)))
+    if made.output.pictures:
+        written.append(Written("output.pictures", path.with_suffix(".png"), (kinds.PICTURE,)))
+    outputs.refuse_losses(written, outputs.read_by(made, args.config, data=args.data), force=args.force)
+
+    with _claimed(checkpoint if method.keeps_checkpoint else None):
+        begun, scan, result = _solved(args, made, method, options, checkpoint)
+        name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
+        given = begun.model, scan.data, scan.mask
+        store.save_result(path, *given, result, name=name, config=made.text, extra=extra, force=args.force)
+        if made.output.pictures:
+            store.save_picture(path.with_suffix(".png"), path)
+    names = [str(item.path) for item in written if item.option != "recipe.checkpoint"]
+    say("written to " + ", ".join(names))
+    _tell_trust(result)
+
+
+@contextlib.contextmanager
+def _claimed(checkpoint):
+    """The checkpoint for this run alone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.claimed(checkpoint, "recipe.checkpoint"))
+        except RuntimeError as error:
+            raise UsageError(str(error)) from None
+        yield
+
+
+def _solved(args, made, method, options, checkpoint):
+    """(`Begun`, scan, `Result`) of a configuration."""
     scan, experiment = _measured(args, made)
     resume = args.resume and checkpoint.exists()
     if args.resume and not resume:
-        _say(f"no checkpoint {checkpoint}: from the beginning")
+        say(f"no checkpoint {checkpoint}: from the beginning")
 
     voxel = experiment.suggest_voxel() if method.chooses_voxel else made.voxel(experiment)
-    setup = starts.Setup(made, method, scan, experiment, voxel, not args.quiet, _say)
+    setup = starts.Setup(made, method, scan, experiment, voxel, not args.quiet, say)
     begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
     given = begun.model, scan.data, scan.mask
     options |= _known(scan, options)
@@ -145,28 +236,20 @@ def _reconstruct(args):
         options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
-    _say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
+    say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
     if result.model is not None:
-        _say(f"voxels chosen: {starts.describe_grid(result.model)}")
+        say(f"voxels chosen: {starts.describe_grid(result.model)}")
     if made.recipe.polish_rounds and not method.polishes_itself:
         polishing = methods.polish_options(options, made)
         result = _polished(*given, result, made.recipe.polish_rounds, polishing, progress=not args.quiet)
-
-    name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
-    store.save_result(path, *given, result, name=name, config=made.text, extra=extra)
-    written = [path]
-    if made.output.pictures:
-        written.append(path.with_suffix(".png"))
-        store.save_picture(written[-1], path)
-    _say("written to " + ", ".join(map(str, written)))
-    _tell_trust(result)
+    return begun, scan, result
 
 
 def _tell_trust(result):
     if result.free_misfit is not None:
-        _say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
+        say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
     if result.trust is not None:
-        _say(f"trust: {result.trust}")
+        say(f"trust: {result.trust}")
 
 
 def _checkpoint(args, made, method, path):
@@ -181,14 +264,15 @@ def _checkpoint(args, made, method, path):
 
 def _measured(args, made):
     """The scan, and the experiment with what it knows."""
-    if not args.data and not made.path("data.path").exists():
-        raise ConfigError(f"data.path: expected a file or folder, got no such one {made.path('data.path')}")
+    missing = [path for path in ([] if args.data else made.paths("data.path")) if not path.exists()]
+    if missing:
+        raise ConfigError(f"data.path: expected a file or folder, got no such one {missing[0]}")
     if args.data and not Path(args.data).exists():
         raise UsageError(f"--data: expected a file or folder, got no such one {args.data}")
     scan = made.scan(args.data)
-    _say(f"data: {' x '.join(map(str, scan.data.shape))} (frames, rows, cols), {scan.mask.mean():.1%} good pixels")
+    say(f"data: {' x '.join(map(str, scan.data.shape))} (frames, rows, cols), {scan.mask.mean():.1%} good pixels")
     experiment = made.experiment(scan)
-    _say(repr(experiment))
+    say(repr(experiment))
     return scan, experiment
 
 
@@ -204,7 +288,7 @@ def _known(scan, options):
 def _polished(model, data, mask, result, rounds, options, progress):
     """The result, polished with all pixels in."""
     result = polish(model, data, mask, result, rounds=rounds, trim=None, progress=progress, **options)
-    _say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
+    say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
     return result
 
 
@@ -216,44 +300,32 @@ def _view(args):
     picture = Path(args.output) if args.output else result.with_suffix(".png")
     if not result.exists():
         raise UsageError(f"RESULT.cxi: expected a result file, got no such file {result}")
-    _writable("-o", picture)
+    written, read = [Written("-o", picture, (kinds.PICTURE,))], [outputs.Read("RESULT.cxi", result)]
+    outputs.refuse_losses(written, read, force=args.force)
     figure = plot.result_figure(io.read_result(result))
     known = figure.canvas.get_supported_filetypes()
     if picture.suffix[1:].lower() not in known:
         raise UsageError(f"-o: expected an ending out of {', '.join(sorted(known))}, got {picture}")
     plot.save(figure, picture)
-    _say(f"written to {picture}")
+    say(f"written to {picture}")
 
 
 def _config(_):
-    _say(schema.listing())
+    say(schema.listing())
 
 
 def _info(_):
     for name, value in (info() | store.versions()).items():
-        _say(f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
 def _output(args, made):
-    """The file to write, from -o or output.path; told before any work is done if it cannot be written."""
+    """(option, file to write), from -o or output.path."""
     if args.output is None and made.output.path is None:
         raise UsageError("-o: expected a file to write, got none, and no output.path in the config")
     option, path = ("-o", Path(args.output)) if args.output else ("output.path", made.path("output.path"))
-    _writable(option, path)
-    return path
-
-
-def _writable(option, path):
-    if not path.parent.is_dir():
-        raise UsageError(f"{option}: expected a file in an existing folder, got no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"{option}: expected a file, got the folder {path}")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{option}: expected a folder that can be written, got {path.parent}")
-
-
-def _say(text):
-    print(text, flush=True)
+    outputs.refuse_unwritable(option, path)  # before other names are made of it
+    return option, path
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 
 import difflib
 import math
+import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +16,15 @@ import numpy as np
 
 from .. import io
 from ..base.constants import KEV
+from ..base.reading import read_text
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal
+from ..experiment.direct_beam import arm_through_pixel
 from ..experiment.geometry import Experiment
 from ..experiment.structure_factor import susceptibility
 from ..io import beamlines
+from ..io.array_files import read_mask, three_axes
+from ..io.npy_files import read_array
 from ..model.model import Model
 from .errors import ConfigError
 from .methods import options_of
@@ -28,6 +34,9 @@ try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
+
+OTHER_ENERGY = 0.01  # relative: more is another one, not another calibration of it
+MOST_PARTS = 100  # of a key: a section and a name are two
 
 __all__ = ["Config", "ConfigError", "load", "loads"]
 
@@ -65,24 +74,33 @@ class Config:
         return value
 
     def path(self, key):
-        """The path in ``key``, relative ones from the folder of the config file."""
-        return self.folder / self.need(key)
+        """The path in ``key`` (of several the first), relative ones from the folder of the config file."""
+        return self.paths(key)[0]
+
+    def paths(self, key):
+        """The paths in ``key``, one or several."""
+        value = self.need(key)
+        return [self.folder / item for item in ((value,) if isinstance(value, str) else value)]
 
     def scan(self, path=None) -> io.Scan:
-        """The measured `pendel.io.Scan` that [data] asks for (or the one at ``path``): read, masked, cropped."""
+        """The measured `pendel.io.Scan` that [data] asks for (or the one at ``path``): read, masked, summed where there
+        are several, cropped.
+        """
         data = self.data
-        path = Path(path) if path else self.path("data.path")
-        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
-        if data.hot_pixels:
-            scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
-        if data.mask is not None:
-            scan.mask = scan.mask & _read_mask(self.path("data.mask"), scan.data.shape)
-        if data.background is not None:
-            scan.background = _read_background(self.path("data.background"), scan.data.shape)
+        paths = [Path(path)] if path else self.paths("data.path")
+        try:
+            scan = io.sum_scans([self._read(path) for path in paths])
+        except ValueError as error:
+            if not str(error).startswith("scans"):
+                raise
+            raise ConfigError(f"data.path: {error}") from None
         if not data.monitor:
             scan.flux = None
         elif scan.flux is None:
-            raise ConfigError(f"data.monitor: expected a scan that knows its incident intensity, got none in {path}")
+            raise ConfigError(
+                f"data.monitor: expected a scan that knows its incident intensity, got none in {paths[0]}"
+            )
+        io.tell_of_frames(scan)
         try:
             return io.crop_scan(scan, frames=data.frames, shape=data.crop, centre=data.centre)
         except ValueError as error:
@@ -91,6 +109,20 @@ class Config:
             if name.split("[")[0] not in keys:
                 raise
             raise ConfigError(f"{keys[name.split('[')[0]]}: {text}") from None
+
+    def _read(self, path):
+        """The scan at a path, with what [data] masks and measured beside it."""
+        data = self.data
+        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
+        if data.saturation is not None:
+            scan = io.mask_saturated(scan, data.saturation)
+        if data.hot_pixels:
+            scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
+        if data.mask is not None:
+            scan.mask = scan.mask & _read_mask(self.path("data.mask"), scan.data.shape)
+        if data.background is not None:
+            scan.background = _read_background(self.path("data.background"), scan.data.shape)
+        return scan
 
     def _beamline(self, path):
         try:
@@ -109,16 +141,46 @@ class Config:
             "pixel_size": _set_or_known("pixel_um", _times(this.pixel_um, 1e-6), scan, "pixel_size"),
             "detector_shape": self._detector_shape(scan),
             "arm": _set_or_known("arm", self._arm(), scan, "arm"),
-            "rocking_axis": this.rocking_axis or getattr(scan, "rocking_axis", None) or "y+",
+            "rocking_axis": self._rocking_axis(scan),
             "rocking_angles": self._angles(scan),
             "centre": getattr(scan, "centre", None) if this.centre is None else this.centre,
             "beam_polarization": this.beam_polarization,
             "orientation": this.orientation,
         }
+        self._tell_differences(scan)
         try:
-            return Experiment(**arguments)
+            return Experiment(**arguments | self._through_centre(arguments, scan))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"experiment.{error}") from None
+
+    def _tell_differences(self, scan):
+        """UserWarning where the energy that is set is not the one that the scan knows."""
+        ours, its = self.experiment_keys.energy_keV, getattr(scan, "energy", None)
+        if ours is not None and its is not None and abs(ours * KEV / its - 1) > OTHER_ENERGY:
+            warnings.warn(
+                f"experiment.energy_keV: expected about {its / KEV:.5g}, as the data say, got {ours:.5g}, which counts",
+                stacklevel=3,
+            )
+
+    def _rocking_axis(self, scan):
+        """Lab axis; that of simulated frames is y+ where nothing is set."""
+        this = self.experiment_keys
+        if scan is None:
+            return this.rocking_axis or "y+"
+        return _set_or_known("rocking_axis", this.rocking_axis, scan, "rocking_axis")
+
+    def _through_centre(self, arguments, scan):
+        """{arm, distance} of the pixel that k_h hits where the direct beam's pixel is known, else nothing."""
+        known = {} if scan is None else scan.metadata
+        direct_beam = self.experiment_keys.direct_beam or known.get("direct_beam")
+        if direct_beam is None:
+            return {}
+        centre = arguments["centre"]
+        pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
+        stored = np.add(pixel, known.get("crop_start", (0, 0, 0))[1:])
+        names = ("arm", "distance", "pixel_size")
+        given = {name: arguments[name] for name in names}
+        return dict(zip(names, arm_through_pixel(**given, pixel=stored, direct_beam=direct_beam), strict=False))
 
     def _arm(self):
         """Turns of the detector arm in rad, or None."""
@@ -285,22 +347,19 @@ def _suggest(key):
 
 def _read_mask(path, shape):
     try:
-        mask = np.load(path, allow_pickle=False)
-        mask = mask["mask"] if isinstance(mask, np.lib.npyio.NpzFile) else mask
-    except FileNotFoundError:
-        raise ConfigError(f"data.mask: expected a file, got no such file {path}") from None
-    except Exception as error:  # zipfile, EOF, header and key errors: NumPy lets all of them through
-        raise ConfigError(f"data.mask: expected a .npy or .npz with the array 'mask', got {path} ({error})") from None
-    if mask.dtype.kind not in "bui" or mask.shape not in (shape, shape[1:]):
-        raise ConfigError(
-            f"data.mask: expected bool of shape {shape} or {shape[1:]}, got {mask.dtype} of shape {mask.shape}"
-        )
-    return mask.astype(bool)
+        mask = three_axes(read_mask(path))
+    except OSError as error:
+        raise ConfigError(f"data.mask: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"data.mask: expected a .npy or .npz with the array 'mask', got {error}") from None
+    if mask.shape not in (shape, shape[1:], (1, *shape[1:])):
+        raise ConfigError(f"data.mask: expected bool of shape {shape} or {shape[1:]}, got shape {mask.shape}")
+    return mask[0] if len(mask) == 1 and mask.ndim == 3 else mask
 
 
 def _read_background(path, shape):
     try:
-        background = np.load(path, allow_pickle=False)
+        background = read_array(path, "background", "dark", "data")
     except (OSError, ValueError) as error:
         raise ConfigError(f"data.background: expected a .npy file, got {path} ({error})") from None
     if background.dtype.kind not in "iuf" or background.shape not in (shape, shape[1:]):
@@ -312,10 +371,21 @@ def _read_background(path, shape):
 
 
 def _parse(text, where):
+    if _longest_key(text) > MOST_PARTS:
+        raise ConfigError(f"{where}: expected TOML, got a key of more than {MOST_PARTS} parts")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers of thousands of digits
         raise ConfigError(f"{where}: expected TOML, got {error}") from None
+
+
+def _longest_key(text):
+    """Parts of the longest a.b.c in a text: the time that a parser takes grows with their square."""
+    longest = run = 0
+    for part in text.split("."):
+        run = run + 1 if re.fullmatch(r"[ \t]*[\w\"'-]*[ \t]*", part) else 0
+        longest = max(longest, run)
+    return longest
 
 
 def loads(text, overrides=(), folder=".") -> Config:
@@ -337,7 +407,7 @@ def _parse_override(override):
         raise ConfigError(f"--set {override}: expected section.key=value, got {override!r}")
     try:
         value = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         hint = f"; text needs quotes: '{key}=\"{value.strip()}\"'"
         raise ConfigError(f"{key}: expected a TOML value, got {value.strip()!r}{hint}") from None
     section, name = key.split(".")
@@ -350,9 +420,9 @@ def load(path, overrides=()) -> Config:
     """`Config` from the TOML file ``path``. Raises ConfigError naming the key or the file."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a TOML file, got {error}") from None
+        text = read_text(path, "a TOML file")
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from None
     try:
         return loads(text, overrides, path.parent)
     except ConfigError as error:

@@ -18,13 +18,16 @@ from .. import io, kinematic
 from ..analysis import crystals, phantom, plot
 from ..analysis.comparison import Comparison, compare
 from ..base import checks
+from ..base.printing import say
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment, rotation
+from ..io import kinds
 from ..model.model import Model
 from ..recipes.kinematic_starts import box_for, phase
 from ..recipes.solve import SolveRecipe
-from . import samples, simulate, starts, store
+from . import outputs, samples, simulate, starts, store
 from .methods import METHODS
+from .outputs import Written
 
 EDGE = 0.8e-6  # m
 CRYSTAL = f"Au (002), 8 keV, cube of {EDGE * 1e9:.0f} nm"
@@ -35,6 +38,9 @@ PHOTONS = 1e6  # in the brightest pixel
 TURN = rotation((1, 1, 0.5), 0.6)  # of the cube in the model frame
 # 0.0123 rad in 74 s instead of 0.0118 in 103 (two cores)
 RECIPE = SolveRecipe(fine_iterations=60)
+# What `run` writes: files, and the kind of each.
+WRITTEN = {"data.cxi": kinds.SIMULATED, "result.cxi": kinds.RESULT}
+WRITTEN |= {"result.png": kinds.PICTURE, "demo.png": kinds.PICTURE}
 
 
 @dataclass
@@ -113,7 +119,9 @@ def sample(experiment: Experiment) -> crystals.SampleCrystal:
     return samples.solid(CRYSTAL, samples.SHAPES["cube"].cut(body), samples.STRAINS["bumps"](body).scaled(STRAIN))
 
 
-def run(folder="pendel-demo", size=SIZE, seed=0, threads=None, photons=PHOTONS, progress=True, say=print) -> Report:
+def run(
+    folder="pendel-demo", size=SIZE, seed=0, threads=None, photons=PHOTONS, progress=True, say=say, *, force=False
+) -> Report:
     """Run the demo and return its `Report`.
 
     Writes data.cxi (frames, and the crystal in its metadata), result.cxi, result.png and demo.png into ``folder``.
@@ -127,6 +135,7 @@ def run(folder="pendel-demo", size=SIZE, seed=0, threads=None, photons=PHOTONS, 
     photons : in the brightest pixel, Poisson noise.
     progress : as in `reconstruct`.
     say : called with each line of the story.
+    force : replace files of these names, whatever they are.
     """
     size = checks.integer("size", size, at_least=SMALLEST)
     if size % 2:
@@ -134,6 +143,7 @@ def run(folder="pendel-demo", size=SIZE, seed=0, threads=None, photons=PHOTONS, 
     seed = checks.integer("seed", seed, at_least=0)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    outputs.refuse_losses([Written(f"-o ({n})", folder / n, (kind,)) for n, kind in WRITTEN.items()], force=force)
     seconds = {}
 
     with _timed(seconds, "simulate"):
@@ -165,7 +175,7 @@ def _simulate(path, m, seed, photons, say):
     S = truth(m)
     frames = simulate.wide_angle_frames(m, sample(m.experiment))
     data, scale = simulate.counts(frames, photons, seed)
-    simulate.write(path, m, data, S, scale, name=CRYSTAL)
+    simulate.write(path, m, data, S, scale, name=CRYSTAL, force=True)
     phases = np.angle(S[np.abs(S) > 0.5])
     size = m.n_frames
     say(
@@ -211,7 +221,7 @@ def _save(data, S, result, report):
     """Write result.cxi, result.png and demo.png."""
     m, folder = result.model, report.folder
     extra = {"phase_rmse": {"kinematic": report.kinematic.phase_rmse, "dynamical": report.dynamical.phase_rmse}}
-    store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra)
+    store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra, force=True)
     store.save_picture(folder / "result.png", folder / "result.cxi")
     stored = io.read_result(folder / "result.cxi")
     figure = plot.comparison_figure(

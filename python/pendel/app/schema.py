@@ -12,7 +12,7 @@ from typing import Any
 
 from ..analysis import crystals
 from ..analysis.disturbances import Disturbances
-from ..base import checks
+from ..base import checks, plausible
 from ..base.axes import axis_as_given
 from ..base.recipe import Recipe, choice, flag, integer, number
 from ..experiment.crystal import polarization_fractions
@@ -70,8 +70,11 @@ def _either(expected: str, *several: Check) -> Check:
         for check in several:
             try:
                 return check(name, value)
-            except (TypeError, ValueError):
+            except TypeError:
                 continue
+            except ValueError as error:
+                if "looks like" in str(error):
+                    raise
         raise ValueError(f"{name}: expected {expected}, got {checks.describe(value)}")
 
     return check_either
@@ -91,8 +94,17 @@ def _false_for_none(check: Check) -> Check:
     return check_or_false
 
 
+def _of(quantity: plausible.Quantity, unit: str) -> Check:
+    """A number of a physical quantity in the unit that the key names, and in its range."""
+
+    def check_quantity(name, value):
+        return plausible.number(quantity, name, value, unit)
+
+    return check_quantity
+
+
 def _length_or_inf(name, value):
-    return value if value == math.inf else checks.number(name, value, above=0)
+    return value if value == math.inf else plausible.number(plausible.COHERENCE_LENGTH, name, value, "um")
 
 
 def _passes(check: Check, value: Any) -> bool:
@@ -114,7 +126,8 @@ def _complex(name, value):
 def _turn(name, value):
     if not isinstance(value, list) or len(value) != 2:
         raise TypeError(f"{name}: expected [axis, angle], got {checks.describe(value)}")
-    return axis_as_given(name, value[0]), checks.number(name, value[1])
+    axis, angle = axis_as_given(name, value[0]), checks.number(name, value[1], at_least=-360, at_most=360)
+    return axis, math.remainder(angle, 360)
 
 
 def _fractions(name, value):
@@ -154,17 +167,21 @@ def _argument(function: Callable, name: str, check: Check, about: str = "") -> K
 _at_least_0, _at_least_1, _positive = integer(at_least=0), integer(at_least=1), number(above=0)
 _not_below_0 = number(at_least=0)
 _point = _list(number(), 3)
-_lengths = _list(_positive, 3)
+_voxel, _size = _of(plausible.VOXEL, "nm"), _of(plausible.CRYSTAL_SIZE, "nm")
+_spacing = _of(plausible.SPACING, "nm")
 
 # [section]: keys
 SCHEMA = {
     "data": {
-        "path": Key(_text, about="file or folder, relative to the config file."),
+        "path": Key(
+            _either("text or a list of texts", _text, _list(_text)),
+            about="file or folder, relative to the config file; several, of one peak, are aligned and summed.",
+        ),
         "format": Key(
             _beamline,
             "auto",
             "see `pendel.io.beamlines`; auto: that of another package which knows the path, else a folder is 34idc, a"
-            " file is cxi.",
+            " .npz, .npy or .tif file is array, a master file of Eiger is eiger, one of BLISS id01, any other cxi.",
         ),
         "scan": Key(_at_least_0, about="number in the SPEC file."),
         "frames": Key(_list(_at_least_0, 2), about="[first, last], both kept."),
@@ -173,24 +190,34 @@ SCHEMA = {
         "dark": Key(flag, True, "mask the pixels that the dark field shows."),
         "whitefield": Key(flag, True, "divide by the white field, and mask where it is weak."),
         "hot_pixels": Key(flag, False, "mask isolated hot pixels found in the frames."),
+        "saturation": Key(_positive, about="counts at and above which a pixel is saturated and masked; default: none."),
         "monitor": Key(flag, False, "multiply each frame by the incident intensity that the data know."),
         "background": Key(
             _text,
             about=".npy, counts per pixel beside the crystal's, of the stored data or of one frame: a measured dark, or"
             " a streak; recipe.background is added to it.",
         ),
-        "mask": Key(_text, about='.npy or .npz (array "mask"), True = good, of the stored data or of one frame.'),
+        "mask": Key(
+            _text,
+            about='.npy or .npz (array "mask"), of the stored data or of one frame: bool, True = good, or integers,'
+            " 0 = good.",
+        ),
     },
     "experiment": {
-        "energy_keV": Key(_positive),
-        "distance_mm": Key(_positive),
-        "pixel_um": Key(_positive),
-        "two_theta_deg": Key(_positive, about="one turn of the detector arm about lab y+."),
+        "energy_keV": Key(_of(plausible.ENERGY, "keV")),
+        "distance_mm": Key(_of(plausible.DISTANCE, "mm")),
+        "pixel_um": Key(_of(plausible.PIXEL, "um")),
+        "two_theta_deg": Key(_of(plausible.TURN, "deg"), about="one turn of the detector arm about lab y+."),
         "arm": Key(_list(_turn), about='[["y+", deg], ["x-", deg]], outermost first.'),
-        "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers.'),
-        "rocking_step_deg": Key(number(), about="angles = step * (frame - frames // 2)."),
+        "direct_beam": Key(
+            _list(number(), 2),
+            about="[row, col] that the direct beam hits with the arm at zero, in the data as stored: where the arm does"
+            " not point at the pattern's centre.",
+        ),
+        "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers; default: from the data file.'),
+        "rocking_step_deg": Key(number(at_least=-5, at_most=5), about="angles = step * (frame - frames // 2)."),
         "rocking_frames": Key(_at_least_1, about="with rocking_step_deg where there are no data to count."),
-        "rocking_angles_deg": Key(_list(number())),
+        "rocking_angles_deg": Key(_list(number(at_least=-360, at_most=360))),
         "detector_shape": Key(_list(_at_least_1, 2), about="[rows, cols]."),
         "centre": Key(_point, about="[frame, row, col] that k_h hits, in the cropped data."),
         "beam_polarization": _argument(
@@ -211,7 +238,7 @@ SCHEMA = {
         "hkl": Key(_list(integer(), 3)),
         "material": Key(_text, about="name or CIF file, see `pendel.susceptibility`; instead of the three chi."),
         "lattice_nm": Key(
-            _either("a number or [a, b, c]", _positive, _lengths), about="instead of the material's own."
+            _either("a number or [a, b, c]", _spacing, _list(_spacing, 3)), about="instead of the material's own."
         ),
         "debye_waller_nm2": Key(number(at_least=0), about="B of all atoms, instead of their own."),
         "chi_0": Key(_complex, about="[real, imaginary]."),
@@ -226,12 +253,12 @@ SCHEMA = {
             " kept whatever voxels are chosen.",
         ),
         "voxel_nm": Key(
-            _either("'auto', 'data', a number or [dz, dy, dx]", choice("auto", "data"), _positive, _lengths),
+            _either("'auto', 'data', a number or [dz, dy, dx]", choice("auto", "data"), _voxel, _list(_voxel, 3)),
             "auto",
             "of the result. data: of the data's resolution, `Experiment.suggest_voxel`. auto: with recipe.method ="
             ' "solve" as fine as the light asks for, else data.',
         ),
-        "resolution_nm": Key(_positive, about='upper bound of dx and dy, where voxel_nm is "auto" or "data".'),
+        "resolution_nm": Key(_voxel, about='upper bound of dx and dy, where voxel_nm is "auto" or "data".'),
         "transport": _argument(Model, "transport", choice(*TRANSPORTS)),
         "scheme": _argument(Model, "scheme", choice(*SCHEMES)),
         "dtype": _argument(Model, "dtype", choice("complex64", "complex128")),
@@ -269,7 +296,7 @@ SCHEMA = {
         ),
         "seed": _argument(kinematic_start, "seed", _at_least_0, "of the phasing and the trials."),
         "size_nm": Key(
-            _either("a number or [z, y, x]", _positive, _lengths), about="of the crystal, with flat and solid."
+            _either("a number or [z, y, x]", _size, _list(_size, 3)), about="of the crystal, with flat and solid."
         ),
     },
     "recipe": {
@@ -299,7 +326,7 @@ SCHEMA = {
         "crystal_seed": Key(_at_least_0, 0, "of such a crystal."),
         "shape": Key(choice(*SHAPES), "cube"),
         "size_nm": Key(
-            _either("a number or [x, y, z]", _positive, _lengths),
+            _either("a number or [x, y, z]", _size, _list(_size, 3)),
             about="edge (or three) of a cube, diameter of a sphere, between {111} facets of a truncated octahedron,"
             " largest extent of a crystal.",
         ),

@@ -144,8 +144,11 @@ def _disturbed(frames, experiment, asked, sample, S):
     return Simulated(data, seen.mask, S, scale, unknown)
 
 
-def write(path, model, data, S, scale, name="", extra=None, mask=None) -> None:
-    """Write simulated frames as CXI; the crystal (``truth``), its voxel and the scale are in the scan's metadata."""
+def write(path, model, data, S, scale, name="", extra=None, mask=None, *, force=False) -> None:
+    """Write simulated frames as CXI; the crystal (``truth``), its voxel and the scale are in the scan's metadata.
+
+    force : as in `io.write_scan`.
+    """
     experiment = model.experiment
     io.write_scan(
         path,
@@ -160,4 +163,5 @@ def write(path, model, data, S, scale, name="", extra=None, mask=None) -> None:
         centre=experiment.centre,
         name=name,
         extra={"truth": S, "voxel": np.array(model.voxel), "scale": scale} | (extra or {}),
+        force=force,
     )

@@ -11,6 +11,8 @@ import numpy as np
 from .. import io
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint import checkpoint_shape
+from ..kinematic import even_experiment, even_scan
+from ..kinematic.grid import phased_elsewhere
 from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.kinematic_starts import box_for, kinematic_start, phase
@@ -19,6 +21,7 @@ from ..recipes.thick_crystals import extinction_length, thick
 from . import methods
 from .errors import ConfigError
 
+SAME_FRAME = 1e-3  # of direction cosines
 ROOM = 1.35  # of a box about a crystal of known size
 
 
@@ -67,14 +70,36 @@ def go_on(setup: Setup, checkpoint) -> Begun:
 def _from_file(setup):
     path, shape = setup.config.path("start.path"), setup.config.model.shape
     stored = io.read_result(path)
-    if stored.voxel is not None and not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):
+    if stored.voxel is None:
+        return _from_phasing(setup, path, stored)
+    if not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):
         expected, got = nanometres(setup.voxel), nanometres(stored.voxel)
         raise ConfigError(f"start.path: expected a crystal on voxels {expected} (z, y, x), got {got}")
+    if stored.frame is not None and not np.allclose(stored.frame, setup.experiment.frame, atol=SAME_FRAME):
+        raise ConfigError(
+            f"start.path: expected a crystal in the model frame of this experiment, got one in another, {path}; "
+            "arm, k_h or orientation differ"
+        )
     if shape is not None and tuple(shape) != stored.S.shape:
         raise ConfigError(f"start.path: expected shape {tuple(shape)}, got {stored.S.shape}")
     model = setup.model(stored.S.shape)
     setup.say(describe_grid(model))
     return Begun(model, stored.S, stored.support, {"kind": "file", "path": str(path)})
+
+
+def _from_phasing(setup, path, stored):
+    """The object of another program, which does not say its voxel, where it is on the grid of these data."""
+    data, mask = setup.scan.data, setup.scan.mask
+    try:
+        light = unit_flux(data, setup.scan.background, setup.scan.flux)
+        phased = phased_elsewhere(stored.S, stored.support, *even_scan(setup.experiment, light, mask)[1:3])
+    except ValueError as error:
+        raise ConfigError(f"start.path: {path}: {error}") from None
+    setup.say(f"{path} phases these data: relative misfit {phased.chi**2:.3e}")
+    model = setup.model(setup.config.model.shape or box_for(phased, setup.experiment, setup.voxel))
+    setup.say(describe_grid(model))
+    begun = _best_trial(setup, model, phased)
+    return begun._replace(record={"kind": "file", "path": str(path)} | begun.record)
 
 
 def _flat(setup):
@@ -127,9 +152,19 @@ def _phase(setup, threads):
     if setup.method.chooses_voxel:  # and goes on from these phases
         options["starts"] = setup.config.section(setup.method.section).starts
     scan = setup.scan
+    options["experiment"] = setup.experiment
     phased = phase(unit_flux(scan.data, scan.background, scan.flux), scan.mask, **options)
+    _say_of_uneven_steps(setup)
     setup.say(f"phased kinematically: relative misfit {phased.chi**2:.3e}")
     return phased
+
+
+def _say_of_uneven_steps(setup):
+    """That the phasing was given other frames than the scan's, where its rocking steps are not equal."""
+    even = even_experiment(setup.experiment)
+    if even is not setup.experiment:
+        count, places = setup.experiment.n_frames, even.n_frames
+        setup.say(f"rocking steps are not equal: phased {places} frames at equal steps, made from the {count} measured")
 
 
 def _coarse_first(setup, model, phased):

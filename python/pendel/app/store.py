@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
     return {"pendel": __version__, "python": platform.python_version()} | {k: m.__version__ for k, m in modules.items()}
 
 
-def save_result(path, model, data, mask, result, *, name="", config="", extra=None) -> None:
+def save_result(path, model, data, mask, result, *, name="", config="", extra=None, force=False) -> None:
     """Write a `Result` with the fit it makes to the data as a CXI file (`io.write_result`).
 
     Parameters
@@ -30,11 +30,13 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     name : title of the file.
     config : TOML text.
     extra : as in `io.write_scan`; kept with what else was found: s_0, free_misfit, free_loss.
+    force : as in `io.write_result`.
     """
     stored = stored_result(model, data, mask, result)
     stored.name, stored.config = name, config
     stored.metadata |= extra or {}
-    io.write_result(path, stored, distance=model.experiment.distance, pixel_size=model.experiment.pixel_size)
+    known = {"distance": model.experiment.distance, "pixel_size": model.experiment.pixel_size}
+    io.write_result(path, stored, **known, force=force)
 
 
 def stored_result(model, data, mask, result) -> io.StoredResult:
@@ -49,6 +51,7 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         amplitude=result.amplitude,
         phase=result.phase,
         displacement=result.displacement,
+        displacement_modulo=result.spacing,
         strain=result.strain,
         wavelength=experiment.wavelength,
         k_0=experiment.frame @ experiment.k_0,

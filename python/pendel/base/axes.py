@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import checks
+from .arrays import binary_scale
 
 Axis = str | tuple[float, float, float]
 
@@ -28,6 +29,7 @@ def axis_vector(name: str, axis) -> np.ndarray:
             raise ValueError(f"{name}: expected an axis such as 'y+' or 'x-', or three numbers, got {axis!r}")
         return (1.0 if axis[1] == "+" else -1.0) * np.eye(3)["xyz".index(axis[0])]
     vector = checks.array(name, axis, (3,), np.float64)
+    vector = vector / binary_scale(vector)
     length = np.linalg.norm(vector)
     if length == 0:
         raise ValueError(f"{name}: expected a vector of non-zero length, got {vector.tolist()}")

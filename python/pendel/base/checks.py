@@ -6,6 +6,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .arrays import plain_array, refuse_more_than_numbers
+
 
 def describe(value) -> str:
     """A short description of a value for an error message."""
@@ -26,8 +28,9 @@ def number(
     finite: bool = True,
 ) -> float:
     """Return ``value`` as a float, or raise TypeError/ValueError naming it. Bounds are optional."""
+    refuse_more_than_numbers(name, value)
     real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
-    if isinstance(value, (bool, np.bool_)) or not real:
+    if isinstance(value, (bool, np.bool_, np.timedelta64)) or not real:
         raise TypeError(f"{name}: expected a real number, got {describe(value)}")
     value = float(value)
     wants = []
@@ -48,7 +51,8 @@ def number(
 
 def integer(name: str, value, *, at_least: int | None = None) -> int:
     """Return ``value`` as an int, or raise TypeError/ValueError naming it."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    refuse_more_than_numbers(name, value)
+    if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
     if at_least is not None and value < at_least:
         raise ValueError(f"{name}: expected an integer >= {at_least}, got {value}")
@@ -64,7 +68,8 @@ def flag(name: str, value) -> bool:
 
 def complex_number(name: str, value) -> complex:
     """Return ``value`` as a finite complex, or raise naming it."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Complex, np.number)):
+    refuse_more_than_numbers(name, value)
+    if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, (numbers.Complex, np.number)):
         raise TypeError(f"{name}: expected a complex number, got {describe(value)}")
     value = complex(value)
     if not np.isfinite(value):
@@ -111,10 +116,11 @@ def array(
     axes: str | None = None,
     finite: bool = True,
 ) -> np.ndarray:
-    """Return ``value`` as a C-contiguous NumPy array of ``dtype``, checked.
+    """Return ``value`` as a C-contiguous, aligned NumPy array of ``dtype``, checked.
 
     A real array is accepted for a complex dtype and an integer or bool array for a real dtype; complex for real,
-    and strings or objects for anything, are TypeErrors. NaN or infinity is a ValueError.
+    and strings or objects for anything, are TypeErrors, and so are masked elements and units (`numpy_array`). NaN or
+    infinity is a ValueError, and so is a number that ``dtype`` cannot hold.
 
     Parameters
     ----------
@@ -127,24 +133,41 @@ def array(
     """
     value, dtype = numpy_array(name, value), np.dtype(dtype)
     kind_and_shape(name, value, shape, dtype, axes)
-    value = np.ascontiguousarray(value, dtype=dtype)
+    if dtype.kind in "iu" and value.size and not np.can_cast(value.dtype, dtype):
+        limits = np.iinfo(dtype)
+        if value.min() < limits.min or value.max() > limits.max:
+            raise ValueError(f"{name}: expected integers that {dtype} can hold, got {value.min()} to {value.max()}")
+    given = value
+    with np.errstate(over="ignore"):
+        # a memory-mapped record or a field of a structured array may lie at any address
+        value = np.require(np.ascontiguousarray(given, dtype=dtype), requirements="A")
     # real and imaginary parts as one real array: twice as fast
     if finite and value.dtype.kind in "fc" and not np.isfinite(value.ravel().view(value.real.dtype)).all():
-        raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} NaN or infinite")
+        count = np.count_nonzero(~np.isfinite(value))
+        if np.isfinite(given).all():
+            raise ValueError(f"{name}: expected numbers that {dtype} can hold, got {count} that are larger")
+        raise ValueError(f"{name}: expected finite values, got {count} NaN or infinite")
     return value
 
 
 def numpy_array(name: str, value) -> np.ndarray:
-    """Return ``value`` as a NumPy array of whatever shape and dtype, or raise TypeError naming it."""
-    given = value
+    """Return ``value`` as a NumPy array of whatever shape and dtype, or raise TypeError naming it.
+
+    Masked elements and units are TypeErrors: an array of plain numbers cannot keep them.
+    """
+    refuse_more_than_numbers(name, value)
+    if isinstance(value, np.ma.MaskedArray):
+        return value.data
     if not isinstance(value, np.ndarray):
         if hasattr(value, "__cuda_array_interface__"):
             hint = "convert it with .get() or cupy.asnumpy"
-            raise TypeError(f"{name}: expected a NumPy array for device 'cpu', got {describe(given)}; {hint}")
+            raise TypeError(f"{name}: expected a NumPy array for device 'cpu', got {describe(value)}; {hint}")
         try:
-            value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+            return np.from_dlpack(value) if hasattr(value, "__dlpack__") else plain_array(name, value)
         except Exception as error:
-            raise TypeError(f"{name}: expected an array, got {describe(given)}: {error}") from None
+            if str(error).startswith(f"{name}: "):
+                raise
+            raise TypeError(f"{name}: expected an array, got {describe(value)}: {error}") from None
     return value
 
 
@@ -158,6 +181,25 @@ def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dt
         expected = f"({listed},)" if len(shape) == 1 else f"({listed})"
         label = f"{axes} = {expected}" if axes else expected
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
+
+
+def good_pixels(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask, bool, True = good, of ``shape`` (frames, rows, cols) or of one frame, or raise naming it."""
+    mask = numpy_array(name, value)
+    refuse_unless_bool(name, mask)
+    shape = tuple(shape)
+    if mask.shape not in (shape, shape[1:], (1, *shape[1:])):
+        raise ValueError(f"{name}: expected shape {shape} or {shape[1:]}, got {mask.shape}")
+    return mask[0] if len(mask) == 1 and mask.ndim == len(shape) else mask
+
+
+def refuse_unless_bool(name: str, mask) -> None:
+    """Raise TypeError for a mask of numbers: some programs mean good pixels by 1, others bad ones."""
+    if mask.dtype != bool:
+        raise TypeError(
+            f"{name}: expected dtype bool, True = good pixel, got {mask.dtype}; give mask == 0 where 0 is good, mask "
+            "!= 0 where 0 is bad"
+        )
 
 
 def complex_dtype(name: str, value) -> np.dtype:
@@ -177,7 +219,7 @@ def frame_indices(frames, n: int) -> np.ndarray:
         return np.arange(n)
     if hasattr(frames, "__cuda_array_interface__"):
         raise TypeError(f"frames: expected indices on the host, got {describe(frames)}; convert it with .get()")
-    frames = np.asarray(frames)
+    frames = numpy_array("frames", frames)
     if frames.dtype.kind not in "iu" or frames.ndim != 1:
         raise TypeError(f"frames: expected a 1-D array of integers, got {describe(frames)}")
     if frames.size == 0 or frames.min() < -n or frames.max() >= n:

@@ -5,6 +5,9 @@ import time
 
 from tqdm import tqdm
 
+from . import interruption
+from .printing import Forgiving, is_terminal, warn
+
 
 class Progress:
     """Count steps on stderr. Use as a context manager, and call it as ``progress(step, loss=..)``.
@@ -31,11 +34,13 @@ class Progress:
         self.done = done
         self.since = time.monotonic()
         self.last = self.since
-        terminal = show and sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=done, desc=what, unit=unit, mininterval=0.3) if terminal else None
+        terminal = show and is_terminal(sys.stderr)
+        bar = {"total": total, "initial": done, "desc": what, "unit": unit, "mininterval": 0.3}
+        self.bar = tqdm(**bar, file=Forgiving(sys.stderr)) if terminal else None
         self.lines = show and not terminal
 
     def __call__(self, step, **numbers):
+        interruption.check()
         text = " ".join(f"{name}={value:.3e}" for name, value in numbers.items())
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
@@ -45,8 +50,7 @@ class Progress:
         now = time.monotonic()
         if self.lines and (step == self.total or tenth and now - self.last >= self.PAUSE):
             self.last = now
-            line = f"{self.what}: {self.unit} {step}/{self.total} {text} {now - self.since:.1f} s"
-            print(line, file=sys.stderr, flush=True)
+            warn(f"{self.what}: {self.unit} {step}/{self.total} {text} {now - self.since:.1f} s")
 
     def __enter__(self):
         return self

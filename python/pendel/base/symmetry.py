@@ -5,11 +5,12 @@ from numpy.typing import ArrayLike
 from scipy import fft
 
 from . import checks
+from .arrays import binary_scale
 
 
 def twin(S: ArrayLike) -> np.ndarray:
     """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data (index 0 of an even axis wraps)."""
-    S = np.asarray(S)
+    S = checks.numpy_array("S", S)
     even = [1 - n % 2 for n in S.shape]
     return np.roll(np.flip(S), even, axis=tuple(range(S.ndim))).conj()
 
@@ -35,17 +36,22 @@ def translate(S: ArrayLike, shift: ArrayLike) -> np.ndarray:
     return fft.ifftn(spectrum)
 
 
-def strain(S: ArrayLike, voxel: tuple[float, float, float], h: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def strain(
+    S: ArrayLike, voxel: tuple[float, float, float], h: ArrayLike, *, one_sided: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Strain along h, d(u.h^)/dh^ = -grad(phi).h/|h|^2.
 
     Central differences of the phase taken as arg(S(r+d) conj(S(r-d))), so 2-pi wraps do not matter as long as
     neighbours two voxels apart differ by less than pi; undefined (0) where a neighbour is zero or outside the grid.
+    With ``one_sided`` a voxel that has one neighbour along an axis takes the difference from that one, arg(S(r+d)
+    conj(S(r))), and is undefined only where it has none.
 
     Parameters
     ----------
     S : complex (nz, ny, nx).
     voxel : (dz, dy, dx), m.
     h : (x, y, z), rad/m.
+    one_sided : whether differences at the surface are one-sided.
 
     Returns
     -------
@@ -58,6 +64,7 @@ def strain(S: ArrayLike, voxel: tuple[float, float, float], h: ArrayLike) -> tup
     S = checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     voxel = checks.lengths("voxel", voxel, 3)
     h = checks.array("h", h, (3,), np.float64)
+    S = S / binary_scale(S)  # products of neighbours neither overflow nor vanish
     result = np.zeros(S.shape)
     defined = S != 0
     for axis in range(3):
@@ -67,9 +74,12 @@ def strain(S: ArrayLike, voxel: tuple[float, float, float], h: ArrayLike) -> tup
         behind = np.zeros_like(S)
         ahead[before_last] = S[after_first]
         behind[after_first] = S[before_last]
-        product = ahead * behind.conj()
+        central = (ahead != 0) & (behind != 0)
+        product, steps = ahead * behind.conj(), np.where(central, 2, 1)
+        if one_sided:
+            product = np.where(central, product, ahead * S.conj() + S * behind.conj())  # one of both is 0
         defined &= product != 0
-        result -= np.angle(product) / (2 * voxel[axis]) * h[2 - axis] / (h @ h)
+        result -= np.angle(product) / (steps * voxel[axis]) * h[2 - axis] / (h @ h)
     return np.where(defined, result, 0), defined
 
 

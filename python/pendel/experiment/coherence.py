@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 
 NARROW = 0.1  # speckle widths: below, one setting does
 ENOUGH = 0.01  # of the coherence across the box, which the settings have to meet
@@ -63,7 +63,7 @@ class Coherence:
         for name in ("horizontal", "vertical"):
             value = getattr(self, name)
             if value != math.inf:
-                object.__setattr__(self, name, checks.number(name, value, above=0))
+                object.__setattr__(self, name, plausible.number(plausible.COHERENCE_LENGTH, name, value))
         object.__setattr__(self, "bandwidth", checks.number("bandwidth", self.bandwidth, at_least=0, below=1))
         if self.modes is not None:
             object.__setattr__(self, "modes", checks.integer("modes", self.modes, at_least=1))

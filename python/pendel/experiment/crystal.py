@@ -1,9 +1,9 @@
 """What a crystal is made of, for one reflection, and the states of polarisation it is seen in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..base import checks
+from ..base import checks, plausible
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,9 @@ class Crystal:
     chi_h, chi_hbar : complex, for sigma polarisation, without the factor C. chi_hbar=None means chi_h
         (centrosymmetric), which is not conj(chi_h) in an absorbing crystal.
     name, hkl : for the record only.
+    d_spacing : of the lattice planes, m, and
+    wavelength : that the susceptibilities are for, m; None: not known. A `Model` warns where they contradict its
+        experiment.
 
     Raises
     ------
@@ -27,17 +30,22 @@ class Crystal:
     chi_hbar: complex | None = None
     name: str = ""
     hkl: tuple[int, int, int] | None = None
+    d_spacing: float | None = field(default=None, compare=False)
+    wavelength: float | None = field(default=None, compare=False)
 
     def __post_init__(self):
-        for field in ("chi_0", "chi_h"):
-            object.__setattr__(self, field, checks.complex_number(field, getattr(self, field)))
-        chi_hbar = self.chi_h if self.chi_hbar is None else checks.complex_number("chi_hbar", self.chi_hbar)
+        for name in ("chi_0", "chi_h"):
+            object.__setattr__(self, name, plausible.susceptibility(name, getattr(self, name)))
+        chi_hbar = self.chi_h if self.chi_hbar is None else plausible.susceptibility("chi_hbar", self.chi_hbar)
         object.__setattr__(self, "chi_hbar", chi_hbar)
         if self.chi_0.imag < 0:
             raise ValueError(
                 f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), Im chi > 0 absorbs), got {self.chi_0}; "
                 "take the complex conjugate of all susceptibilities of the opposite convention"
             )
+        for name, quantity in (("d_spacing", plausible.SPACING), ("wavelength", plausible.WAVELENGTH)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, plausible.number(quantity, name, getattr(self, name)))
         if self.hkl is not None:
             if len(tuple(self.hkl)) != 3:
                 raise ValueError(f"hkl: expected 3 integers, got {self.hkl!r}")

@@ -23,10 +23,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base import checks
-from ..base.axes import Axis, axis_as_given, axis_vector
+from ..base import checks, plausible
+from ..base.arrays import binary_scale
+from ..base.axes import Axis, axis_vector
 from ..operator.far_field import far_shape_for
 from ..operator.takagi_taupin import ORIENTATIONS
+from .given import (
+    checked_angles,
+    checked_arm,
+    checked_pitch,
+    in_si_units,
+    refuse_scan_in_degrees,
+    replaced,
+)
 from .photons import energy_of, wavelength_of
 
 _BEAM = np.array([0.0, 0.0, 1.0])  # direction of k_0, lab
@@ -46,15 +55,16 @@ class Experiment:
 
     Parameters
     ----------
-    wavelength (m) or energy (J) : exactly one.
+    wavelength (m), energy (J) or energy_keV (keV) : exactly one.
     distance : sample to detector, m.
     pixel_size : m, one number or (row, col), which must be equal.
     detector_shape : (rows, cols).
     arm : rotations that carry the direct beam to k_h, (("y+", rad), ("x-", rad), ...), outermost first; or
-    k_h : direction of k_h, 3 lab components; columns then grow along the horizontal y_lab x k_h. Exactly one of both.
+    k_h : direction of k_h, 3 lab components; columns then grow along the horizontal y_lab x k_h; or
+    two_theta_deg : one turn of the arm about lab y+, deg. Exactly one of the three.
     pixel_orientation : directions of growing (column, row) before the arm turns; ("x+", "y-").
     rocking_axis : "y+", ... or 3 lab components.
-    rocking_angles : (n,) rad, of the crystal about it, any origin.
+    rocking_angles (rad) or rocking_angles_deg (deg) : (n,), of the crystal about it, any origin, order and steps.
     centre : (frame, row, col), real numbers: the frame with dq = 0 (between frames the angle is interpolated, beyond
         them extrapolated) and the pixel k_h hits. Default: n//2 of each. The geometry cannot know the frame of the
         rocking maximum; give it when the data are at hand.
@@ -69,7 +79,7 @@ class Experiment:
     centre_angle : rad, the rocking angle of dq = 0.
     rocking_axis : (3,) lab, unit vector.
     arm : ((axis, rad), ...), axes as given; None where k_h was given.
-    arguments : dict, the parameters as they were given, for `replace`; the centre of a crop is its own.
+    arguments : dict, the parameters as they were given, in SI units, for `replace`; the centre of a crop is its own.
     k_0, k_h, h : (3,) lab, rad/m.
     two_theta : rad.
     d_spacing : 2 pi/|h|, m.
@@ -86,7 +96,8 @@ class Experiment:
 
     Raises
     ------
-    TypeError, ValueError : naming the parameter; 2theta must lie in (0, 90 deg), "symmetric": (0, 178 deg).
+    TypeError, ValueError : naming the parameter, and the unit that a number looks like which is none of an experiment's
+        in SI units; 2theta must lie in (0, 90 deg), "symmetric": (0, 178 deg).
     """
 
     def __init__(
@@ -94,34 +105,39 @@ class Experiment:
         *,
         wavelength: float | None = None,
         energy: float | None = None,
+        energy_keV: float | None = None,
         distance: float,
         pixel_size: float | tuple[float, float],
         detector_shape: tuple[int, int],
         arm: tuple[tuple[Axis, float], ...] | None = None,
         k_h: ArrayLike | None = None,
+        two_theta_deg: float | None = None,
         pixel_orientation: tuple[Axis, Axis] = ("x+", "y-"),
         rocking_axis: Axis | ArrayLike = "y+",
-        rocking_angles: ArrayLike,
+        rocking_angles: ArrayLike | None = None,
+        rocking_angles_deg: ArrayLike | None = None,
         centre: tuple[float, float, float] | None = None,
         beam_polarization: str | ArrayLike = "horizontal",
         orientation: str = "k_h",
     ):
-        self.arguments: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
-        self.wavelength = wavelength_of(wavelength, energy)
+        given = {name: value for name, value in locals().items() if name != "self"}
+        self.arguments: dict[str, Any] = in_si_units(given)
+        self.wavelength = wavelength_of(self.arguments["wavelength"], self.arguments["energy"])
         self.energy = energy_of(self.wavelength)
         self.k = 2 * math.pi / self.wavelength
 
-        self.distance = checks.number("distance", distance, above=0)
-        self.pixel_size = _pitch(pixel_size)
+        self.distance = plausible.number(plausible.DISTANCE, "distance", distance)
+        self.pixel_size = checked_pitch(pixel_size)
         self.detector_shape = checks.sizes("detector_shape", detector_shape, 2)
         self.field_of_view = self.wavelength * self.distance / self.pixel_size
         self.pixel = tuple(self.field_of_view / n for n in self.detector_shape)
 
-        self.rocking_angles = _angles(rocking_angles)
+        self.rocking_angles = checked_angles(self.arguments["rocking_angles"])
         self.n_frames = self.rocking_angles.size
         self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
-        self._set_frame(arm, k_h, pixel_orientation)
+        self._set_frame(self.arguments["arm"], k_h, pixel_orientation)
         self.rocking_axis = axis_vector("rocking_axis", rocking_axis)
+        refuse_scan_in_degrees(self)
         self._set_centre(centre)
         self.polarization = _fractions(beam_polarization, sigma=self.frame[1])
 
@@ -130,7 +146,7 @@ class Experiment:
         if (arm is None) == (k_h is None):
             raise ValueError(f"arm, k_h: expected exactly one, got {'none' if k_h is None else 'both'}")
         if k_h is None:
-            self.arm = _arm_as_given(arm)
+            self.arm = checked_arm(arm)
             turn = _arm_turn(self.arm)
         else:
             self.arm = None
@@ -248,14 +264,10 @@ class Experiment:
     def replace(self, **changes) -> "Experiment":
         """A new Experiment with the given parameters changed.
 
-        A wavelength takes the place of an energy, an arm that of k_h, and the other way round. Raises as the
-        constructor does.
+        A wavelength takes the place of an energy, an arm that of k_h, and the other way round, in whatever unit. Raises
+        as the constructor does.
         """
-        arguments = self.arguments | changes
-        for this, other in (("energy", "wavelength"), ("wavelength", "energy"), ("arm", "k_h"), ("k_h", "arm")):
-            if this in changes and other not in changes:
-                arguments[other] = None
-        return Experiment(**arguments)
+        return Experiment(**replaced(self.arguments, changes))
 
     def with_centre(self, centre: tuple[float, float, float], angle: float) -> "Experiment":
         """A copy with another centre, whose frame has the given rocking angle, whatever lies between the frames.
@@ -287,37 +299,34 @@ class Experiment:
         frames = _kept("frames", frames, self.n_frames)
         rows = _kept("rows", rows, self.detector_shape[0])
         cols = _kept("cols", cols, self.detector_shape[1])
-        centre = [(c - kept.start) / kept.step for c, kept in zip(self.centre, (frames, rows, cols), strict=True)]
-        cropped = self.replace(
-            detector_shape=(len(rows), len(cols)),
-            rocking_angles=self.rocking_angles[frames.start : frames.stop : frames.step],
-            centre=(0, *centre[1:]),
+        frame, row, col = (
+            (c - kept.start) / kept.step for c, kept in zip(self.centre, (frames, rows, cols), strict=True)
         )
-        # The angle of dq = 0 is kept as it is: interpolation in the shorter list could move it.
-        return cropped.with_centre(centre, self.centre_angle)
+        copied = self.with_angles(self.rocking_angles[frames.start : frames.stop : frames.step], frame)
+        copied.detector_shape = (len(rows), len(cols))
+        copied.pixel = tuple(self.field_of_view / n for n in copied.detector_shape)
+        copied.arguments = copied.arguments | {"detector_shape": copied.detector_shape}
+        return copied.with_centre((frame, row, col), self.centre_angle)
+
+    def with_angles(self, rocking_angles: ArrayLike, frame: float) -> "Experiment":
+        """A copy at other rocking angles of the same crystal: dq = 0 keeps its angle, whatever lies between the frames.
+
+        Parameters
+        ----------
+        rocking_angles : (n,), rad.
+        frame : where among them dq = 0, a real number.
+        """
+        copied = copy.copy(self)
+        copied.rocking_angles = checked_angles(rocking_angles)
+        copied.n_frames = copied.rocking_angles.size
+        copied.arguments = self.arguments | {"rocking_angles": copied.rocking_angles}
+        return copied.with_centre((frame, *self.centre[1:]), self.centre_angle)
 
     def __repr__(self):
         return (
             f"Experiment(wavelength={self.wavelength:.6g} m, two_theta={math.degrees(self.two_theta):.4f} deg, "
             f"roll={math.degrees(self.roll):.3f} deg, frames={self.n_frames}, detector_shape={self.detector_shape})"
         )
-
-
-def _pitch(value):
-    """The pixel pitch, m, of one number or two equal ones."""
-    if np.ndim(value) == 0:
-        return checks.number("pixel_size", value, above=0)
-    row, col = checks.lengths("pixel_size", value, 2)
-    if row != col:
-        raise ValueError(f"pixel_size: expected equal row and column pitch, got {(row, col)}; bin the data to it")
-    return row
-
-
-def _angles(value):
-    angles = checks.array("rocking_angles", value, (None,), np.float64)
-    if angles.size == 0:
-        raise ValueError("rocking_angles: expected at least 1 angle, got 0")
-    return angles.copy()
 
 
 def _angle_at(angles, frame):
@@ -329,18 +338,6 @@ def _angle_at(angles, frame):
         return float(angles[0])
     i = min(max(math.floor(frame), 0), n - 2)
     return float(angles[i] + (frame - i) * (angles[i + 1] - angles[i]))
-
-
-def _arm_as_given(arm):
-    """((axis, rad), ...), checked."""
-    try:
-        steps = [(axis, angle) for axis, angle in arm]
-    except (TypeError, ValueError):
-        raise ValueError(f"arm: expected pairs (axis, angle), outermost first, got {arm!r}") from None
-    return tuple(
-        (axis_as_given(f"arm[{i}][0]", axis), checks.number(f"arm[{i}][1]", angle))
-        for i, (axis, angle) in enumerate(steps)
-    )
 
 
 def _arm_turn(arm):
@@ -404,6 +401,7 @@ def _fractions(beam_polarization, sigma):
         part = {"horizontal": sigma[0] ** 2, "vertical": sigma[1] ** 2, "unpolarized": 0.5}[beam_polarization]
     else:
         jones = checks.array("beam_polarization", beam_polarization, (2,), np.complex128)
+        jones = jones / binary_scale(jones)
         power = np.vdot(jones, jones).real
         if power == 0:
             raise ValueError("beam_polarization: expected a Jones vector of non-zero length, got (0, 0)")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base import checks
+from ..base.reading import read_text
+from . import cif_contents
 
 ANGSTROM = 1e-10
 # Copies of one atom, and atoms that share a site, lie within this distance (m): above the rounding of coordinates
 # printed with three digits (1 pm in a cell of 2 nm), far below any distance between atoms.
 SAME_SITE = 5e-12
+# No two atoms are so near (m): that of H2 is 74 pm. Those that are share a place, each with a part of the occupancy.
+NEAREST = 5e-11
+# Largest cell: what is done with its atoms grows with the square of their number.
+MOST_ATOMS = 10_000
+LONGEST_CIF = 1 << 23  # bytes; lists of reflections make some long
+MOST_BLOCKS = 1000  # of a CIF file
 # Room temperature. Wyckoff positions in the setting of the symbol; lattice constants in angstrom.
 _FCC, _BCC, _DIAMOND = "F m -3 m", "I m -3 m", "F d -3 m:1"
 _O, _QUARTER, _CENTRE = (0, 0, 0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)
@@ -159,6 +168,8 @@ def _lattice(value, own):
         raise ValueError(f"lattice: expected (a, b, c) or all six for a crystal that is not cubic, got {value!r}")
     if min(items[:3]) < 1e-10 or max(items[:3]) > 1e-7:
         raise ValueError(f"lattice: expected lengths in m, from 1e-10 to 1e-7, got {value!r}")
+    if own is not None and not np.allclose(np.divide(_six(items)[:3], own[:3]), 1, atol=0.5):
+        raise ValueError(f"lattice: expected lengths like the material's own {own[:3]} m, got {value!r}")
 
     if len(items) == 6:
         lattice = tuple(items)
@@ -214,57 +225,81 @@ def _listed_atom(gemmi, name, item):
 
 def _read_cif(gemmi, path, lattice):
     """`Structure` of the only block of a CIF file that has atom sites."""
-    cif = _cif_block(gemmi, path)
-    lattice = _lattice(lattice, _cif_lattice(cif, path))
-    atoms = [_cif_atom(cif, site, path) for site in cif.sites]
-    atoms = [atom for atom in atoms if atom.occupancy > 0]
-    atoms = _expand(gemmi, atoms, _operations(cif, path), lattice)
-    return Structure(lattice, atoms, cif.name, f"{Path(path).name}, data_{cif.name}")
+    block, cif = _cif_block(gemmi, path)
+    own = _cif_lattice(cif, path)
+    operations = _operations(gemmi, cif, path)
+    cif_contents.refuse_other_symmetry(gemmi, block, cif, operations, metric(own), path)
+
+    lattice = _lattice(lattice, own)
+    tensors = cif_contents.displacements(gemmi, block, cif.cell, path)
+    known = tensors | {site.label: site.u_iso for site in cif.sites if site.u_iso}
+    cif_contents.refuse_missing_displacements(gemmi, block, known, path)
+    dummies = cif_contents.dummies(gemmi, block)
+    sites = [site for site in cif.sites if site.label not in dummies]
+    listed = [_cif_atom(site, known.get(site.label, 0.0), path) for site in sites]
+    images = [_expand(gemmi, [atom], operations, lattice) for atom in listed]
+    counts = {site.label: len(copies) for site, copies in zip(sites, images, strict=True)}
+    cif_contents.refuse_other_multiplicities(gemmi, block, counts, len(operations), path)
+
+    atoms = tuple(atom for copies in images for atom in copies if atom.occupancy > 0)
+    cif_contents.warn_of_other_contents(gemmi, block, atoms, path)
+    source = f"{Path(path).name}, data_{cif.name}" + (", ions as neutral atoms" if any(s.charge for s in sites) else "")
+    return Structure(lattice, atoms, cif.name, source)
 
 
 def _cif_block(gemmi, path):
-    """gemmi's small structure of the only block with atom sites."""
-    if not Path(path).is_file():
+    """(gemmi's block, small structure) of the only block with atom sites."""
+    if not Path(path).exists():
         names = ", ".join(sorted(BUILT_IN, key=str.lower))
         kind = FileNotFoundError if Path(path).suffix or len(Path(path).parts) > 1 else ValueError
         raise kind(f"material: expected one of {names}, a CIF file or a list of atoms, got {str(path)!r}, no such file")
     try:
-        blocks = [gemmi.make_small_structure_from_block(block) for block in gemmi.cif.read(str(path))]
+        text = read_text(path, "a CIF file", errors="replace", longest=LONGEST_CIF)
+        # the time that the parser takes grows with the square of their number
+        if len(re.findall(r"^[ \t]*data_", text, re.MULTILINE | re.IGNORECASE)) > MOST_BLOCKS:
+            raise ValueError(f"more than {MOST_BLOCKS} data blocks")
+        blocks = [(block, gemmi.make_small_structure_from_block(block)) for block in gemmi.cif.read_string(text)]
+    except OSError:
+        raise
     except Exception as error:  # the parser's own kinds, and UnicodeDecodeError of a binary file
         raise ValueError(f"{path}: expected a CIF file, got one that cannot be read ({error})") from None
-    blocks = [block for block in blocks if len(block.sites)]
+    blocks = [(block, found) for block, found in blocks if len(found.sites)]
     if len(blocks) != 1:
         raise ValueError(f"{path}: expected one data block with fractional atom sites, got {len(blocks)}")
+    if len(blocks[0][1].sites) > MOST_ATOMS:
+        raise ValueError(f"{path}: expected at most {MOST_ATOMS} atom sites, got {len(blocks[0][1].sites)}")
     return blocks[0]
 
 
 def _cif_lattice(cif, path):
     cell = cif.cell
-    lengths = (cell.a, cell.b, cell.c)
-    if min(lengths) <= 1 or not cell.is_crystal():
+    lengths, angles = (cell.a, cell.b, cell.c), (cell.alpha, cell.beta, cell.gamma)
+    whole = np.isfinite([*lengths, *angles]).all() and 1 < min(lengths) <= max(lengths) < 1000 and 0 < min(angles)
+    if not whole or not cell.is_crystal():
         raise ValueError(f"{path}: expected the six lattice parameters (_cell_length_a ...), got none or wrong ones")
-    angles = (cell.alpha, cell.beta, cell.gamma)
-    return _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+    lattice = _six([ANGSTROM * v for v in lengths], [math.radians(v) for v in angles])
+    try:
+        _check_cell(lattice)
+    except ValueError:
+        raise ValueError(f"{path}: expected cell angles in degrees that span a cell, got {angles}") from None
+    return lattice
 
 
-def _cif_atom(cif, site, path):
-    """The atom of a site, as the file lists it."""
+def _cif_atom(site, U, path):
+    """The atom of a site, as the file lists it; U : of its displacement, angstrom^2."""
     position = site.fract.tolist()
-    if not site.element.atomic_number or not np.isfinite(position).all():
+    if not site.element.atomic_number or not np.abs(position).max() < 1000:
         raise ValueError(f"{path}: expected an element and coordinates for every atom, got none for {site.label!r}")
     if not 0 <= site.occ <= 1.001:
         raise ValueError(f"{path}: expected occupancies from 0 to 1, got {site.occ:g} for {site.label!r}")
-    U = site.u_iso
-    if not U and site.aniso.nonzero():
-        U = cif.cell.calculate_u_eq(site.aniso)
-    B = 8 * math.pi**2 * (U if U > 0 else 0.0) * ANGSTROM**2
+    B = 8 * math.pi**2 * max(U, 0.0) * ANGSTROM**2
     return Atom(site.element.name, tuple(map(_third, position)), min(site.occ, 1.0), B)
 
 
-def _operations(cif, path):
+def _operations(gemmi, cif, path):
     """Symmetry operations as triplets; those listed in the file come before its symbols."""
     if cif.symops:
-        return list(cif.symops)
+        return [_triplet(gemmi, text, path) for text in cif.symops]
     group = cif.spacegroup
     if group is None:
         raise ValueError(
@@ -280,6 +315,19 @@ def _operations(cif, path):
     return [op.triplet() for op in group.operations()]
 
 
+def _triplet(gemmi, text, path):
+    """A symmetry operation of the file, checked."""
+    try:
+        operation = gemmi.Op(text)
+        keeps_volume = abs(operation.det_rot()) == operation.DEN**3
+        triplet = gemmi.Op(operation.triplet()).triplet()
+    except Exception:  # RuntimeError of its parser
+        keeps_volume = False
+    if not keeps_volume:
+        raise ValueError(f"{path}: expected symmetry operations such as '-x,y+1/2,z', got {text[:40]!r}")
+    return triplet
+
+
 def _third(value):
     """Coordinates such as 0.3333 or 0.66667 mean 1/3 and 2/3: printed with four digits or more."""
     nearest = round(6 * value) / 6
@@ -288,6 +336,8 @@ def _third(value):
 
 def _expand(gemmi, atoms, operations, lattice):
     """All atoms of the unit cell: each one's images, every site once."""
+    if len(atoms) * len(operations) > 5 * MOST_ATOMS:
+        raise ValueError(f"material: expected a cell of at most {MOST_ATOMS} atoms, got more")
     operations = [gemmi.Op(triplet) for triplet in operations]
     G, result = metric(lattice), []
     for atom in atoms:
@@ -308,11 +358,21 @@ def _distance(difference, G):
 
 def _check_overlap(cell):
     """Atoms on one site must not add up to more than one; corner atoms of a cell listed twice would."""
+    if len(cell.atoms) > MOST_ATOMS:
+        raise ValueError(f"material: expected a cell of at most {MOST_ATOMS} atoms, got {len(cell.atoms)}")
     positions = np.array([atom.position for atom in cell.atoms])
     occupancy = np.array([atom.occupancy for atom in cell.atoms])
     G = metric(cell.lattice)
     for i, atom in enumerate(cell.atoms):
-        total = occupancy[_distance(positions - positions[i], G) < SAME_SITE].sum()
+        apart = _distance(positions - positions[i], G)
+        total = occupancy[apart < SAME_SITE].sum()
+        crowd = occupancy[apart < NEAREST].sum()
+        if crowd > 1.01 >= total:
+            where = ", ".join(f"{v:.4g}" for v in atom.position)
+            raise ValueError(
+                f"material: expected atoms at least {NEAREST:g} m apart, got {crowd:g} about ({where}); alternatives "
+                "of a disordered place need occupancies that add up to 1"
+            )
         if total > 1.01:  # occupancies are printed with two digits or more
             where = ", ".join(f"{v:.4g}" for v in atom.position)
             raise ValueError(

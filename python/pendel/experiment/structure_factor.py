@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base import checks
-from ..base.constants import ELECTRON_RADIUS, ELEMENTARY_CHARGE
+from ..base import checks, plausible
+from ..base.constants import ELECTRON_RADIUS, ELEMENTARY_CHARGE, KEV
 from . import materials
 from .crystal import Crystal
-from .photons import energy_of, wavelength_of
+from .photons import energy_in_joule, energy_of, wavelength_of
 
 ENERGY_RANGE = (4e3, 100e3)  # eV: where f'' was compared with Chantler's tables, 5 %
 HIGHEST_NUMBER = 92  # last element of the f', f'' tables
@@ -66,9 +66,9 @@ class Susceptibility:
 
     def __post_init__(self):
         for field in ("chi_0", "chi_h", "chi_hbar"):
-            object.__setattr__(self, field, checks.complex_number(field, getattr(self, field)))
-        for field in ("wavelength", "d_spacing"):
-            object.__setattr__(self, field, checks.number(field, getattr(self, field), above=0))
+            object.__setattr__(self, field, plausible.susceptibility(field, getattr(self, field)))
+        for field, quantity in (("wavelength", plausible.WAVELENGTH), ("d_spacing", plausible.SPACING)):
+            object.__setattr__(self, field, plausible.number(quantity, field, getattr(self, field)))
         longest = 2 * self.d_spacing
         if self.wavelength > longest:
             raise ValueError(
@@ -111,7 +111,8 @@ class Susceptibility:
 
     def crystal(self) -> Crystal:
         """`pendel.Crystal` with these susceptibilities, for `pendel.Model`."""
-        return Crystal(self.chi_0, self.chi_h, self.chi_hbar, name=self.name, hkl=self.hkl)
+        known = {"name": self.name, "hkl": self.hkl, "d_spacing": self.d_spacing, "wavelength": self.wavelength}
+        return Crystal(self.chi_0, self.chi_h, self.chi_hbar, **known)
 
     def _coupling(self, polarization):
         checks.choice("polarization", polarization, ("sigma", "pi"))
@@ -130,6 +131,7 @@ def susceptibility(
     lattice: float | ArrayLike | None = None,
     energy: float | None = None,
     wavelength: float | None = None,
+    energy_keV: float | None = None,
     debye_waller: float | Mapping[str, float] | None = None,
     dispersion: Mapping[str, complex] | None = None,
 ) -> Susceptibility:
@@ -144,7 +146,7 @@ def susceptibility(
     hkl : three integers, of the planes h = k_h - k_0.
     lattice : a, (a, b, c) or (a, b, c, alpha, beta, gamma), m and rad. It replaces the lattice of a name or a file
         (a: of a cubic crystal; (a, b, c): angles as they are) and is needed with a list (there (a, b, c): 90 degrees).
-    energy (J) or wavelength (m) : exactly one; 4 to 100 keV.
+    energy (J), wavelength (m) or energy_keV (keV) : exactly one; 4 to 100 keV.
     debye_waller : B (m^2) of all atoms, or {element: B} with 0 for elements not in it. None: the atoms' own, from the
         list or the file (the isotropic equivalent of its U); 0 where there is none, as in built-in crystals.
     dispersion : {element: f' + 1j f''} (electrons, f'' >= 0), instead of the tables; for measured values near an edge.
@@ -162,9 +164,12 @@ def susceptibility(
     """
     gemmi = materials.load_gemmi()
     hkl = _hkl(hkl)
+    energy = energy_in_joule(energy, energy_keV)
+    if energy is not None:
+        _check_energy(checks.number("energy", energy, above=0))
     wavelength = wavelength_of(wavelength, energy)
+    _check_energy(energy_of(wavelength))
     electronvolt = _electronvolt(wavelength)
-    _check_energy(electronvolt)
     cell = materials.structure(material, lattice)
     elements = sorted({atom.element for atom in cell.atoms})
     B = _debye_waller(gemmi, debye_waller, cell.atoms, elements)
@@ -187,12 +192,14 @@ def _electronvolt(wavelength):
     return energy_of(wavelength) / ELEMENTARY_CHARGE
 
 
-def _check_energy(electronvolt):
+def _check_energy(energy):
+    """ValueError for an energy, J, that the tables do not have."""
     low, high = ENERGY_RANGE
-    if not low <= electronvolt <= high:
+    if not low <= energy / ELEMENTARY_CHARGE <= high:
         raise ValueError(
             f"energy: expected {low / 1e3:g} to {high / 1e3:g} keV ({low * ELEMENTARY_CHARGE:.4g} to "
-            f"{high * ELEMENTARY_CHARGE:.4g} J), the range of the tables, got {electronvolt / 1e3:.6g} keV"
+            f"{high * ELEMENTARY_CHARGE:.4g} J), the range of the tables, got {energy / KEV:.6g} keV"
+            + plausible.looks_like(plausible.ENERGY, energy)
         )
 
 

@@ -1,27 +1,21 @@
-"""Checkpoints: all that changes during a reconstruction, so that a run goes on to the same bits."""
+"""Checkpoints of `reconstruct`: all that changes during a run, so that it goes on to the same bits."""
 
-import contextlib
+import copy
 from dataclasses import dataclass, field
 
-import h5py
 import numpy as np
 
 from ..base import checks
 from ..base.arrays import host
-from ..io import hdf5
+from . import checkpoint_file
 from .adam import Adam
+from .checkpoint_file import fields_of, signature_of
 from .result import FREE_HISTORY
 
 HISTORY = ("loss", "misfit", "learning_rate", "scale", "support")
 ARRAYS = ("S", "support", "s_0", "angle_offsets", "flux")
-# What has to be the same in the run that goes on; the values stand for files that do not hold them.
-SETTINGS = {
-    "s_0": "tied",
-    "likelihood": "amplitude",
-    "free_fraction": 0.0,
-    "refine_angles": False,
-    "refine_intensities": False,
-}
+MAKER = "reconstruct"
+MAY_DIFFER = ("epochs", "checkpoint_every")  # of a recipe; epochs as far as `MinibatchRecipe.same_until` says
 
 
 @dataclass
@@ -44,77 +38,70 @@ class Run:
     angle_offsets: np.ndarray | None = None
     flux: np.ndarray | None = None
 
+    def copied(self):
+        """The same in memory of its own, where its arrays lie."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays = {name: None if array is None else array.copy() for name, array in arrays.items()}
+        adams = {name: Adam(adam.m.copy(), adam.v.copy(), adam.steps) for name, adam in self.adams.items()}
+        history = {name: list(values) for name, values in self.history.items()}
+        changing = {"adams": adams, "history": history, "rng": copy.deepcopy(self.rng)}
+        numbers = {name: getattr(self, name) for name in ("rate", "epoch", "waited", "best")}
+        return Run(**arrays, **changing, **numbers)
 
-def save(path, run, seed, settings, monitor=None):
-    """Write ``run``; ``settings``: values of `SETTINGS`; ``monitor``: the known flux (n_frames,), or None."""
-    with hdf5.replacing(path) as file:
-        file.attrs["pendel_checkpoint"] = 1
-        file.attrs.update(settings)
-        for name in ARRAYS:
-            if getattr(run, name) is not None:
-                file.create_dataset(name, data=host(getattr(run, name)))
-        if monitor is not None:
-            file.create_dataset("monitor", data=monitor)
-        for name, adam in run.adams.items():
-            group = file if name == "S" else file.create_group(f"adam_{name}")
-            group.create_dataset("m", data=host(adam.m))
-            group.create_dataset("v", data=host(adam.v))
-            group.attrs["steps"] = adam.steps
-        for name, values in run.history.items():
-            file.create_dataset(f"history/{name}", data=np.array(values))
-        state = run.rng.bit_generator.state
-        words = [state["state"][key] for key in ("state", "inc")]
-        file.attrs["rng"] = [str(w) for w in words] + [str(state["has_uint32"]), str(state["uinteger"])]
-        file.attrs["seed"], file.attrs["epoch"] = seed, run.epoch
-        file.attrs["rate"], file.attrs["waited"], file.attrs["best"] = run.rate, run.waited, run.best
+
+def signature(objective, recipe):
+    """Of which run a checkpoint is: what has to be the same in one that goes on."""
+    fit, model = objective.fit, objective.model
+    others = {"dtype": str(model.dtype), "coupling": model.coupling, "flux": host(objective.monitor)}
+    own = {name: value for name, value in fields_of(recipe).items() if name not in MAY_DIFFER}
+    return {"seed": repr(recipe.seed)} | signature_of(model, fit.data, fit.pixels.known, own, **others)
+
+
+def save(path, run, signature, epochs):
+    """Write ``run``, one of ``epochs`` in all."""
+    arrays = {name: host(getattr(run, name)) for name in ARRAYS}
+    adams = {n: {"m": host(adam.m), "v": host(adam.v), "steps": adam.steps} for n, adam in run.adams.items()}
+    history = {name: np.array(values) for name, values in run.history.items()}
+    state = run.rng.bit_generator.state
+    words = [state["state"][key] for key in ("state", "inc")] + [state["has_uint32"], state["uinteger"]]
+    numbers = {"epoch": run.epoch, "epochs": epochs, "rate": run.rate, "waited": run.waited, "best": run.best}
+    numbers |= {"rng": " ".join(map(str, words))}
+    checkpoint_file.write(path, MAKER, signature, arrays | numbers | {"adams": adams, "history": history})
 
 
 def checkpoint_shape(path):
     """(nz, ny, nx) of the crystal function in a checkpoint. Raises ValueError where ``path`` is none."""
-    with _checkpoint(path) as file:
-        return file["S"].shape
+    return checkpoint_file.read(path, MAKER)[1]["S"].shape
 
 
-@contextlib.contextmanager
-def _checkpoint(path):
-    try:
-        with h5py.File(path, "r") as file:
-            if "pendel_checkpoint" not in file.attrs:
-                raise ValueError("no checkpoint in it")
-            yield file
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"checkpoint: expected a checkpoint of pendel.reconstruct, got {path}: {error}") from None
-
-
-def load(path, model, seed, settings, monitor=None):
-    """The `Run` of a checkpoint of the same model, seed, settings and monitor, where that model works.
+def load(path, model, signature, recipe):
+    """The `Run` of a checkpoint of the same signature, where its model works.
 
     Raises ValueError naming what differs.
     """
-    with _checkpoint(path) as file:
-        arrays = {name: file[name][()] for name in ARRAYS if name in file}
-        groups = {"S": file} | {name[5:]: group for name, group in file.items() if name.startswith("adam_")}
-        adams = {name: Adam(g["m"][()], g["v"][()], int(g.attrs["steps"])) for name, g in groups.items()}
-        names = HISTORY + tuple(name for name in FREE_HISTORY if name in file["history"])
-        history = {name: list(file[f"history/{name}"][()]) for name in names}
-        attributes = dict(file.attrs)
-        known = file["monitor"][()] if "monitor" in file else None
-    if not np.array_equal(*(np.ones(model.n_frames) if f is None else f for f in (known, monitor))):
-        raise ValueError(f"flux: expected that of the checkpoint {path}, got another")
-    _refuse_another(path, model, arrays["S"], attributes, {"seed": seed} | settings)
-    arrays = _checked(arrays, model)
+    stored, found = checkpoint_file.read(path, MAKER)
+    checkpoint_file.refuse_another(path, stored, {"seed": signature["seed"]})
+    if found["S"].shape != model.shape or found["S"].dtype != model.dtype:
+        expected, got = f"shape {model.shape} and dtype {model.dtype}", f"{found['S'].shape} and {found['S'].dtype}"
+        raise ValueError(f"checkpoint: expected {expected}, got {got} in {path}")
+    checkpoint_file.refuse_another(path, stored, signature)
+    if not recipe.same_until(found["epoch"], found["epochs"]):
+        expected = f"{found['epochs']}, that of the checkpoint {path}"
+        cure = "what was done depends on it: take the result for the start of a new run"
+        raise ValueError(f"epochs: expected {expected}, got {recipe.epochs}; {cure}")
 
+    arrays = _checked({name: found[name] for name in ARRAYS if name in found}, model)
     upload = model.engine.upload
-    for adam in adams.values():
-        adam.m, adam.v = upload(adam.m), upload(adam.v)
+    adams = {n: Adam(upload(a["m"]), upload(a["v"]), int(a["steps"])) for n, a in found["adams"].items()}
+    names = HISTORY + tuple(name for name in FREE_HISTORY if name in found["history"])
     return Run(
         adams=adams,
-        rng=_generator(attributes["rng"]),
-        rate=float(attributes["rate"]),
-        epoch=int(attributes["epoch"]),
-        waited=int(attributes["waited"]),
-        best=float(attributes["best"]),
-        history=history,
+        rng=_generator(found["rng"].split()),
+        rate=float(found["rate"]),
+        epoch=int(found["epoch"]),
+        waited=int(found["waited"]),
+        best=float(found["best"]),
+        history={name: list(found["history"][name]) for name in names},
         **{name: upload(array) for name, array in arrays.items()},
     )
 
@@ -125,19 +112,6 @@ def _checked(arrays, model):
     wanted = {"S": (box, model.dtype), "support": (box, bool), "s_0": (box, model.real_dtype)}
     wanted |= {"angle_offsets": (frames, np.float64), "flux": (frames, np.float64)}
     return {name: checks.array(f"checkpoint ({name})", array, *wanted[name]) for name, array in arrays.items()}
-
-
-def _refuse_another(path, model, S, attributes, wanted):
-    """Raise ValueError where a checkpoint is of another model, seed or settings."""
-    if S.shape != model.shape or S.dtype != model.dtype:
-        raise ValueError(
-            f"checkpoint: expected shape {model.shape} and dtype {model.dtype}, got {S.shape} and {S.dtype} in {path}"
-        )
-    stored = {"seed": int(attributes["seed"])}
-    stored |= {name: type(value)(attributes.get(name, value)) for name, value in SETTINGS.items()}
-    for name, value in wanted.items():
-        if stored[name] != value:
-            raise ValueError(f"{name}: expected {stored[name]!r}, that of the checkpoint {path}, got {value!r}")
 
 
 def _generator(words):

@@ -6,6 +6,7 @@ is kept in the middle of its support. The intensity scale is the best one of eve
 for Poisson counts on a background.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host, module
+from ..base.files import claimed
 from ..base.progress import Progress
 from ..base.recipe import choice, flag, from_keywords, integer, maybe, number, option, with_keywords_of
 from ..kinematic.support import recentre, shrink_wrap
 from ..model.model import Model
 from ..operator.engine import Array
 from . import checkpoint as checkpoints
-from . import kernels
+from . import checkpoint_file, kernels
 from .adam import Adam
 from .checkpoint import HISTORY, Run
 from .corrections import Corrections
@@ -121,6 +123,29 @@ class MinibatchRecipe(ObjectiveRecipe):
         """Whether what happens ``every`` so many epochs happens after this one: not in the last tenth of them."""
         return bool(every) and epoch % every == 0 and not epoch > 0.9 * self.epochs
 
+    @property
+    def moves_every(self):
+        """Epochs between moves of the crystal to the middle of its box."""
+        return self.shrink_wrap_every if self.recentre_every is None else self.recentre_every
+
+    @property
+    def first_refined(self):
+        """The first epoch of refinement."""
+        return self.epochs // 4 if self.refine_after is None else self.refine_after
+
+    def same_until(self, done, epochs):
+        """Whether the first ``done`` epochs of a run of ``epochs`` are those of one with this recipe, else the same."""
+        other = self.but(epochs=epochs)
+        if epochs == self.epochs:
+            return True
+        if done > self.epochs or (self.schedule == "cosine" and done):
+            return False
+        refined = [min(recipe.first_refined, done) for recipe in (self, other)]
+        if (self.refine_angles or self.refine_intensities) and refined[0] != refined[1]:
+            return False
+        every = self.moves_every, self.shrink_wrap_every
+        return all(self.is_due(n, e) == other.is_due(n, e) for n in every for e in range(1, done + 1))
+
 
 class Refinements(NamedTuple):
     """What is refined beside S, or None."""
@@ -163,8 +188,10 @@ def reconstruct(
     support : bool (nz, ny, nx), or None: where ``start`` is not 0, else an ellipsoid that fills 0.8 of the box
     recipe : `MinibatchRecipe`, or None; keywords replace its fields
     flux : (n_frames,) known relative incident intensity, of a monitor, about which it is refined; None: 1
-    checkpoint : path of an HDF5 file written every ``checkpoint_every`` epochs
-    resume : go on from the checkpoint, to the same bits as an uninterrupted run
+    checkpoint : path of an HDF5 file written every ``checkpoint_every`` epochs, at the end, and on Ctrl-C
+    resume : go on from the checkpoint, which must be of the same data, model and recipe
+        To the same bits as an uninterrupted run; start and support are those of the checkpoint. ``epochs`` may be
+        others where what is done does not depend on their number, as with schedule "constant".
     progress : True, or a title, for a bar on a terminal and lines in a log; False for silence
     callback : called as callback(epoch, S, history) after every epoch; True ends the run
 
@@ -184,10 +211,11 @@ def reconstruct(
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     monitor = Corrections.checked(model, None, flux).flux
     objective = Objective.of(measured(model, data, mask, recipe), recipe, monitor)
-    files = Files(checkpoint, resume)
-    if not files.goes_on():
-        start, support = initial(model, start, support, recipe.amplitude_bound)
-    return fit_minibatches(objective, start, support, recipe, files, progress, callback)
+    with claimed(checkpoint):
+        files = Files(checkpoint, resume)
+        if not files.goes_on():
+            start, support = initial(model, start, support, recipe.amplitude_bound)
+        return fit_minibatches(objective, start, support, recipe, files, progress, callback)
 
 
 class Files(NamedTuple):
@@ -198,10 +226,38 @@ class Files(NamedTuple):
 
     def goes_on(self):
         """Whether there is one to go on from."""
-        return self.resume and os.path.exists(self.checkpoint)
+        return self.resume and checkpoint_file.exists(self.checkpoint)
 
 
 NO_FILES = Files()
+
+
+class _Saver:
+    """Keeps the checkpoint of a run: every so many epochs, at the end, and where the run is interrupted."""
+
+    def __init__(self, path, signature, recipe):
+        self.path, self.signature, self.recipe = path, signature, recipe
+        self.whole = None  # copy of the run after its last whole epoch, not yet written
+
+    def __call__(self, run):
+        """After an epoch."""
+        if self.path is None:
+            return
+        if run.epoch % self.recipe.checkpoint_every == 0 or run.epoch == self.recipe.epochs:
+            checkpoints.save(self.path, run, self.signature, self.recipe.epochs)
+            self.whole = None
+        else:
+            self.whole = run.copied()
+
+    @contextlib.contextmanager
+    def kept_if_interrupted(self):
+        """In the block Ctrl-C, and signals that count as such, leave the last whole epoch in the checkpoint."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.whole is not None:
+                checkpoints.save(self.path, self.whole, self.signature, self.recipe.epochs)
+            raise
 
 
 def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True, callback=None):
@@ -212,24 +268,24 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
     model = objective.model
     with model.engine.here():
         refinements = _refinements(objective, recipe)
-        settings = {name: getattr(recipe, name) for name in checkpoints.SETTINGS}
+        signature = checkpoints.signature(objective, recipe) if files.checkpoint else {}
         if files.goes_on():
-            run = checkpoints.load(files.checkpoint, model, recipe.seed, settings, host(objective.monitor))
+            run = checkpoints.load(files.checkpoint, model, signature, recipe)
         else:
             run = _begin(objective, S, support, recipe)
+        saver = _Saver(files.checkpoint, signature, recipe)
         if recipe.phases_first and "phase" not in run.adams:
             run.adams["phase"] = Adam.zeros(model.shape, run.S.real.dtype, model.engine.xp)
 
         title = progress if isinstance(progress, str) else "reconstruct"
-        with Progress(title, recipe.epochs, "epoch", done=run.epoch, show=bool(progress)) as shown:
+        shown = Progress(title, recipe.epochs, "epoch", done=run.epoch, show=bool(progress))
+        with shown, saver.kept_if_interrupted():
             while run.epoch < recipe.epochs:
                 run.rate = _scheduled(recipe, run)
                 _epoch(run, objective, recipe, refinements)
                 _keep_in_place(run, recipe)
                 shown(run.epoch, loss=run.history["loss"][-1], misfit=run.history["misfit"][-1])
-                last = run.epoch == recipe.epochs
-                if files.checkpoint and (run.epoch % recipe.checkpoint_every == 0 or last):
-                    checkpoints.save(files.checkpoint, run, recipe.seed, settings, host(objective.monitor))
+                saver(run)
                 if callback and callback(run.epoch, run.S, run.history):
                     break
         S, support, s_0, angle_offsets, flux = (
@@ -289,8 +345,7 @@ def _epoch(run, objective, recipe, refinements):
 
 def _refine(run, now, frames, recipe, refinements):
     """One step of angles and intensities of the frames of a group."""
-    refine_after = recipe.epochs // 4 if recipe.refine_after is None else recipe.refine_after
-    if run.epoch < refine_after:
+    if run.epoch < recipe.first_refined:
         return
     if refinements.angles is not None:
         refinements.angles.update(run.angle_offsets, frames, now.adj_dq)
@@ -340,8 +395,7 @@ def _step(run, now, recipe):
 
 def _keep_in_place(run, recipe):
     """After an epoch: the crystal in the middle of its box, and a new support, where they are due."""
-    every = recipe.shrink_wrap_every if recipe.recentre_every is None else recipe.recentre_every
-    if recipe.is_due(every, run.epoch):
+    if recipe.is_due(recipe.moves_every, run.epoch):
         _recentre(run)
     # the support of a given amplitude is given too
     if run.epoch > recipe.phases_first and recipe.is_due(recipe.shrink_wrap_every, run.epoch):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host, module
+from ..base.light import refuse_darkness
 from ..base.recipe import Recipe, choice, integer, number, option
 from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, has_axes, refuse_bad_data
 from ..model.passes import Evaluation, Fit, Nuisance
@@ -111,18 +112,29 @@ def measured(model, data, mask, recipe):
         return engine.take(name, value) if there else checks.numpy_array(name, value)
 
     data, mask = check_data("data", data, shape, take), check_mask("mask", mask, shape, take)
-    free = free_pixels(shape, recipe.free_fraction, host(mask), recipe.seed) if recipe.free_fraction else None
+    free = free_pixels(shape, recipe.free_fraction, host(mask, "mask"), recipe.seed) if recipe.free_fraction else None
     background, weights = check_background("background", recipe.background, shape), None
     if recipe.model_error:
-        weights = error_weights(host(data), recipe.model_error, host(mask))
+        weights = error_weights(host(data, "data"), recipe.model_error, host(mask, "mask"))
     with engine.here():
         there, mask, free, weights = (engine.upload(a) for a in (_narrow(data, model), mask, free, weights))
         background = engine.upload(background) if has_axes(background) else background
         fit = model.fit_of(there, mask, Likelihood(recipe.likelihood, background), free, weights=weights)
         if not engine.reads_values:
             refuse_bad_data("data", fit.pixels.root)
+        refuse_darkness(fit.pixels.root, fit.pixels.good)
     # data as given: what they became on a device is not kept
     return Fit(model, data, fit.pixels, fit.likelihood, fit.weights)
+
+
+def check_frames(experiment, data, mask):
+    """(data, mask) of all frames of an experiment as NumPy arrays, checked but for what `measured` looks at; with light
+    on some good pixel.
+    """
+    shape = experiment.n_frames, *experiment.detector_shape
+    data, mask = check_data("data", host(data, "data"), shape), check_mask("mask", host(mask, "mask"), shape)
+    refuse_darkness(data, mask)
+    return data, mask
 
 
 def _narrow(data, model):
@@ -285,7 +297,7 @@ def _on_host(evaluation):
 def initial(model, start, support, amplitude_bound):
     """(S, support) to begin with, NumPy arrays; arguments as in `pendel.reconstruct`."""
     shape, dtype = model.shape, model.dtype
-    start, support = host(start), host(support)
+    start, support = host(start, "start"), host(support, "support")
     if support is not None:
         support = checks.array("support", support, shape, bool, axes="(nz, ny, nx)")
     if start is not None:

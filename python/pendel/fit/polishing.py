@@ -11,8 +11,9 @@ and total variation, which can buy a smaller |S| with a larger scale, tips that 
 single voxels stay free.
 
 Few photons leave phase and amplitude of single voxels open, and total variation, which likes steps and wears edges
-down, is a poor guess at them. With ``smoothness`` or ``uniformity`` the phase is held by its second differences and the
-inside at its amplitude, as firmly as the "evidence" of the data says; the total variation is then that of |S|.
+down, is a poor guess at them. With ``smoothness``, ``uniformity`` and ``sharpness`` the phase is held by its second
+differences, the inside at its amplitude and the vacuum at 0, as firmly as the "evidence" of the data says; the total
+variation is then that of |S|.
 
 Where the modelled field has a zero on the wrong side of a pixel, the pixel holds the zero back: to cross, its
 amplitude would first get worse. Each round therefore runs without the pixels missed by more than ``trim`` times the
@@ -21,7 +22,7 @@ rms residual, then with all of them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -38,6 +39,7 @@ from .objective import DataRecipe, Objective, Variation, initial, measured
 from .priors import Priors
 from .quasi_newton import Cartesian, Limits, Log, minimise
 from .result import Result, finish
+from .steps import NO_STEPS, packed_corrections, unpacked_corrections
 
 EVALUATIONS = 3  # for an iteration, on average, at most
 
@@ -96,6 +98,12 @@ class PolishRecipe(NuisanceRecipe, DataRecipe):
         " one for what each of the two runs begins with.",
     )
     uniformity: float | str = option(0.0, check_precision, "the same of |S| inside.")
+    sharpness: float | str = option(
+        0.0,
+        check_precision,
+        "for counts: slope at |S| = 0 of what a voxel costs that is neither full nor empty, beyond the inside, in units"
+        ' of -2 ln(likelihood); "evidence": what keeps noise out of it.',
+    )
     granted: float = option(
         1.0,
         number(above=0, at_most=1),
@@ -105,8 +113,8 @@ class PolishRecipe(NuisanceRecipe, DataRecipe):
 
     @property
     def expects_perfection(self):
-        """Whether smoothness or uniformity hold the crystal; the total variation is then that of |S|."""
-        return bool(self.smoothness) or bool(self.uniformity)
+        """Whether smoothness, uniformity or sharpness hold it; the total variation is then that of |S|."""
+        return bool(self.smoothness) or bool(self.uniformity) or bool(self.sharpness)
 
 
 @with_keywords_of(PolishRecipe)
@@ -161,8 +169,11 @@ def polish(
     return polish_fit(fit, S, support, recipe, progress, callback, corrections)
 
 
-def polish_fit(fit, S, support, recipe, progress=True, callback=None, corrections=NO_CORRECTIONS):
-    """`polish` of a `Fit` from S and support, NumPy arrays of the model's dtype, S within support and bound."""
+def polish_fit(fit, S, support, recipe, progress=True, callback=None, corrections=NO_CORRECTIONS, steps=NO_STEPS):
+    """`polish` of a `Fit` from S and support, NumPy arrays of the model's dtype, S within support and bound.
+
+    steps : `Steps`, of which each run of a round is one
+    """
     # surface: or noise in the widened rim costs nothing
     variation = Variation(0.0 if recipe.expects_perfection else recipe.atv_weight, surface=True)
     objective = Objective(fit, variation=variation)
@@ -173,15 +184,53 @@ def polish_fit(fit, S, support, recipe, progress=True, callback=None, correction
     per_round = full + (trimmed if recipe.trim else 0)
     title = progress if isinstance(progress, str) else "polish"
     with Progress(title, recipe.rounds * per_round, "iteration", show=bool(progress)) as shown:
-        log, ended = Log(fit, shown, callback), False
+        log, at = Log(fit, shown, callback), _Place(S, False, corrections)
         for done in range(recipe.rounds):
-            if recipe.trim and trimmed and not ended:
-                trusted = objective.only(objective.trusted(S, support, recipe.trim, *corrections))
-                S, ended, corrections = _run(trusted, S, support, recipe, trimmed, log, corrections)
-            if not ended:
-                S, ended, corrections = _run(objective, S, support, recipe, full, log, corrections)
+            if recipe.trim and trimmed and not at.ended:
+                run = _Run(objective, support, recipe, trimmed, trusted_alone=True)
+                at = run.once(steps, f"round {done + 1}, trusted pixels", at, log)
+            if not at.ended:
+                run = _Run(objective, support, recipe, full)
+                at = run.once(steps, f"round {done + 1}", at, log)
             log.done = (done + 1) * per_round
-    return finish(objective, S, support, log.history, log.iterations, recipe.seed, None, *corrections)
+    return finish(objective, at.S, support, log.history, log.iterations, recipe.seed, None, *at.corrections)
+
+
+class _Place(NamedTuple):
+    """Where `polish` is.  ended : by the callback."""
+
+    S: np.ndarray
+    ended: bool
+    corrections: Corrections
+
+
+class _Run(NamedTuple):
+    """A run of L-BFGS-B.  trusted_alone : without the pixels that are missed where it begins."""
+
+    objective: Objective
+    support: np.ndarray
+    recipe: PolishRecipe
+    iterations: int
+    trusted_alone: bool = False
+
+    def once(self, steps, name, at, log):
+        """The `_Place` where the run comes to, as a step ``name``."""
+
+        def compute(_):
+            found = self._from(at, log)
+            history = {name: np.array(values) for name, values in log.history.items()}
+            return {"S": found.S, "ended": found.ended, "history": history} | packed_corrections(found.corrections)
+
+        found = steps.once(name, compute)
+        log.go_on(found["history"])
+        return _Place(found["S"], bool(found["ended"]), unpacked_corrections(found))
+
+    def _from(self, at, log):
+        objective = self.objective
+        if self.trusted_alone:
+            objective = objective.only(objective.trusted(at.S, self.support, self.recipe.trim, *at.corrections))
+        found = _run(objective, at.S, self.support, self.recipe, self.iterations, log, at.corrections)
+        return _Place(*found)
 
 
 def _run(objective, S, support, recipe, iterations, log, corrections):
@@ -206,7 +255,7 @@ def photon_weight(model: Model, data: Array, mask: Array | None = None, support:
     support : bool (nz, ny, nx), or None: half of the box
     """
     voxels = np.prod(model.shape) / 2 if support is None else np.count_nonzero(host(support))
-    return voxel_noise(counts_of(host(data), host(mask)), voxels)
+    return voxel_noise(counts_of(host(data, "data"), host(mask, "mask")), voxels)
 
 
 def counts_of(data, mask):

@@ -1,10 +1,10 @@
 """What `polish` knows of a crystal beside the data, as terms of its objective for the voxels of a support.
 
 (1) bound_weight (1/n) sum max(|S| - bound, 0)^2 + bulk_weight (<|S|>_bulk - bulk)^2           n voxels of the support
-    + (R(S) + U(S))/(2 nats counts) + atv_weight ATV(|S|)                                   `pendel.fit.evidence`
+    + (R(S) + U(S) + V(S))/(2 nats counts) + atv_weight ATV(|S|)                                   `pendel.fit.evidence`
 (2) adj_S += 2 bound_weight/n max(|S| - bound, 0) S/|S|  +  2 bulk_weight (<|S|>_bulk - bulk)/n_bulk S/|S| in the bulk
 
-The second line of (1) is for counted data alone, with ``smoothness`` or ``uniformity``.
+The second line of (1) is for counted data alone, with ``smoothness``, ``uniformity`` or ``sharpness``.
 """
 
 import numpy as np
@@ -45,6 +45,9 @@ class Priors:
             seen = np.divide(voxel, fit.model.experiment.suggest_voxel())
             self.perfection = Perfection(S, support, voxel, recipe.bulk_amplitude or 1.0, seen)
             self.smoothness, self.uniformity = self._precisions(S, fit.information)
+            self.sharpness = recipe.sharpness
+            if recipe.sharpness == "evidence":
+                self.sharpness = self.perfection.clearing(fit.information)
 
     def _precisions(self, S, information):
         """lambda and alpha, (nz, ny, nx) or a number: as given, or the most probable for S."""
@@ -88,6 +91,7 @@ class Priors:
         for value, adj_S in (
             self.perfection.roughness(S, self.smoothness),
             self.perfection.unevenness(S, self.uniformity),
+            self.perfection.haze(S, self.sharpness),
         ):
             yield value / nats, slice(None), adj_S[support] / nats
         value, adj_size = unchecked_atv(np.abs(S), self.recipe.atv_weight * S.size / len(c))

@@ -95,6 +95,11 @@ class Log:
         if self.callback and self.callback(self.iterations, S, self.history):
             raise _Ended
 
+    def go_on(self, history):
+        """After iterations with this history, {name: (iterations,)}, which may have been those of another process."""
+        self.history = {name: list(history[name]) for name in self.history}
+        self.done = max(self.done, self.iterations)
+
     @property
     def iterations(self):
         """How many there were."""

@@ -78,20 +78,34 @@ class Result:
 
     @property
     def phase(self):
-        """arg S = -h.u in rad, float (nz, ny, nx), about its mean over the support; 0 outside."""
+        """arg S = -h.u in rad, modulo 2 pi, float (nz, ny, nx), about its mean over the support; 0 outside."""
         mean = self.S[self.support].sum()
         phase = np.angle(self.S * np.conj(mean / abs(mean)) if mean != 0 else self.S)
         return np.where(self.support, phase, 0)
 
     @property
     def displacement(self):
-        """u.h^ = -phase / |h| in m, float (nz, ny, nx), about its mean; 0 outside the support."""
+        """u.h^ = -phase / |h| in m, float (nz, ny, nx), about its mean; 0 outside the support.
+
+        Modulo the lattice spacing `spacing`, as the phase is modulo 2 pi: displacements of more than half of it either
+        way come out wrapped. The strain is not concerned.
+        """
         return -self.phase / np.linalg.norm(self.h)
 
     @property
+    def spacing(self):
+        """2 pi/|h| in m, the lattice spacing along h: what the displacement is known modulo."""
+        return 2 * np.pi / float(np.linalg.norm(self.h))
+
+    @property
     def strain(self):
-        """d(u.h^)/d(h^), float (nz, ny, nx), by central differences inside the support, 0 elsewhere."""
-        return strain_along_h(np.where(self.support, self.S, 0), self.voxel, self.h)[0]
+        """d(u.h^)/d(h^), float (nz, ny, nx), 0 outside the support.
+
+        By central differences, one-sided ones at the surface; NaN for voxels of the support that have no neighbour in
+        it along some axis, whose strain is not known.
+        """
+        found, known = strain_along_h(np.where(self.support, self.S, 0), self.voxel, self.h, one_sided=True)
+        return np.where(self.support & ~known, np.nan, found)
 
 
 def finish(objective, S, support, history, epochs, seed, s_0=None, *corrections):

@@ -13,7 +13,7 @@ differences between two of its voxels count, and Omega counts its voxels instead
 import numpy as np
 
 from ..base import checks
-from ..base.arrays import module
+from ..base.arrays import is_finite, module
 from . import kernels
 
 SLAB = 1 << 18  # voxels worked on at a time
@@ -38,7 +38,7 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=EPS, support=None):
     """
     xp = module(S)
     check = checks.array if xp is np else _there
-    S = np.asarray(S) if xp is np else S
+    S = checks.numpy_array("S", S) if xp is np else S
     if S.dtype.kind in "biu":
         S = S.astype(np.float64)
     S = check("S", S, (None, None, None), S.dtype, axes="(nz, ny, nx)")
@@ -47,7 +47,11 @@ def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=EPS, support=None):
     eps = checks.number("eps", eps, at_least=0)
     if support is not None:
         support = check("support", support, S.shape, bool, axes="(nz, ny, nx)")
-    return unchecked_atv(S, weight, p=p, q=q, eps=eps, support=support)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, adj_S = unchecked_atv(S, weight, p=p, q=q, eps=eps, support=support)
+    if xp is np and not (np.isfinite(value) and is_finite(adj_S)):
+        raise ValueError(f"S: expected values whose powers {S.dtype} can hold, got |S| up to {np.abs(S).max():.3g}")
+    return value, adj_S
 
 
 def unchecked_atv(S, weight, *, p=2.0, q=1.0, eps=EPS, support=None):

@@ -1,19 +1,30 @@
-"""Files: scans and results as CXI, beamlines."""
+"""Files: scans and results as CXI, beamlines, bare arrays."""
 
 from .aps_34idc import read_34idc
+from .array_files import read_array_scan
 from .cxi_results import StoredResult, read_result, write_result
 from .cxi_scans import read_scan, write_scan
+from .eiger import read_eiger
+from .frames import mask_saturated, tell_of_frames
+from .id01 import read_id01
 from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
+from .sums import sum_scans
 
 __all__ = [
     "Scan",
     "StoredResult",
     "crop_scan",
     "hot_pixel_mask",
+    "mask_saturated",
     "pattern_centre",
     "read_34idc",
+    "read_array_scan",
+    "read_eiger",
+    "read_id01",
     "read_result",
     "read_scan",
+    "tell_of_frames",
+    "sum_scans",
     "write_result",
     "write_scan",
 ]

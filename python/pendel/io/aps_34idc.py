@@ -9,17 +9,25 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..base import checks
 from ..base.constants import KEV
-from .scans import Scan, pattern_centre, relative_flux
+from ..base.reading import read_text
+from .array_files import three_axes
+from .counts import bad_values
+from .frame_files import find_frames, name_missing, read_frames
+from .npy_files import open_arrays, read_array
+from .scans import Scan, mask_bad_values, pattern_centre, relative_flux
 from .spec import parse_spec
+from .tif_files import read_tif
 
 MONITOR = "Monitor"  # column of a SPEC table
 _PIXEL = {"34idcTIM1": 55e-6, "34idcTIM2": 55e-6}  # Timepix, m
 _SEAM = 256  # four chips of 256 x 256 pixels: a region that crosses this row or column has wider pixels there
+_ENERGY_MOTORS = ("Energy", "En", "Monochr", "Mono", "Mcr")
 # key of meta.json: (SPEC motor, factor from SPEC, largest difference that is still the same number)
 _FIELDS = {
     "energy_keV": ("Energy", 1.0, 1e-3),
@@ -46,7 +54,8 @@ def read_34idc(
     (``dark``, ``whitefield``), ``meta.json`` and SPEC text ``spec_*.txt``; or one .tif file per frame, with
     ``dark.tif``, ``whitefield.tif`` (whole detector) and the SPEC file there or one folder above. ``meta.json`` wins
     over SPEC; where the two disagree it is an error. The scan's centre is meta.json's ``pattern_centre_frame_row_col``
-    or `pattern_centre`; angles are in rad.
+    or `pattern_centre`; angles are in rad. meta.json's ``direct_beam_pixel`` (row, col; hit by the direct beam
+    with the arm at zero) goes to ``metadata["direct_beam"]``.
 
     Parameters
     ----------
@@ -69,14 +78,24 @@ def read_34idc(
             f"{folder}: expected a folder with a 34-ID-C scan, got " + ("a file" if folder.exists() else "nothing")
         )
     meta = _read_meta(folder / "meta.json")
-    record = _find_spec(folder, scan, spec)
-    data, fields = _read_counts(folder, record, dark, whitefield)
-    data, mask, notes = _correct(folder, data, fields, dark_threshold, whitefield_minimum)
+    scan = _scan_number(folder, scan)
+    files = _find_files(folder, scan)
+    record = _find_spec(folder, scan, spec, files.points)
+    data, mask, notes = _read_counts(folder, files, record)
+    if files.packed:
+        fields = _read_fields_npz(folder, dark, whitefield)
+    else:
+        fields = _read_fields_tif(folder, dark, whitefield, record, data.shape[1:])
+    data, mask, masked = _correct(folder, data, mask, fields, dark_threshold, whitefield_minimum)
+    notes |= masked
 
     values = {k: _agree(folder, meta, record, k, *rule) for k, rule in _FIELDS.items()}
     detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
-    axis, angles = _rocking(folder, meta, record, len(data))
+    axis, angles = _rocking(folder, meta, record, len(data), files)
     notes |= {"detector": detector, "source": "34-ID-C"}
+    if meta.get("direct_beam_pixel") is not None:
+        where = f"{folder}/meta.json: direct_beam_pixel"
+        notes["direct_beam"] = checks.array(where, meta["direct_beam_pixel"], (2,), float).tolist()
     monitor = record.readings(MONITOR) if record else None
     if record:
         notes["command"] = record.command
@@ -87,7 +106,7 @@ def read_34idc(
         energy=values["energy_keV"] * KEV,
         distance=values["distance_m"],
         pixel_size=(pixel_size, pixel_size),
-        centre=_find_centre(meta, data, mask),
+        centre=_find_centre(folder, meta, data, mask),
         arm=(("y+", math.radians(values["delta_deg"])), ("x-", math.radians(values["gamma_deg"]))),
         rocking_axis=axis,
         flux=None if monitor is None else relative_flux(monitor, len(data)),
@@ -99,97 +118,86 @@ def read_34idc(
 def _read_meta(path):
     if not path.exists():
         return {}
+    text = read_text(path, "JSON")
     try:
-        meta = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, got {error}") from None
     if not isinstance(meta, dict):
         raise ValueError(f"{path}: expected a JSON object, got {checks.describe(meta)}")
     return meta
 
 
-def _find_spec(folder, number, spec):
+def _scan_number(folder, number):
+    """The scan's number as given, or of the folder's name, or None."""
+    found = re.search(r"_S([0-9]{1,9})$", folder.resolve().name) if number is None else None
+    return int(found.group(1)) if found else number
+
+
+def _find_spec(folder, number, spec, points):
     """The SPEC record of the scan, or None where no SPEC file is there (and none was asked for)."""
-    if number is None:
-        found = re.search(r"_S(\d+)$", folder.resolve().name)
-        number = int(found.group(1)) if found else None
     if spec is not None:
-        paths = [Path(spec)]
-    else:
-        paths = (
-            sorted(folder.glob("spec_*.txt"))
-            or sorted(folder.glob("*.spec"))
-            or sorted(folder.resolve().parent.glob("*.spec"))
-        )
-    return parse_spec(paths, number) if paths else None
+        return parse_spec([spec], number, points)
+    for place, pattern in ((folder, "spec_*.txt"), (folder, "*.spec"), (folder.resolve().parent, "*.spec")):
+        paths = [path for path in sorted(place.glob(pattern)) if not path.name.startswith(".")]
+        if paths:
+            return parse_spec(paths, number, points)
+    return None
 
 
-def _read_counts(folder, record, dark, whitefield):
-    """Counts (frame, row, col) and {"dark", "whitefield": (row, col)} of either layout."""
-    packed = sorted(folder.glob("*_raw_counts.npz"))
+class _Files(NamedTuple):
+    """Where the counts of a scan are: one ``packed`` file, or ``frames``."""
+
+    packed: Path | None
+    frames: list[Path]
+
+    @property
+    def points(self):
+        """Number of frames, or None where it takes reading them."""
+        if self.packed is None:
+            return len(self.frames) if len(self.frames) > 1 else None
+        with open_arrays(self.packed) as archive:
+            shape = archive.shape("data") if "data" in archive.keys() else ()
+        return shape[0] if shape else None
+
+
+def _find_files(folder, number):
+    packed = [path for path in sorted(folder.glob("*_raw_counts.npz")) if not path.name.startswith(".")]
     if len(packed) > 1:
         raise ValueError(f"{folder}: expected one *_raw_counts.npz, got {', '.join(p.name for p in packed)}")
-    if packed:
-        data = _read_npz(packed[0], "data")
-        fields = _read_fields_npz(folder, dark, whitefield)
-    else:
-        data = _read_frames(folder)
-        fields = _read_fields_tif(folder, dark, whitefield, record, data.shape[1:])
-    if data.ndim != 3 or data.dtype.kind not in "iuf" or data.size == 0 or data.min() < 0:
+    return _Files(packed[0], []) if packed else _Files(None, find_frames(folder, number))
+
+
+def _read_counts(folder, files, record):
+    """Counts (frame, row, col), mask (True = good), notes; frames after an aborted scan's last point are left out."""
+    data = read_array(files.packed, "data", only=False) if files.packed else read_frames(folder, files.frames)
+    data = three_axes(data)
+    if data.ndim != 3 or data.dtype.kind not in "iuf" or data.size == 0:
         raise ValueError(f"{folder}: expected counts >= 0 (frame, row, col), got {checks.describe(data)}")
-    return data, fields
-
-
-def _read_npz(path, key):
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if key not in archive:
-                raise KeyError(f"{path}: expected the array {key!r}, got {', '.join(archive) or 'none'}")
-            return archive[key]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: expected an npz archive, got no such file") from None
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
-    except Exception as error:  # zipfile, zlib, EOF and header errors: NumPy lets all of them through
-        raise ValueError(f"{path}: expected an npz archive, got a truncated or damaged file ({error})") from None
+    if data.dtype.kind == "f":
+        data = data.astype(np.float32, copy=False)
+    notes = {}
+    points = len(record.table) if record and record.aborted else len(data)
+    if 0 < points < len(data):
+        notes["frames_without_point"] = len(data) - points
+        data = data[:points]
+    data, mask, masked = mask_bad_values(data)
+    if masked:
+        notes["masked_on_read"] = masked
+    return data, mask, notes
 
 
 def _read_fields_npz(folder, dark, whitefield):
     wanted = {k: use for k, use in (("dark", dark), ("whitefield", whitefield)) if use}
     if not wanted:
         return {}
-    paths = sorted(folder.glob("detector_corrections*.npz"))
+    paths = [path for path in sorted(folder.glob("detector_corrections*.npz")) if not path.name.startswith(".")]
     if len(paths) != 1:
         raise FileNotFoundError(
             f"{folder}: expected one detector_corrections*.npz for {' and '.join(wanted)}, got {len(paths)}; "
             + " and ".join(f"{k}=False" for k in wanted) + " leaves it out"
         )  # fmt: skip
-    return {k: _read_npz(paths[0], k) for k in wanted}
-
-
-def _read_tif(path):
-    try:
-        import tifffile
-    except ImportError:
-        raise ImportError(f"{path}: expected the package tifffile to read it, got none; pip install tifffile") from None
-    try:
-        return tifffile.imread(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: expected a tif file, got no such file") from None
-    except Exception as error:  # TiffFileError, struct and zlib errors
-        raise ValueError(f"{path}: expected a tif file, got a truncated or damaged one ({error})") from None
-
-
-def _read_frames(folder):
-    paths = [p for p in folder.iterdir() if p.suffix in (".tif", ".tiff") and p.stem not in ("dark", "whitefield")]
-    if not paths:
-        raise FileNotFoundError(f"{folder}: expected *_raw_counts.npz or .tif frames, got neither")
-    paths.sort(key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)])
-    frames = [_read_tif(p) for p in paths]
-    for path, frame in zip(paths, frames, strict=True):
-        if frame.ndim != 2 or frame.shape != frames[0].shape:
-            raise ValueError(f"{path}: expected a frame of shape {frames[0].shape}, got {frame.shape}")
-    return np.stack(frames)
+    return {k: read_array(paths[0], k, only=False) for k in wanted}
 
 
 def _read_fields_tif(folder, dark, whitefield, record, shape):
@@ -203,7 +211,10 @@ def _read_fields_tif(folder, dark, whitefield, record, shape):
             raise FileNotFoundError(
                 f"{folder}: expected {key}.tif here or one folder above, got none; {key}=False leaves it out"
             )
-        field = _read_tif(path)
+        field = read_tif(path)
+        if len(field) != 1:
+            raise ValueError(f"{path}: expected one image, got {len(field)} pages")
+        field = field[0]
         fields[key] = field if field.shape == shape else _cut_to_region(field, folder, path, record, shape)
     return fields
 
@@ -227,36 +238,45 @@ def _cut_to_region(field, folder, path, record, shape):
     return field
 
 
-def _correct(folder, data, fields, dark_threshold, whitefield_minimum):
+def _correct(folder, data, mask, fields, dark_threshold, whitefield_minimum):
     """Data, mask (True = good) and notes after the dark mask and the division by the normalised white field."""
-    mask = np.ones(data.shape[1:], bool)
+    good = np.ones(data.shape[1:], bool)
     notes = {}
     for key, field in fields.items():
-        if field.shape != mask.shape or field.dtype.kind not in "biuf":
-            raise ValueError(f"{folder}: {key}: expected numbers of shape {mask.shape}, got {checks.describe(field)}")
+        if field.shape != good.shape or field.dtype.kind not in "biuf":
+            raise ValueError(f"{folder}: {key}: expected numbers of shape {good.shape}, got {checks.describe(field)}")
     if "dark" in fields:
-        mask &= fields["dark"] < dark_threshold
-        notes["masked_by_dark"] = int((~mask).sum())
+        good &= (fields["dark"] < dark_threshold) & ~bad_values(fields["dark"])
+        notes["masked_by_dark"] = int((~good).sum())
     if "whitefield" in fields:
         field = fields["whitefield"].astype(np.float64)
-        lit = mask & np.isfinite(field) & (field > 0)
+        lit = good & ~bad_values(fields["whitefield"]) & (field > 0)
         if not lit.any():
             raise ValueError(f"{folder}: whitefield: expected counts > 0, got none")
         field = field / np.median(field[lit])
-        good = lit & (field >= whitefield_minimum)
-        notes["masked_by_whitefield"] = int((mask & ~good).sum())
-        mask &= good
-        data = np.where(mask, data / np.where(mask, field, 1.0).astype(np.float32), 0).astype(np.float32)
-    elif not mask.all():
-        data = np.where(mask, data, 0).astype(data.dtype)
+        strong = lit & (field >= whitefield_minimum)
+        notes["masked_by_whitefield"] = int((good & ~strong).sum())
+        good = strong
+        data = _divided(data, np.where(good, field, 1.0).astype(np.float32))
+    mask = mask & good
+    if not mask.all():
+        data = np.where(mask, data, data.dtype.type(0))
     return data, mask, notes
+
+
+def _divided(data, field):
+    """Counts over a field (row, col), float32; frame by frame, which needs no further copy of the data."""
+    result = np.empty(data.shape, np.float32)
+    for frame, counts in zip(result, data, strict=True):
+        frame[...] = counts / field
+    return result
 
 
 def _agree(folder, meta, record, key, motor, factor, tolerance):
     """A number that meta.json, SPEC or both give."""
     ours = checks.number(f"{folder}/meta.json: {key}", meta[key]) if key in meta else None
     theirs = record.motors.get(motor) if record else None
-    theirs = None if theirs is None else theirs * factor
+    theirs = None if theirs is None else checks.number(f"{record.place}: motor {motor}", theirs) * factor
     if ours is None and theirs is None:
         raise ValueError(f"{folder}: expected {key} in meta.json or motor {motor} in a SPEC file, got neither")
     if ours is not None and theirs is not None and not abs(ours - theirs) <= tolerance:
@@ -274,15 +294,18 @@ def _find_detector(folder, meta, record, pixel_size):
         raise ValueError(
             f"{folder}: expected pixel_m in meta.json, pixel_size or a known detector, got detector {detector!r}"
         )
-    return detector, checks.number("pixel_size", pixel_size, above=0)
+    return detector, checks.number(f"{folder}: pixel_size", pixel_size, above=0)
 
 
-def _find_centre(meta, data, mask):
+def _find_centre(folder, meta, data, mask):
     """(frame, row, col) that k_h hits: as meta.json says, else the pattern's."""
-    centre = meta.get("pattern_centre_frame_row_col")
-    if centre is None:
-        return pattern_centre(data, mask)
-    return tuple(map(float, checks.array("centre", centre, (3,), float)))
+    key = "pattern_centre_frame_row_col"
+    if meta.get(key) is None:
+        try:
+            return pattern_centre(data, mask)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+    return tuple(map(float, checks.array(f"{folder}/meta.json: {key}", meta[key], (3,), float)))
 
 
 def _sample_name(folder, meta, record):
@@ -292,15 +315,22 @@ def _sample_name(folder, meta, record):
     return f"scan {record.number}" if record else folder.name
 
 
-def _rocking(folder, meta, record, count):
+def _rocking(folder, meta, record, count, files):
     """Axis (lab) and angles (frame,) in rad of the scanned motor."""
     for label, frames in (("meta.json", meta.get("frames")), ("SPEC", len(record.table) if record else None)):
         if frames is not None and frames != count:
-            raise ValueError(f"{folder}: expected {frames} frames as {label} says, got {count}")
+            single = files.frames if len(files.frames) == count else []
+            missing = name_missing(single, frames) if isinstance(frames, int) else ""
+            raise ValueError(f"{folder}: expected {frames} frames as {label} says, got {count}{missing}")
     motor = record.motor if record else str(meta.get("scan_motor", "")).capitalize()
     named = str(meta.get("scan_motor", motor)).lower()
     if named != motor.lower():
         raise ValueError(f"{folder}: expected one rocking motor, got {named} in meta.json and {motor} in SPEC")
+    if motor in _ENERGY_MOTORS:
+        raise ValueError(
+            f"{folder}: expected a scan of Theta or Phi, got {motor}: frames at different energies; pendel models "
+            "rocking scans, take one of the same crystal"
+        )
     if motor not in ("Theta", "Phi"):
         raise ValueError(f"{folder}: expected a scan of Theta or Phi, got {motor or 'no motor'}")
     axis = "y+" if motor == "Theta" else _phi_axis(folder, meta, record)
@@ -312,21 +342,23 @@ def _phi_axis(folder, meta, record):
     pose = {"Theta": meta.get("theta_deg"), "Chi": meta.get("chi_deg")} | (record.motors if record else {})
     if pose["Theta"] is None or pose["Chi"] is None:
         raise ValueError(f"{folder}: expected theta and chi for a scan of Phi, got {pose}")
-    theta, chi = np.radians([pose["Theta"], pose["Chi"]])
+    theta, chi = (math.radians(checks.number(f"{folder}: {name}", pose[name])) for name in ("Theta", "Chi"))
     return float(np.sin(chi) * np.cos(theta)), float(np.cos(chi)), float(-np.sin(chi) * np.sin(theta))
 
 
 def _motor_positions(folder, meta, record, count):
     """Positions (frame,) in deg. SPEC gives the start, meta.json the step if it has one."""
     step = meta.get("scan_step_deg")
+    if step is not None:
+        step = checks.number(f"{folder}/meta.json: scan_step_deg", step)
     if record is None and step is None:
         raise ValueError(f"{folder}: expected scan_step_deg in meta.json or a SPEC file, got neither")
     if record is None:
-        return float(step) * np.arange(count)
+        return step * np.arange(count)
     positions = record.positions()
     if step is None:
         return positions
-    uniform = positions[0] + float(step) * np.arange(count)
+    uniform = positions[0] + step * np.arange(count)
     worst = np.abs(uniform - positions).max()
     if worst > 0.5 * abs(step):  # half a step: one frame more would be mistaken for another
         raise ValueError(

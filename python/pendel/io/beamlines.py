@@ -30,7 +30,10 @@ from typing import Any, Protocol
 
 from ..base import checks
 from .aps_34idc import read_34idc
+from .array_files import is_array_file, read_array_scan
 from .cxi_scans import read_scan
+from .eiger import is_eiger, read_eiger
+from .id01 import is_bliss, read_id01
 from .scans import Scan
 
 ENTRY_POINTS = "pendel.beamlines"
@@ -74,6 +77,7 @@ class Beamline:
         scan = self.reader(Path(path), **{key: value for key, value in options.items() if key in declared})
         if not isinstance(scan, Scan):
             raise TypeError(f"{self.reader!r}: expected a pendel.io.Scan of {path}, got {checks.describe(scan)}")
+        scan.mask = checks.good_pixels(f"{path}: mask", scan.mask, scan.data.shape)
         return scan
 
 
@@ -83,6 +87,9 @@ def _is_no_folder(path):
 
 # Asked in this order whether they recognise a path: those that take any file or folder stand last.
 BEAMLINES = {
+    "array": Beamline(read_array_scan, recognises=is_array_file),
+    "eiger": Beamline(read_eiger, recognises=is_eiger),
+    "id01": Beamline(read_id01, recognises=is_bliss),
     "cxi": Beamline(read_scan, recognises=_is_no_folder),
     "34idc": Beamline(read_34idc, recognises=Path.is_dir),
 }

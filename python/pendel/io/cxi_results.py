@@ -18,7 +18,7 @@ import numpy as np
 from ..base import checks
 from ..base.constants import LIGHT_SPEED, PLANCK
 from ..base.recipe import refuse_unknown
-from . import hdf5
+from . import hdf5, hdf5_arrays, hdf5_images, hdf5_reading, kinds
 
 # Groups of a file, below entry_1.
 CRYSTAL = "image_1"
@@ -111,8 +111,12 @@ class StoredResult:
     voxel: tuple | None = _stored(CONFIGURATION, "(dz, dy, dx)", unit="m", loaded=_tuple)
     amplitude: np.ndarray | None = _stored(MAPS, "(nz, ny, nx); written without: |S|", dtype=np.float32)
     phase: np.ndarray | None = _stored(MAPS, "(nz, ny, nx); written without: arg S", unit="rad", dtype=np.float32)
-    displacement: np.ndarray | None = _stored(MAPS, "u.h/|h|, (nz, ny, nx)", unit="m", dtype=np.float32)
-    strain: np.ndarray | None = _stored(MAPS, "derivative of u.h/|h| along h", key="het_strain", dtype=np.float32)
+    displacement: np.ndarray | None = _stored(
+        MAPS, "u.h/|h|, (nz, ny, nx), modulo displacement_modulo", unit="m", dtype=np.float32
+    )
+    strain: np.ndarray | None = _stored(
+        MAPS, "derivative of u.h/|h| along h; NaN where not known", key="het_strain", dtype=np.float32
+    )
 
     wavelength: float | None = _stored(CONFIGURATION, "of the beam", unit="m", check=_above_zero)
     k_0: np.ndarray | None = _stored(CONFIGURATION, "(x, y, z), model frame", unit="rad/m", check=_numbers(3))
@@ -127,6 +131,7 @@ class StoredResult:
 
     loss: dict = _stored(RESULT, "{name: (iterations,)} of the fit", key="history", check=_histories, default=dict)
     scale: float | None = _stored(RESULT, "measured over computed intensity")
+    displacement_modulo: float | None = _stored(RESULT, "lattice spacing that displacements are modulo", unit="m")
     misfit: float | None = _stored(RESULT, "sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames")
     noise_misfit: float | None = _stored(RESULT, "misfit of photon noise alone")
     grid_misfit: float | None = _stored(RESULT, "misfit of the voxels, from voxels half as wide")
@@ -183,22 +188,24 @@ def write_result(
     distance: float | None = None,
     pixel_size: float | tuple[float, float] | None = None,
     extra: dict | None = None,
+    force: bool = False,
     **given,
 ) -> None:
     """Write a reconstructed crystal as a CXI file that PyNX, cdiutils and bcdi users can open (CXI 1.5).
 
     Parameters
     ----------
-    path : file to write; an old one is replaced when all is well.
+    path : file to write; an old result is replaced when all is well.
     result : StoredResult. Its S is stored as complex64, its voxel must be there; of the rest, what is not None.
     distance : m, sample to detector, or None.
     pixel_size : m, one number or (row, column), or None.
     extra, given : instead of ``result``: keywords of a `StoredResult`, extra for its metadata.
+    force : replace any file, data too.
 
     Raises
     ------
     TypeError, ValueError : naming the field.
-    OSError : when the file cannot be written.
+    OSError : when the file cannot be written; FileExistsError for data, or HDF5 of others.
     """
     refuse_unknown(given, [f.name for f in fields(StoredResult) if f.name != "metadata"], "write_result")
     if result is None:
@@ -211,7 +218,7 @@ def write_result(
     if pixel_size is not None:
         pixel_size = hdf5.checked_pixel_size(pixel_size)
 
-    with hdf5.replacing(path) as file:
+    with hdf5.replacing(path, kinds.RESULT, force=force) as file:
         entry = hdf5.put_head(file, 150, values.get("name"))
         hdf5.put_process(entry, {key: values.get(f.name) for key, f in _fields_of(CONFIGURATION)})
         _put_crystal(entry, values)
@@ -251,15 +258,18 @@ def _put_crystal(entry, values):
         image["support"] = h5py.SoftLink(f"/entry_1/{CRYSTAL}/mask")
     image["process_1"] = h5py.SoftLink("/entry_1/process_1")
     data = hdf5.new_group(entry, "data_1", "NXdata")
-    data.attrs["signal"] = "data"
-    data["data"] = h5py.SoftLink(f"/entry_1/{CRYSTAL}/data")
+    data.attrs.update(signal="data", interpretation="image", axes=list(hdf5.AXES))
+    for name in ("data", *hdf5.AXES):
+        data[name] = h5py.SoftLink(f"/entry_1/{CRYSTAL}/{name}")
 
 
 def _put_maps(entry, values):
-    maps = [(title, f) for title, f in _fields_of(MAPS) if f.name in values]
-    for number, (title, f) in enumerate(maps, start=2):
+    maps = [(title, values[f.name], f.metadata["unit"]) for title, f in _fields_of(MAPS) if f.name in values]
+    if "support" in values:  # other programs look for it beside the maps, too
+        maps.append(("support", values["support"].astype(np.uint8), None))
+    for number, (title, value, unit) in enumerate(maps, start=2):
         data_type = "amplitude" if title == "amplitude" else None
-        hdf5.put_image(entry, number, values[f.name], values["voxel"], title, data_type, f.metadata["unit"])
+        hdf5.put_image(entry, number, value, values["voxel"], title, data_type, unit)
         entry[title] = h5py.SoftLink(f"/entry_1/image_{number}")
 
 
@@ -267,61 +277,78 @@ def read_result(path: Path | str) -> StoredResult:
     """Read a reconstructed crystal from a CXI file of pendel or PyNX as a `StoredResult`.
 
     Only complex ``entry_1/image_1/data`` or ``entry_1/data_1/data`` has to be there; of a leading axis of modes the
-    first is taken and their number kept in ``metadata["modes"]``. Raises FileNotFoundError, or ValueError naming the
-    file and dataset.
+    first is taken and their number kept in ``metadata["modes"]``. Images that are fft-shifted are brought back. Raises
+    OSError or ValueError naming the file and dataset.
     """
-    with hdf5.opened(path) as file:
-        S, notes = _read_crystal(file, path)
-        found = {"S": S, "support": _read_support(file, path, S.shape), "amplitude": np.abs(S), "phase": np.angle(S)}
-        for title, f in _fields_of(MAPS):
-            item = hdf5.find(file, f"entry_1/{title}")
-            if item is not None:
-                found[f.name] = hdf5.read(item)
+    with hdf5_reading.opened(path) as links:
+        S, notes = _read_crystal(links)
+        found = {"S": S, "support": _read_support(links, S.shape), "amplitude": np.abs(S), "phase": np.angle(S)}
+        found |= _read_maps(links, S.shape)
         for group in (CONFIGURATION, RESULT):
-            found |= _read_group(file, group)
+            found |= _read_group(links, group)
         found["metadata"] = notes | found.get("metadata", {})
         if found.get("wavelength") is None:
-            energy = hdf5.energy(file, "entry_1/image_1", "entry_1")
+            energy = hdf5_reading.energy(links, "entry_1/image_1", "entry_1")
             found["wavelength"] = None if energy is None else PLANCK * LIGHT_SPEED / energy
-        found["version"] = _read_text(file, "process_1/version", "image_1/process_1/version")
-        found["name"] = _read_text(file, "title")
+        found["version"] = hdf5_reading.text(links, "entry_1/process_1/version", "entry_1/image_1/process_1/version")
+        found["name"] = hdf5_reading.text(links, "entry_1/title")
         return StoredResult(**found)
 
 
-def _read_crystal(file, path):
+def _read_crystal(links):
     """S, and a note of the number of modes where there are some."""
-    item = hdf5.find(file, *_CRYSTALS)
-    if item is None:
+    found = hdf5_reading.find(links, *_CRYSTALS)
+    if found is None:
         raise ValueError(
-            f"{path}: expected the dataset entry_1/image_1/data, got a file without it; {hdf5.contents(file)}"
+            f"{links.path}: expected the dataset entry_1/image_1/data, got a file without it; "
+            f"{hdf5_reading.contents(links)}"
         )
-    S, notes = hdf5.read(item), {}
-    if np.ndim(S) == 4 and S.shape[0]:
+    shape, dtype = hdf5_arrays.shape_and_type(found.item, found.where)
+    if len(shape) < 3 or sum(n != 1 for n in shape) > 4 or 0 in shape or dtype.kind != "c":
+        raise ValueError(f"{found.where}: expected a complex crystal (z, y, x), got dtype {dtype} and shape {shape}")
+    hdf5_images.refuse_meaning(links, found, "data_space", ("real", "direct"), "a crystal in real space")
+    S, notes = hdf5_images.read_image(links, found), {}
+    if S.ndim > 3:
+        S = hdf5_reading.without_axes_of_length_one(S, 4) if S.ndim > 4 else S
         notes["modes"], S = S.shape[0], S[0]
-    if np.ndim(S) != 3 or S.dtype.kind != "c":
-        raise ValueError(f"{path}: {item.name}: expected a complex crystal (z, y, x), got {checks.describe(S)}")
+    if S.ndim != 3:
+        raise ValueError(f"{found.where}: expected a complex crystal (z, y, x), got shape {shape}")
     return S, notes
 
 
-def _read_support(file, path, shape):
-    item = hdf5.find(file, "entry_1/image_1/support", "entry_1/image_1/mask")
-    if item is None:
-        return None
-    support = np.asarray(hdf5.read(item)) != 0
-    if support.shape != shape:
-        raise ValueError(f"{path}: {item.name}: expected shape {shape}, got {support.shape}")
-    return support
+def _read_support(links, shape):
+    found = hdf5_reading.find(links, "entry_1/image_1/support", "entry_1/image_1/mask", "entry_1/support")
+    return None if found is None else _read_map(links, found, shape) != 0
 
 
-def _read_group(file, group):
+def _read_maps(links, shape):
+    """{field: map} of those that are there."""
+    maps = {}
+    for title, f in _fields_of(MAPS):
+        found = hdf5_reading.find(links, f"entry_1/{title}")
+        if found is not None:
+            maps[f.name] = _read_map(links, found, shape)
+    return maps
+
+
+def _read_map(links, found, shape):
+    """A real map of the crystal, centred."""
+    given, dtype = hdf5_arrays.shape_and_type(found.item, found.where)
+    if tuple(n for n in given if n != 1) != tuple(n for n in shape if n != 1) or dtype.kind not in "biuf":
+        raise ValueError(f"{found.where}: expected shape {shape} of real numbers, got {given} of {dtype}")
+    return hdf5_images.read_image(links, found).reshape(shape)
+
+
+def _read_group(links, group):
     """{field: value} of those that are there."""
-    tree, found = hdf5.read_tree(file.get(f"entry_1/{group}")), {}
-    for key, f in _fields_of(group):
-        if key in tree:
-            found[f.name] = f.metadata["loaded"](tree[key]) if f.metadata["loaded"] else tree[key]
+    tree, found = hdf5_reading.tree(links, f"entry_1/{group}"), {}
+    for key, f in _fields_of(group) if isinstance(tree, dict) else ():
+        if tree.get(key) is not None:
+            try:
+                found[f.name] = f.metadata["loaded"](tree[key]) if f.metadata["loaded"] else tree[key]
+            except (TypeError, ValueError, AttributeError):
+                raise ValueError(
+                    f"{links.path}: entry_1/{group}/{key}: expected {f.metadata['about']}, got "
+                    f"{checks.describe(tree[key])}"
+                ) from None
     return found
-
-
-def _read_text(file, *places):
-    item = hdf5.find(file, *(f"entry_1/{place}" for place in places))
-    return "" if item is None else str(hdf5.read(item))

@@ -5,20 +5,26 @@ True is a good pixel. Arrays are centred, (frame, row, column). Every file is wr
 target and then renamed.
 """
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
-from . import hdf5
+from . import cdiutils_geometry, hdf5, hdf5_arrays, hdf5_images, hdf5_reading, kinds, nexus_motors, units
+from .hdf5_frames import read_frames
+from .rocking import rocking_motor
 from .scans import Scan, relative_flux
 
 _DATA = ("entry_1/data_1", "entry_1/instrument_1/detector_1", "entry_1/image_1", "entry_1/detector_1")
 _DETECTORS = ("entry_1/instrument_1/detector_1", "entry_1/detector_1", "entry_1/detector_1/calibration")
 _ANGLES = ("entry_1/sample_1/transformations", "entry_1/geometry_1/angles", "entry_1/sample_1")
+_SPACES = ("diffraction", "reciprocal", "fourier", "detector"), "data of the detector (data_space = 'diffraction')"
+_TYPES = ("intensit", "count", "photon", "detector data", "diffraction"), "intensities"
 _MONITORS = ("entry_1/control/data", "entry_1/monitor_1/data")  # of NeXus
 
 
@@ -39,12 +45,13 @@ def write_scan(
     centre: tuple[float, float, float] | None = None,
     name: str = "",
     extra: dict | None = None,
+    force: bool = False,
 ) -> None:
     """Write measured or simulated frames as a CXI file laid out as PyNX does (CXI 1.4).
 
     Parameters
     ----------
-    path : file to write; an old one is replaced when all is well.
+    path : file to write; an old scan is replaced when all is well.
     data : (frame, row, col) counts >= 0, integer or float, centred.
     distance : m, sample to detector.
     pixel_size : m, one number or (row, column).
@@ -56,24 +63,25 @@ def write_scan(
     flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
     arm, centre : see `Scan`.
     extra : dict of numbers, arrays, text or dicts of these, read back as ``metadata``.
+    force : replace any file, a result too.
 
     Raises
     ------
     TypeError, ValueError : naming the argument.
-    OSError : when the file cannot be written.
+    OSError : when the file cannot be written; FileExistsError for a result or checkpoint.
     """
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
         got = "none" if energy is None else "both"
         raise ValueError(f"wavelength, energy: expected exactly one of them, got {got}")
     if energy is None:
-        energy = PLANCK * LIGHT_SPEED / checks.number("wavelength", wavelength, above=0)
+        energy = PLANCK * LIGHT_SPEED / plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
     scan = Scan(
         data=data,
         mask=_checked_mask(mask, data.shape),
         rocking_angles=rocking_angles,
-        energy=checks.number("energy", energy, above=0),
-        distance=checks.number("distance", distance, above=0),
+        energy=plausible.number(plausible.ENERGY, "energy", energy),
+        distance=plausible.number(plausible.DISTANCE, "distance", distance),
         pixel_size=hdf5.checked_pixel_size(pixel_size),
         centre=centre,
         arm=arm,
@@ -83,12 +91,12 @@ def write_scan(
         metadata=dict(extra or {}),
     )
     geometry = _geometry(scan)
-    with hdf5.replacing(path) as file:
+    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, kinds.FOREIGN, force=force) as file:
         entry = hdf5.put_head(file, 140, scan.name)
         detector = hdf5.put_instrument(entry, scan.energy, scan.distance, scan.pixel_size)
         _put_frames(detector, scan)
         group = hdf5.new_group(entry, "data_1", "NXdata")
-        group.attrs["signal"] = "data"
+        group.attrs.update(signal="data", axes=[".", ".", "."], interpretation="image")
         group["data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
         group["mask"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/mask")
         if scan.flux is not None:
@@ -99,7 +107,7 @@ def write_scan(
 
 
 def _checked_counts(data):
-    kind = np.asarray(data).dtype
+    kind = checks.numpy_array("data", data).dtype
     dtype = kind if kind.kind in "iu" else np.float32
     data = checks.array("data", data, (None, None, None), dtype, axes="(frame, row, col)")
     if data.size == 0 or data.min() < 0:
@@ -119,8 +127,7 @@ def _checked_flux(flux, count):
 def _checked_mask(mask, shape):
     if mask is None:
         return np.ones(shape[1:], bool)
-    mask = np.asarray(mask)
-    return checks.array("mask", mask, shape if mask.ndim == 3 else shape[1:], bool)
+    return checks.good_pixels("mask", mask, shape)
 
 
 def _geometry(scan):
@@ -169,7 +176,7 @@ def _put_rocking(entry, data, motor, angles, axis):
     group[motor].attrs.update(transformation_type="rotation", vector=vector, depends_on=".")
     sample["rotation_angle"] = h5py.SoftLink(f"/entry_1/sample_1/transformations/{motor}")
     data[motor] = h5py.SoftLink(f"/entry_1/sample_1/transformations/{motor}")
-    data.attrs["axes"] = f"{motor}:y:x"
+    data.attrs.update({"axes": [motor, ".", "."], f"{motor}_indices": 0})
 
     cross = np.cross(np.eye(3), vector)  # a x n for the three unit vectors a; Rodrigues needs n x a = -that
     sine, cosine = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
@@ -181,92 +188,121 @@ def _put_rocking(entry, data, motor, angles, axis):
 def read_scan(path: Path | str) -> Scan:
     """Read a rocking scan from a CXI file of pendel, PyNX or cdiutils as a `Scan`.
 
-    Only the frames have to be there; energies are taken in J, or in eV by their unit or size. NaN and negative values
-    become masked zeros, counted in ``metadata["masked_on_read"]``. Raises FileNotFoundError, or ValueError naming the
-    file and dataset.
+    Only the frames have to be there; energies are taken in J, or in eV by their unit or size. NaN, negative values and
+    the largest ones of unsigned types become masked zeros, counted in ``metadata["masked_on_read"]``, and frames that
+    the file does not hold are masked. Frames that are fft-shifted are brought back. Raises OSError or ValueError naming
+    the file and dataset.
     """
-    with hdf5.opened(path) as file:
-        data, mask, metadata = _read_frames(file, path)
-        process = hdf5.read_tree(file.get("entry_1/data_1/process_1/configuration"))
-        title = hdf5.find(file, "entry_1/sample_1/name", "entry_1/title")
-        return Scan(
+    with hdf5_reading.opened(path) as links:
+        data, mask, metadata, shifted = _read_cxi_frames(links)
+        process = hdf5_reading.tree(links, "entry_1/data_1/process_1/configuration")
+        geometry, extra = (_dict(links, process, key) for key in ("geometry", "extra"))
+        scan = Scan(
             data=data,
             mask=mask,
-            energy=hdf5.energy(file, "entry_1/instrument_1", "entry_1"),
-            distance=hdf5.quantity(file, *(f"{place}/distance" for place in _DETECTORS), unit="m"),
-            pixel_size=_read_pixel_size(file),
-            name="" if title is None else str(hdf5.read(title)),
-            metadata=metadata | process.get("extra", {}),
-            flux=_read_flux(file, len(data)),
-            **_read_geometry(file, process.get("geometry", {}), len(data)),
+            energy=hdf5_reading.energy(links, "entry_1/instrument_1", "entry_1"),
+            distance=_length(links, "distance"),
+            pixel_size=_read_pixel_size(links),
+            name=hdf5_reading.text(links, "entry_1/sample_1/name", "entry_1/title"),
+            metadata=metadata | extra,
+            flux=_read_flux(links, len(data)),
         )
+        if geometry:
+            _take_own_geometry(scan, links, geometry)
+        elif cdiutils_geometry.is_there(links):
+            cdiutils_geometry.take(scan, links)
+        else:
+            _take_rocking(scan, links)
+        return _unshift_frames(scan, links) if shifted else scan
 
 
-def _read_frames(file, path):
-    """Counts, mask (True = good) and a note of how many values were masked because they are no counts."""
-    item = hdf5.find(file, *(f"{place}/data" for place in _DATA))
-    if item is None:
+def _dict(links, tree, key):
+    """A dict of a tree of values, empty where it is not there."""
+    value = tree.get(key, {}) if isinstance(tree, dict) else tree
+    if not isinstance(value, dict):
+        raise ValueError(f"{links.path}: process_1/configuration/{key}: expected a group, got {checks.describe(value)}")
+    return value
+
+
+def _read_cxi_frames(links):
+    """Counts, mask (True = good), notes on both, and whether the frames are fft-shifted (rows and columns no more)."""
+    found = hdf5_reading.find(links, *(f"{place}/data" for place in _DATA))
+    if found is None:
         raise ValueError(
-            f"{path}: expected the dataset entry_1/data_1/data, got a file without it; {hdf5.contents(file)}"
+            f"{links.path}: expected the dataset entry_1/data_1/data, got a file without it; "
+            f"{hdf5_reading.contents(links)}"
         )
-    data = hdf5.read(item)
-    shape = np.shape(data)
-    data = data[0] if len(shape) == 4 and shape[0] == 1 else data
-    if np.ndim(data) != 3 or data.dtype.kind not in "iuf":
+    shifted = hdf5_images.is_shifted(links, found)
+    hdf5_images.refuse_meaning(links, found, "data_space", *_SPACES)
+    hdf5_images.refuse_meaning(links, found, "data_type", *_TYPES)
+    mask = hdf5_reading.find(links, *(f"{place}/mask" for place in _DATA))
+    if mask is not None and hdf5_images.is_mask_shifted(links, mask, found) != shifted:
+        raise ValueError(f"{mask.where}: expected is_fft_shifted as for the frames of {found.where}, got the other")
+    data, mask, notes = read_frames(links, found, mask)
+    if shifted:
+        data, mask = np.fft.fftshift(data, (1, 2)), np.fft.fftshift(mask, (-2, -1))
+    return data, mask, notes, shifted
+
+
+def _unshift_frames(scan, links):
+    """A fft-shifted scan with its frames in their order, and what is known of each with them."""
+    moved = {name: getattr(scan, name) for name in ("data", "rocking_angles", "flux")}
+    moved["mask"] = scan.mask if scan.mask.ndim == 3 else None
+    moved = {name: np.fft.fftshift(value, 0) for name, value in moved.items() if value is not None}
+    steps = np.diff(moved.get("rocking_angles", np.arange(2)))
+    if not ((steps >= 0).all() or (steps <= 0).all()):
         raise ValueError(
-            f"{path}: {item.name}: expected real intensities (frame, row, col), got {checks.describe(data)}"
+            f"{links.path}: is_fft_shifted: expected rocking angles in the order of the fft-shifted frames, got others"
         )
-    item = hdf5.find(file, *(f"{place}/mask" for place in _DATA))
-    mask = np.ones(data.shape[1:], bool) if item is None else hdf5.good_pixels(item, data.shape)
-
-    wrong = ~(np.isfinite(data) & (data >= 0))
-    notes = {}
-    if wrong.any():
-        data, mask = np.where(wrong, 0, data), mask & ~wrong
-        notes["masked_on_read"] = int(wrong.sum())
-    if data.dtype.kind == "f":
-        data = data.astype(np.float32, copy=False)
-    elif data.dtype != np.int32 and data.max(initial=0) <= np.iinfo(np.int32).max:
-        data = data.astype(np.int32)
-    return data, mask, notes
+    return replace(scan, **moved)
 
 
-def _read_flux(file, count):
+def _read_flux(links, count):
     """A monitor's readings, relative, or None."""
-    item = hdf5.find(file, *_MONITORS)
-    return None if item is None or item.dtype.kind not in "iuf" else relative_flux(hdf5.read(item), count)
+    found = hdf5_reading.find(links, *_MONITORS)
+    if found is None:
+        return None
+    shape, dtype = hdf5_arrays.shape_and_type(found.item, found.where)
+    if dtype.kind not in "iuf" or math.prod(shape) != count:
+        return None
+    return relative_flux(hdf5_reading.array(links, found).ravel(), count)
 
 
-def _read_pixel_size(file):
+def _length(links, *names):
+    """A length of the detector in m, or None."""
+    paths = (f"{place}/{name}" for place in _DETECTORS for name in names)
+    return hdf5_reading.quantity(links, *paths, dimension=units.LENGTH)
+
+
+def _read_pixel_size(links):
     """(row, column) in m, or None."""
-    sizes = []
-    for names in (("y_pixel_size", "pwidth1"), ("x_pixel_size", "pwidth2")):
-        places = [f"{place}/{name}" for place in _DETECTORS for name in names]
-        sizes.append(hdf5.quantity(file, *places, unit="m"))
-    return None if None in sizes else tuple(sizes)
+    sizes = _length(links, "y_pixel_size", "pwidth1"), _length(links, "x_pixel_size", "pwidth2")
+    return None if None in sizes else sizes
 
 
-def _read_geometry(file, geometry, count):
-    """{rocking_angles, rocking_axis, centre, arm} of a `Scan` from what pendel stored, else from other programs."""
-    angles, axis = _read_angles(file, count)
-    axis = geometry.get("rocking_axis", axis)
-    arm = None
+def _take_own_geometry(scan, links, geometry):
+    """Complete a `Scan` by what pendel stored of its geometry."""
+    scan.rocking_axis = _axis_of_text(geometry["rocking_axis"]) if "rocking_axis" in geometry else None
+    scan.rocking_angles = geometry.get("rocking_angles")
+    if scan.rocking_angles is None:
+        _take_rocking(scan, links)
+    else:
+        where = f"{links.path}: geometry.rocking_angles"
+        scan.rocking_angles = checks.array(where, scan.rocking_angles, (len(scan.data),), np.float64)
+    if "centre" in geometry:
+        centre = checks.array(f"{links.path}: geometry.centre", geometry["centre"], (3,), np.float64)
+        scan.centre = tuple(map(float, centre))
     if "arm_axes" in geometry:
         axes = map(_axis_of_text, geometry["arm_axes"])
-        arm = tuple(zip(axes, map(float, geometry["arm_angles"]), strict=True))
-    return {
-        "rocking_angles": geometry.get("rocking_angles", angles),
-        "rocking_axis": None if axis is None else _axis_of_text(axis),
-        "centre": tuple(map(float, geometry["centre"])) if "centre" in geometry else None,
-        "arm": arm,
-    }
+        scan.arm = tuple(zip(axes, map(float, geometry["arm_angles"]), strict=True))
 
 
-def _read_angles(file, count):
-    """Rocking angles (rad) and axis of NeXus transformations or of cdiutils' angles; (None, None) without any."""
+def _take_rocking(scan, links):
+    """Complete a `Scan` by rocking angles and axis of NeXus transformations, or of the sample's angles."""
     for place in _ANGLES:
-        group = file.get(place)
-        for name, item in group.items() if isinstance(group, h5py.Group) else ():
-            if isinstance(item, h5py.Dataset) and item.shape == (count,) and item.dtype.kind in "iuf":
-                return hdf5.quantity(file, f"{place}/{name}", unit="deg"), item.attrs.get("vector")
-    return None, None
+        motors = nexus_motors.per_frame(links, place, len(scan.data))
+        motor = rocking_motor(f"{links.path}: {place}", motors)
+        if motor is not None:
+            scan.rocking_angles = motor.positions
+            scan.rocking_axis = scan.rocking_axis or motor.axis
+            return

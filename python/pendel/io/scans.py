@@ -8,6 +8,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.constants import LIGHT_SPEED, PLANCK
+from .counts import bad_values
 
 
 @dataclass
@@ -50,6 +51,27 @@ def relative_flux(monitor, count):
     return monitor / monitor.mean()
 
 
+def mask_bad_values(data):
+    """Frames without what is no count (`bad_values`).
+
+    Parameters
+    ----------
+    data : (frame, row, col), integers or floats.
+
+    Returns
+    -------
+    data : the same, with zeros in their place; the array itself where there are none.
+    mask : bool, True = good; (row, col) where it is the same in all frames, else the shape of data.
+    count : number of values masked.
+    """
+    bad = bad_values(data)
+    count = int(np.count_nonzero(bad))
+    if not count:
+        return data, np.ones(data.shape[1:], bool), 0
+    data = np.where(bad, data.dtype.type(0), data)
+    return data, ~bad[0] if (bad == bad[:1]).all() else ~bad, count
+
+
 def pattern_centre(data, mask=None) -> tuple[float, float, float]:
     """Fractional (frame, row, col) of the Bragg peak: centre of mass of what exceeds 20 % of the maximum, in a box
     about it.
@@ -68,7 +90,7 @@ def pattern_centre(data, mask=None) -> tuple[float, float, float]:
     """
     data = checks.array("data", data, (None, None, None), np.float32)
     if mask is not None:
-        data = np.where(mask, data, np.float32(0))
+        data = np.where(checks.good_pixels("mask", mask, data.shape), data, np.float32(0))
     data = _median_of_three_frames(data)
     if not data.max(initial=0) > 0:
         raise ValueError("data: expected a Bragg peak, got no counts in good pixels")

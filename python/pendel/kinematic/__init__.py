@@ -3,5 +3,16 @@
 from ..base.symmetry import twin
 from .grid import KinematicResult, to_model_grid
 from .phasing import PAPER_RECIPE, phase, phase_best
+from .uneven import EvenScan, even_experiment, even_scan
 
-__all__ = ["PAPER_RECIPE", "KinematicResult", "phase", "phase_best", "to_model_grid", "twin"]
+__all__ = [
+    "PAPER_RECIPE",
+    "EvenScan",
+    "KinematicResult",
+    "even_experiment",
+    "even_scan",
+    "phase",
+    "phase_best",
+    "to_model_grid",
+    "twin",
+]

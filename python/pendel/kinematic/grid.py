@@ -12,14 +12,17 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
+from scipy import fft, ndimage
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.symmetry import along
 from ..base.symmetry import twin as conjugate_twin
 from ..experiment.geometry import Experiment
 from .support import shrink_wrap
+from .uneven import checked_basis, is_even
 
+UNLIKE = 0.2  # misfit of amplitudes from which an object is none of the data; that of random phases is about 0.5
+ELSEWHERE = "put it on the model's grid with kinematic.to_model_grid, and store it with its voxel"
 BOX_MARGIN = 8  # samples around the support that the spline sees: the prefilter's reach
 
 
@@ -82,10 +85,10 @@ def to_model_grid(
     Raises
     ------
     TypeError, ValueError : naming the parameter; ValueError also where the object does not fit the model grid and
-        where the rocking steps are not equal within 5 %: the object then has no Fourier lattice.
+        where the rocking steps are not equal within 5 %: the object then has no Fourier lattice, see `even_scan`.
     """
     shape = checks.sizes("shape", shape, 3)
-    voxel = np.array(checks.lengths("voxel", voxel, 3))
+    voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
     order = checks.integer("order", order, at_least=1)
     obj, support = _object_and_support(result, support)
     basis, offset = _fourier_lattice(experiment, obj.shape)
@@ -115,6 +118,42 @@ def to_model_grid(
     return S
 
 
+def phased_elsewhere(obj: ArrayLike, support: ArrayLike | None, data: ArrayLike, mask=None) -> KinematicResult:
+    """The object of another program as the `KinematicResult` of data that it phases.
+
+    Parameters
+    ----------
+    obj : complex (N0, N1, N2), as `to_model_grid` takes it, of any scale.
+    support : bool (N0, N1, N2), or None.
+    data : (frames, rows, cols), at equal rocking steps.
+    mask : bool, (frames, rows, cols) or (rows, cols), True = good; None: all are.
+
+    Raises
+    ------
+    TypeError, ValueError : where |FFT(obj)|^2 is not like the data, on whatever grid the object is.
+    """
+    obj, support = _object_and_support(obj, support)
+    data = checks.array("data", data, (None, None, None), np.float32, finite=False)
+    if any(N < n for N, n in zip(obj.shape, data.shape, strict=True)):
+        raise ValueError(
+            f"expected an object on a grid of at least the data's {data.shape}, got {obj.shape}; {ELSEWHERE}"
+        )
+
+    cut = tuple(slice(N // 2 - n // 2, N // 2 - n // 2 + n) for N, n in zip(obj.shape, data.shape, strict=True))
+    F = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(obj), norm="ortho")))[cut].astype(np.float64)
+    good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
+    root = np.sqrt(np.maximum(np.where(good, data, 0), 0), dtype=np.float64)
+    F = np.where(good, F, 0)
+    overlap = (F * root).sum() ** 2 / max((F**2).sum() * (root**2).sum(), np.finfo(float).tiny)
+    if not 1 - overlap < UNLIKE:
+        raise ValueError(
+            f"expected an object whose voxel is known, or whose |FFT|^2 is like the data (misfit below {UNLIKE:g}), "
+            f"got one without a voxel and a misfit of {1 - overlap:.2g}; {ELSEWHERE}"
+        )
+    scale = np.complex64((F * root).sum() / (F**2).sum())
+    return KinematicResult(scale * obj, support, float(np.sqrt(1 - overlap)), np.empty(0), 0)
+
+
 def centred(obj: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Object and support rolled (periodically) so that the centre of mass of |obj| in the support is at n//2."""
     weight = np.abs(obj) * support
@@ -142,12 +181,12 @@ def _fourier_lattice(experiment, size):
     if (np.array(size) < data_shape).any():
         raise ValueError(f"result: expected a grid of at least the data's shape {tuple(data_shape)}, got {size}")
 
-    basis = np.asarray(experiment.basis(), float)
-    rocking_step = basis[:, 0]
-    steps = np.diff(np.asarray(experiment.dq, float), axis=0)
-    if not len(steps) or np.abs(steps + rocking_step).max() > 0.05 * np.linalg.norm(rocking_step):
-        raise ValueError("experiment: expected two or more frames at equal rocking steps, got others")
-    return basis, np.asarray(experiment.centre, float) - data_shape // 2
+    if not is_even(experiment):
+        raise ValueError(
+            "experiment: expected two or more frames at equal rocking steps, got others; phase what "
+            "kinematic.even_scan(experiment, data, mask) makes of them, and give its experiment here"
+        )
+    return checked_basis(experiment), np.asarray(experiment.centre, float) - data_shape // 2
 
 
 def _without_ramp(obj, offset):

@@ -25,6 +25,7 @@ from scipy import fft, ndimage
 
 from ..analysis.comparison import compare
 from ..base import checks
+from ..base.light import refuse_darkness
 from ..base.symmetry import translate
 from .grid import KinematicResult, centred
 from .support import shrink_wrap
@@ -41,6 +42,7 @@ PAPER_RECIPE = {
     "shrink_every": 10,
     "shrink_start": 100,
 }
+LARGEST = 1e30  # intensity, whose sums over a scan single precision holds
 _SLAB = 8  # planes per chunk of an element-wise pass; fixed, so that sums do not depend on the number of workers
 
 
@@ -356,16 +358,19 @@ def _measured(data, mask):
     data = checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
     good = _mask(mask, data.shape)
     data = np.where(good, data, 0)  # bad pixels may hold anything
-    if not np.isfinite(data).all() or data.min() < 0 or not data.any():
+    if data.max(initial=0) > LARGEST and np.isfinite(data).all():
+        raise ValueError(f"data: expected intensities up to {LARGEST:g}, got {data.max():.3g}")
+    if not np.isfinite(data).all() or data.min() < 0:
         got = f"{data.min():g} to {data.max():g}"
-        raise ValueError(f"data: expected finite intensities >= 0, not all zero, in the good pixels, got {got}")
+        raise ValueError(f"data: expected finite intensities >= 0 in the good pixels, got {got}")
+    refuse_darkness(data, good)
     return data, good
 
 
 def _mask(mask, shape):
     if mask is None:
         return np.ones(shape, bool)
-    mask = np.asarray(mask)
+    mask = checks.numpy_array("mask", mask)
     if mask.shape == shape[1:]:
         mask = np.broadcast_to(mask, shape)
     mask = checks.array("mask", mask, shape, bool, axes="(frames, rows, cols)")
@@ -382,7 +387,7 @@ def _pad(array, shape):
 
 def _given_support(support, data_shape, shape):
     """The user's start support, bool of the padded shape."""
-    support = np.asarray(support)
+    support = checks.numpy_array("support", support)
     if support.shape == data_shape:
         support = _pad(support, shape)
     return checks.array("support", support, shape, bool)

@@ -98,7 +98,7 @@ def correct(
     """
     if not isinstance(experiment, Experiment):
         raise TypeError(f"experiment: expected an Experiment, got {checks.describe(experiment)}")
-    dtype = np.complex64 if np.asarray(S).dtype == np.complex64 else np.complex128
+    dtype = np.complex64 if checks.numpy_array("S", S).dtype == np.complex64 else np.complex128
     S = checks.array("S", S, (None, None, None), dtype, axes="(nz, ny, nx)")
     chi_0 = checks.complex_number("chi_0", chi_0)
     if chi_0.imag < 0:

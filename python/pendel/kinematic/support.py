@@ -16,7 +16,7 @@ which full amplitude depends on what is asked, and `body` and `reference_amplitu
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.arrays import host, module, scipy_module
 
 
@@ -241,8 +241,8 @@ def box_support(shape, voxel, extent) -> np.ndarray:
     TypeError, ValueError : naming the parameter.
     """
     shape = checks.sizes("shape", shape, 3)
-    voxel = checks.lengths("voxel", voxel, 3)
-    extent = checks.lengths("extent", extent, 3)
+    voxel = plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
+    extent = plausible.lengths(plausible.CRYSTAL_SIZE, "extent", extent, 3)
     # the last digit: an extent of a whole number of voxels must not depend on rounding
     masks = [
         np.abs(np.arange(n) - n // 2) * d <= e / 2 * (1 + 1e-9) for n, d, e in zip(shape, voxel, extent, strict=True)
@@ -254,5 +254,5 @@ def _any_array(name, value):
     if module(value) is not np:
         checks.kind_and_shape(name, value, (None, None, None), value.dtype, "(nz, ny, nx)")
         return value
-    value = np.asarray(value)
+    value = checks.numpy_array(name, value)
     return checks.array(name, value, (None, None, None), value.dtype, axes="(nz, ny, nx)")

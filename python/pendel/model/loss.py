@@ -279,7 +279,8 @@ def newton_scale_there(chunks, scale, computed, of_roots):
 
 
 def _inputs(D, data, mask):
-    D = checks.array("D", D, (None, None, None), np.float32 if np.asarray(D).dtype == np.float32 else np.float64)
+    D = checks.numpy_array("D", D)
+    D = checks.array("D", D, (None, None, None), np.float32 if D.dtype == np.float32 else np.float64)
     data = check_data("data", data, D.shape)
     good = check_mask("mask", mask, D.shape)
     if D.size and D.min() < 0:
@@ -307,8 +308,7 @@ def check_mask(name, mask, shape, take=checks.numpy_array):
     if mask is None:
         return None
     mask = take(name, mask)
-    if mask.dtype != bool:
-        raise TypeError(f"{name}: expected dtype bool, True = good pixel, got {mask.dtype}")
+    checks.refuse_unless_bool(name, mask)
     if mask.shape not in (tuple(shape), tuple(shape[1:])):
         raise ValueError(f"{name}: expected shape {tuple(shape)} or {tuple(shape[1:])}, got {mask.shape}")
     return mask

@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
-from ..base.arrays import host
+from ..base import checks, plausible
+from ..base.arrays import host, is_finite
+from ..experiment.agreement import warn_of_contradictions
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal, polarization_fractions
 from ..experiment.geometry import Experiment
 from ..operator.engine import Array
 from ..operator.engines import on_device
 from ..operator.far_field import FarField
+from ..operator.fields import USUAL, refuse_overflow
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
 from .beam import Beam
@@ -61,6 +63,9 @@ class Model:
     or not finite on good pixels, and a crystal without any light to scale, give NaN instead of an error. Results do not
     depend on how frames are grouped but for rounding.
 
+    A UserWarning tells where the crystal's lattice spacing, or the energy of its susceptibilities, is known and is not
+    that of the experiment.
+
     Attributes: the arguments, ``operators`` ((weight, TakagiTaupin), ...), ``far_field``, ``n_frames``.
     Raises TypeError or ValueError naming the argument.
     """
@@ -88,8 +93,9 @@ class Model:
             if not isinstance(value, kind):
                 raise TypeError(f"{name}: expected {kind.__name__}, got {checks.describe(value)}")
         self.experiment, self.crystal = experiment, crystal
+        warn_of_contradictions(experiment, crystal)
         self.shape = checks.sizes("shape", shape, 3)
-        self.voxel = checks.lengths("voxel", voxel, 3)
+        self.voxel = plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
         self.coupling = checks.choice("coupling", coupling, ("dynamical", "kinematic"))
         self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
         self.point_spread = checked_point_spread(point_spread)
@@ -206,13 +212,17 @@ class Model:
         S, s_0, _ = self._crystal(S, s_0)
         if point_spread is not None:
             point_spread = checked_point_spread(point_spread)
-        beam = point_spread, checked_coherence(coherence)
-        return self.passes.intensities(S, frames, s_0, self._dq(dq), self._flux(flux), *beam)
+        dq, flux, beam = self._dq(dq), self._flux(flux), (point_spread, checked_coherence(coherence))
+        D = self.passes.intensities(S, frames, s_0, dq, flux, *beam)
+        if self.engine.reads_values and not is_finite(D):
+            refuse_overflow(D.dtype, S=S, s_0=s_0, dq=dq, flux=flux)
+        return D
 
     @on_device
     def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None, point_spread=None, coherence=None):
         """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
-        S, s_0, dq, flux = (self.engine.upload(a) for a in (S, s_0, dq, flux))
+        given = {"S": S, "s_0": s_0, "dq": dq, "flux": flux}
+        S, s_0, dq, flux = (self.engine.upload(value, name) for name, value in given.items())
         beam = {"point_spread": point_spread, "coherence": coherence}
         return host(self.intensities(S, frames, s_0, dq=dq, flux=flux, **beam))
 
@@ -331,7 +341,16 @@ class Model:
         if is_number(scale):
             scale = checks.number("scale", scale, at_least=0)
         scan = {"dq": self._dq(dq), "flux": self._flux(flux), "nuisance": self._nuisance(nuisance)}
-        return self.passes.evaluate(S, fit, frames, scale, s_0=s_0, support=support, **scan)
+        given = {"S": S, "s_0": s_0, "data": fit.data, "scale": scale, "dq": scan["dq"], "flux": scan["flux"]}
+        try:
+            result = self.passes.evaluate(S, fit, frames, scale, s_0=s_0, support=support, **scan)
+        except RuntimeError:
+            if self.engine.reads_values and np.abs(S).max() > USUAL["S"]:  # and no absorption
+                refuse_overflow(self.dtype, **given)
+            raise
+        if self.engine.reads_values and _overflowed(result, fit):
+            refuse_overflow(self.dtype, **given)
+        return result
 
     @on_device
     def misfit(
@@ -386,6 +405,12 @@ class Model:
             f"polarization={self.polarization}, coupling={self.coupling!r}, transport={self.transport!r}, "
             f"dtype={self.dtype.name!r}" + (")" if self.device == "cpu" else f", device={self.device!r})")
         )
+
+
+def _overflowed(result, fit):
+    """Whether an `Evaluation` is not finite; Poisson's loss alone is infinite for what no model explains."""
+    explained = math.isfinite(result.loss) or fit.likelihood.name == "poisson" and not math.isnan(result.loss)
+    return not (explained and is_finite(result.adj_S))
 
 
 def checked_point_spread(value):

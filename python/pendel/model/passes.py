@@ -224,8 +224,13 @@ class Pass:
     def __init__(self, op, far_field, seen, threads, beam, swept):
         self.far_field, self.seen, self.beam, self.swept = far_field, seen, beam, swept
         self.operator, self.engine, self.real = op, op.engine, op.real_dtype
-        self.xp, self.reads_values = self.engine.xp, self.engine.reads_values
+        self.reads_values = self.engine.reads_values
         self.threads = threads if self.reads_values else 1
+
+    @property
+    def xp(self):
+        """Module of the arrays; not kept, for modules cannot be pickled."""
+        return self.engine.xp
 
     def intensities(self, S, frames, s_0, dq, flux, point_spread=None, coherence=None):
         """Computed intensities of ``frames``, indices on the host."""

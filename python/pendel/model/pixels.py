@@ -141,7 +141,7 @@ def error_weights(intensity, error, mask=None):
     -------
     float32 (n_frames, rows, cols)
     """
-    error = np.asarray(error, np.float64)
+    error = checks.numpy_array("error", error).astype(np.float64)
     if not (np.isfinite(error) & (error >= 0)).all():
         raise ValueError(f"error: expected finite numbers >= 0, got {checks.describe(error)}")
     return (1 / (1 + error**2 * local_mean(intensity, mask))).astype(np.float32)
@@ -153,7 +153,8 @@ def local_mean(intensity, mask=None):
     intensity : (n_frames, rows, cols).  mask : bool, True = good, or None.
     """
     intensity = checks.array("intensity", intensity, (None, None, None), np.float64, finite=False)
-    good = np.ones(intensity.shape) if mask is None else np.broadcast_to(mask, intensity.shape).astype(np.float64)
+    mask = True if mask is None else checks.good_pixels("mask", mask, intensity.shape)
+    good = np.broadcast_to(mask, intensity.shape).astype(np.float64)
     near = {"size": 3, "mode": "constant"}
     light = ndimage.uniform_filter(np.where(good > 0, np.maximum(intensity, 0), 0), **near)
     # a running sum leaves rounding where there is no light

@@ -25,8 +25,8 @@ class Cpu:
     def scipy(self, name: str) -> ModuleType:
         return scipy_module(name)
 
-    def upload(self, value: Any) -> np.ndarray | None:
-        return host(value)
+    def upload(self, value: Any, name: str = "array") -> np.ndarray | None:
+        return host(value, name)
 
     def array(self, name: str, value: Any, shape: tuple, dtype: Any, *, axes: str | None = None) -> np.ndarray:
         return checks.array(name, value, shape, dtype, axes=axes)

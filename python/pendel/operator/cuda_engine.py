@@ -12,10 +12,17 @@ from typing import Any
 import numpy as np
 
 from ..base import checks
-from ..base.arrays import scipy_module
+from ..base.arrays import refuse_more_than_numbers, scipy_module
 from . import cuda_filter
 from .engine import Array
 from .plan import Launch, Plan
+
+
+def _restored(index: int, unfused: bool, chunk: int) -> "Cuda":
+    """A pickled `Cuda`, where there is such a device."""
+    engine = Cuda(index)
+    engine.unfused, engine.chunk = unfused, chunk
+    return engine
 
 
 class Cuda:
@@ -49,13 +56,17 @@ class Cuda:
         self.unfused = self.here().attributes["MaxSharedMemoryPerBlockOptin"] < self._cuda.FUSED_SHARED
         self.chunk = 0
 
+    def __reduce__(self):
+        return _restored, (self.index, self.unfused, self.chunk)  # modules cannot be pickled
+
     def here(self) -> AbstractContextManager:
         return self.xp.cuda.Device(self.index)
 
     def scipy(self, name: str) -> ModuleType:
         return scipy_module(name, self.xp)
 
-    def upload(self, value: Any) -> Array | None:
+    def upload(self, value: Any, name: str = "array") -> Array | None:
+        refuse_more_than_numbers(name, value)
         with self.here():
             return None if value is None else self.xp.asarray(value)
 

@@ -32,8 +32,11 @@ class Engine(Protocol):
     def scipy(self, name: str) -> ModuleType:
         """scipy.``name``, or its like for arrays of `xp`."""
 
-    def upload(self, value: Any) -> Array | None:
-        """``value``, an array on the host or on any device, as an array of this engine. None stays None."""
+    def upload(self, value: Any, name: str = "array") -> Array | None:
+        """``value``, an array on the host or on any device, as an array of this engine. None stays None.
+
+        name : what an error calls it; masked elements and units are TypeErrors, see `pendel.base.arrays`.
+        """
 
     def array(self, name: str, value: Any, shape: tuple, dtype: Any, *, axes: str | None = None) -> Array:
         """An argument as a C-contiguous array of ``dtype``, checked.

@@ -111,7 +111,6 @@ class FarField:
             raise ValueError(f"dtype: expected complex64 or complex128, got {self.dtype}")
         self.workers = available_threads() if workers is None else checks.integer("workers", workers, at_least=1)
         self.engine = Cpu() if engine is None else engine
-        self._fft = self.engine.scipy("fft")
         if any(n > far for n, far in zip(self.shape, self.far_shape, strict=True)):
             raise ValueError(f"shape: expected at most far_shape = {self.far_shape}, got {self.shape}")
         if max(self.detector_shape) > min(self.far_shape):
@@ -124,6 +123,11 @@ class FarField:
         if self.engine.xp is not np:
             self.chunk = max(1, DEVICE_BYTES // (max(self._work) * max(self._far) * self.dtype.itemsize))
             self.workers = 1
+
+    @property
+    def _fft(self):
+        """Module of the transforms; not kept, for modules cannot be pickled."""
+        return self.engine.scipy("fft")
 
     def _build(self):
         (ny, nx), (far_y, far_x) = self.shape, self.far_shape

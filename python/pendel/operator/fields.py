@@ -38,6 +38,23 @@ class StateShapes(NamedTuple):
     layers: tuple[int, ...] | None
 
 
+# Of a crystal in an X-ray beam, and of its fit to counted photons, at most.
+USUAL = {"S": 1e2, "s_0": 1e2, "dq": 1e12, "incident": 1e6, "adj_E_h": 1e12, "flux": 1e6, "scale": 1e20, "data": 1e20}
+
+
+def refuse_overflow(dtype: Any, **arguments: Any) -> None:
+    """ValueError for finite arguments, by name or None, of which sweep or loss in ``dtype`` made infinity or NaN.
+
+    It names the one that exceeds what is usual by most.
+    """
+    largest = {name: float(np.abs(value).max()) for name, value in arguments.items() if value is not None}
+    name = max(largest, key=lambda name: largest[name] / USUAL[name])
+    raise ValueError(
+        f"{name}: expected values whose results {np.dtype(dtype)} can hold (usual are up to {USUAL[name]:g}), got "
+        f"absolute values up to {largest[name]:.3g}"
+    )
+
+
 def check_state(state: Any, shapes: StateShapes, dtype: np.dtype) -> None:
     """TypeError or ValueError unless ``state`` is a `State` of C-contiguous arrays of these shapes and this dtype."""
     if not isinstance(state, State):

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ..base import checks
+from ..base import checks, plausible
 from .plan import Scheme, Transport
 
 SCHEMES = tuple(scheme.name.lower() for scheme in Scheme)
@@ -26,7 +26,7 @@ def checked_angle(two_theta: Any, orientation: str) -> float:
 
 def checked_chi_0(chi_0: Any) -> complex:
     """chi_0 of this sign convention, or TypeError or ValueError."""
-    chi_0 = checks.complex_number("chi_0", chi_0)
+    chi_0 = plausible.susceptibility("chi_0", chi_0)
     if chi_0.imag < 0:
         raise ValueError(
             f"chi_0: expected Im chi_0 >= 0 (fields exp(+ik.r), where absorption has Im chi > 0), got {chi_0};"

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
+from ..base.arrays import is_finite
 from .cpu_engine import available_threads
 from .engine import Array
 from .engines import engine_for, on_device
-from .fields import Adjoint, State, StateShapes, check_state
+from .fields import Adjoint, State, StateShapes, check_state, refuse_overflow
 from .physics import (
     ORIENTATIONS,
     SCHEMES,
@@ -54,9 +55,8 @@ class TakagiTaupin:
     dtype : "complex64" | "complex128"
     device : "cpu" | "cuda" | "cuda:N"
         Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA work goes to CuPy's current stream and nothing
-        waits for it, so values are not checked: NaN in gives NaN out. Raises RuntimeError without a device to use, or
-        without cuFFT for what needs it: scheme etd2rk, and transport fourier in orientation symmetric or with rows that
-        do not fit on chip.
+        waits for it, so values are not checked: NaN gives NaN. Raises RuntimeError without a device to use, or cuFFT
+        for what needs it: scheme etd2rk, and transport fourier in orientation symmetric or of rows too long for a chip.
     threads : int or None
         None: all CPUs of this process (or PENDEL_NUM_THREADS). Results do not depend on it, to the last bit.
     orientation : "k_h" | "symmetric"
@@ -116,12 +116,12 @@ class TakagiTaupin:
     ):
         self.shape = checks.sizes("shape", shape, 3)
         self.voxel = checks.lengths("voxel", voxel, 3)
-        self.wavelength = checks.number("wavelength", wavelength, above=0)
+        self.wavelength = plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)
         self.orientation = checks.choice("orientation", orientation, tuple(ORIENTATIONS))
         self.two_theta = checked_angle(two_theta, self.orientation)
         self.chi_0 = checked_chi_0(chi_0)
-        self.chi_h = checks.complex_number("chi_h", chi_h)
-        self.chi_hbar = self.chi_h if chi_hbar is None else checks.complex_number("chi_hbar", chi_hbar)
+        self.chi_h = plausible.susceptibility("chi_h", chi_h)
+        self.chi_hbar = self.chi_h if chi_hbar is None else plausible.susceptibility("chi_hbar", chi_hbar)
         self.polarization_factor = checks.number("polarization_factor", polarization_factor, at_least=-1, at_most=1)
 
         self.scheme = checks.choice("scheme", scheme, SCHEMES)
@@ -132,6 +132,7 @@ class TakagiTaupin:
         self.resync = checked_resync(resync, self.scheme)
 
         self.pixels_per_layer = pixels_per_layer(self.voxel, self.two_theta, self.orientation)
+        plausible.lengths(plausible.VOXEL, "voxel", self.voxel, 3)
         self.transport = choose_transport(
             transport, self.scheme, self.orientation, self.pixels_per_layer, self.voxel[0]
         )
@@ -211,7 +212,7 @@ class TakagiTaupin:
             interpolation's own error (1e-6 for gold at 24 nm); with shift they are the same.
         return_E_0, return_state : bool
             Also return E_0 (frames, ny, nx) on the plane of the last voxel centres, after that layer; or a `State`
-            that saves `adjoint` its own forward sweep (E_h is part of it and then read-only).
+            that saves `adjoint` its own forward sweep (it shares no memory with the other arrays).
 
         Returns
         -------
@@ -229,13 +230,15 @@ class TakagiTaupin:
         S, dq, s_0 = self._checked(S, dq, s_0)
         row = None if incident is None else self.incident_row(incident)
         fields = self._run_forward(S, dq, s_0, row, keep_E_0=return_E_0 or return_state, keep_layers=return_state)
+        if self.engine.reads_values and not is_finite(fields.E_h, fields.E_0_row):
+            refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
 
         extra = []
         if return_E_0:
-            extra.append(self.engine.xp.ascontiguousarray(fields.E_0_row[:, :, self._rows.E_0_exit_slice]))
+            extra.append(fields.E_0_row[:, :, self._rows.E_0_exit_slice].copy())
         if return_state:
-            self.engine.seal(fields.E_h)  # the state shares it
-            extra.append(fields)
+            # a copy: what is handed out may be changed in place, the state must not
+            extra.append(self._sealed(fields._replace(E_h=fields.E_h.copy())))
         return (fields.E_h, *extra) if extra else fields.E_h
 
     @on_device
@@ -288,10 +291,22 @@ class TakagiTaupin:
             row = self.incident_row(incident)
         if state is None:
             state = self._run_forward(S, dq, s_0, row, keep_E_0=True, keep_layers=True)
+            if self.engine.reads_values and not is_finite(state.E_h, state.E_0_row):
+                refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
         else:
             row_length = self._rows.length(plane_wave=incident is None)
             check_state(state, self._state_shapes(len(dq), row_length), self.dtype)
-        return self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
+        found = self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
+        if self.engine.reads_values and not is_finite(*found):
+            refuse_overflow(self.dtype, adj_E_h=adj_E_h, S=S, dq=dq, s_0=s_0, incident=incident)
+        return found
+
+    def _sealed(self, state: State) -> State:
+        """The same, read-only where there are such arrays."""
+        for array in state:
+            if array is not None:
+                self.engine.seal(array)
+        return state
 
     def sweep(
         self, S: Array, dq: Array, s_0: Array | None = None, *, keep_state: bool = False
@@ -319,8 +334,7 @@ class TakagiTaupin:
         fields = self._run_forward(S, dq, s_0, None, keep_E_0=keep_state, keep_layers=keep_state)
         if not keep_state:
             return fields.E_h, None
-        self.engine.seal(fields.E_h)
-        return fields.E_h, fields
+        return fields.E_h, self._sealed(fields)
 
     def sweep_adjoint(
         self,

@@ -8,32 +8,27 @@ place of the crystal between the voxels matters too (`pendel.place`). Crystals o
 without coarse levels (`pendel.recipes.thick_crystals`).
 """
 
-import dataclasses
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from scipy import ndimage
 
-from ..base import checks
-from ..base.arrays import host
+from ..base import files
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
-from ..experiment.coherence import Coherence
-from ..fit.corrections import NO_CORRECTIONS, Corrections
-from ..fit.objective import Objective
+from ..fit.checkpoint_file import fields_of, signature_of
+from ..fit.corrections import Corrections
+from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe
-from ..fit.result import Result, finish
-from ..io import hdf5
+from ..fit.result import Result
+from ..fit.steps import Steps
 from ..kinematic import KinematicResult
 from ..model.model import Model
 from ..operator.engine import Array
 from .levels import levels_of, resample, sharpen
 from .multiscale_recipe import MultiscaleRecipe
-from .polisher import NO_NOISE, Polisher, data_recipe
+from .polisher import NO_NOISE, Polisher
 from .searches import Search
 from .starts import STARTS, Given
 
@@ -79,8 +74,9 @@ def multiscale(
         likelihood that ``counts`` says and |S| at most 1. What is refined beside S is refined on the finest level. With
         ``counts`` their defaults are those of `pendel.recipes.polisher.COUNTED`.
     phased : `KinematicResult` of the coarsest level's data
-    checkpoint : path of an HDF5 file written after every level (so with "solid" at the end)
-    resume : levels of the checkpoint, of the same start, seed and number of levels, are not done again
+    checkpoint : path of an HDF5 file, written after every step: a search, a polish, a round of it
+    resume : steps of the checkpoint, which must be of the same data, model, start and recipe, are not done again
+        The result is that of a run that was not interrupted, to the bit.
     angle_offsets, flux : as in `polish`; searches know the flux
     callback : as in `polish`, for every polish of a level; True ends that one
 
@@ -95,33 +91,51 @@ def multiscale(
         As `kinematic_start`, `reconstruct` and `polish` do.
     """
     recipe, polishing = _recipes(recipe, keywords)
+    data, mask = check_frames(model.experiment, data, mask)
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     given = Given.checked(model, start, support, phased, progress, recipe.levels)
     corrections = Corrections.checked(model, angle_offsets, flux)
-    levels = _levels(model, host(data), host(mask), recipe, given, corrections)
+    levels = _levels(model, data, mask, recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
-    found = _load(checkpoint, made_by) if resume and os.path.exists(checkpoint) else None
-
-    for i in reversed(range(len(levels) if found is None else found.level)):
-        level = levels[i]
-        polisher = Polisher(level, recipe, polishing, level.corrections, callback)
-        search = Search(level, recipe, polisher.data)
-        if found is None:
-            S, inside = STARTS[given.kind].run(given, search, polisher)
-        else:
-            S, inside = _finer(found, level.model)
-            if STARTS[given.kind].searches_twice and i == len(levels) - 2:
-                S, inside = search.run(S, inside).crystal
-        found = polisher.finest(S, inside) if i == 0 else polisher.run(S, inside)
-        if checkpoint:
-            _save(checkpoint, found, i, made_by)
-
-    if isinstance(found, _Done):  # nothing was left to do
-        S, support = found.checked(model)
-        objective, found_with = Objective(levels[0].fit(data_recipe(recipe.counts, polishing))), found.corrections
-        return finish(objective, S, support, {}, 0, recipe.seed, None, *found_with.filled(corrections))
+    own = isinstance(checkpoint, Steps)  # `solve` has the checkpoint
+    with files.claimed(None if own else checkpoint):
+        steps = checkpoint if own else Steps(checkpoint, resume)
+        if steps.kept:
+            steps.sign(_signature(model, data, mask, made_by, recipe, polishing, given, corrections))
+        found = None
+        for i in reversed(range(len(levels))):
+            found = _level(
+                i, levels, found, given, recipe, polishing, callback, steps.part(f"level {i}", levels[i].model)
+            )
     return found
+
+
+def _level(i, levels, found, given, recipe, polishing, callback, steps):
+    """`Result` of a level, from what the coarser one ``found``, or None: from the start."""
+    level, kind = levels[i], STARTS[given.kind]
+    polisher = Polisher(level, recipe, polishing, level.corrections, callback, steps)
+
+    def begin(within):
+        search = Search(level, recipe, polisher.data, within)
+        if found is None:
+            return kind.run(given, search, polisher)
+        S, inside = _finer(found, level.model)
+        if kind.searches_twice and i == len(levels) - 2:
+            S, inside = search.run(S, inside).crystal
+        return S, inside
+
+    S, inside = steps.crystal("start", begin)
+    return polisher.finest(S, inside) if i == 0 else polisher.run(S, inside)
+
+
+def _signature(model, data, mask, made_by, recipe, polishing, given, corrections):
+    """Of which run a checkpoint is."""
+    phased = None if given.phased is None else given.phased.object
+    others = {"start array": given.S, "support": given.support, "phased": phased} | corrections._asdict()
+    others = made_by | {f"{name}": value for name, value in others.items() if name != "point_spread"}
+    own = {name: value for name, value in fields_of(recipe).items() if name not in others}
+    return signature_of(model, data, mask, own, polishing, **others)
 
 
 def _recipes(recipe, keywords):
@@ -146,51 +160,3 @@ def _finer(found, model):
     """(S, support) of what a coarser level found, on the grid of a finer ``model``."""
     S = sharpen(resample(found.S, found.voxel, model))
     return S, ndimage.binary_dilation(np.abs(S) > SOME_PHASE)
-
-
-@dataclass
-class _Done:
-    """What a checkpoint holds."""
-
-    S: np.ndarray
-    support: np.ndarray
-    voxel: tuple
-    level: int
-    corrections: Corrections = NO_CORRECTIONS
-
-    def checked(self, model):
-        """(S, support) as the model wants them, where it is of the same shape."""
-        S = checks.array("checkpoint (S)", self.S, model.shape, model.dtype, axes="(nz, ny, nx)")
-        return S, checks.array("checkpoint (support)", self.support, model.shape, bool, axes="(nz, ny, nx)")
-
-
-def _save(path, result, level, made_by):
-    with hdf5.replacing(path) as file:
-        file.attrs.update({"pendel_multiscale": 1, "level": level, "voxel": result.voxel} | made_by)
-        file.create_dataset("S", data=result.S)
-        file.create_dataset("support", data=result.support)
-        for name, value in result.corrections._asdict().items():
-            if value is not None:
-                numbers = dataclasses.astuple(value) if isinstance(value, Coherence) else value
-                file.create_dataset(name, data=numbers)
-
-
-def _load(path, made_by):
-    try:
-        with h5py.File(path, "r") as file:
-            if "pendel_multiscale" not in file.attrs:
-                raise ValueError("no checkpoint of multiscale in it")
-            for name, wanted in made_by.items():
-                stored = file.attrs.get(name)
-                if stored != wanted:
-                    raise ValueError(f"its {name} is {stored}, not {wanted}")
-            arrays = file["S"][()], file["support"][()], tuple(map(float, file.attrs["voxel"]))
-            found = {name: file[name][()] for name in Corrections._fields if name in file}
-            if "point_spread" in found:
-                found["point_spread"] = tuple(found["point_spread"].tolist())
-            if "coherence" in found:
-                *widths, modes = found["coherence"].tolist()
-                found["coherence"] = Coherence(*widths, int(modes))
-            return _Done(*arrays, int(file.attrs["level"]), Corrections(**found))
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"checkpoint: expected one of pendel.multiscale, got {path}: {error}") from None

@@ -72,7 +72,8 @@ def kinematic_start(
     model : Model
     data : (n_frames, rows, cols)
     mask : bool, True = good pixel
-    phased : `KinematicResult` of these data, where there is one already; None: phase them here
+    phased : `KinematicResult` of these data, where there is one already (of their `kinematic.even_scan`, where rocking
+        steps differ); None: phase them here
     iterations : of HIO and ER, see `pendel.kinematic.phase`
     trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned
     seed : of the random phases
@@ -93,11 +94,11 @@ def kinematic_start(
     known = [name for name in MinibatchRecipe.names() if name != "epochs"]
     refuse_unknown(keywords, [*known, "trial_epochs"], "kinematic_start")
     recipe = from_keywords(MinibatchRecipe, TRIAL, {"seed": seed} | keywords, "kinematic_start")
-    data, mask, phased = host(data), host(mask), checked_phased(phased)  # the phasing is NumPy's
+    data, mask, phased = host(data, "data"), host(mask, "mask"), checked_phased(phased)  # the phasing is NumPy's
     if phased is None:
         given, options = {"iterations": iterations, "seed": seed}, {"threads": model.threads, "progress": progress}
         background = recipe.background if has_axes(recipe.background) else None
-        phased = phase(unit_flux(data, background, flux), mask, **given, **options)
+        phased = phase(unit_flux(data, background, flux), mask, experiment=model.experiment, **given, **options)
     if trial_epochs == 0:
         return untried(model, phased)
     fit = measured(model, data, mask, recipe)
@@ -133,9 +134,9 @@ def start_of(fit, phased, recipe, progress=True, callback=None, flux=None):
 
 def _candidates(model, phased):
     """{name: (S, support)}: each twin with its phases, and with flat ones in the same support."""
-    candidates = {}
+    candidates, experiment = {}, kinematic.even_experiment(model.experiment)
     for twin, prefix in ((False, ""), (True, "twin ")):
-        S = kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel, twin=twin)
+        S = kinematic.to_model_grid(phased, experiment, model.shape, model.voxel, twin=twin)
         S = recentre(S)[0]
         support = ndimage.binary_dilation(shrink_wrap(S, TRIAL.shrink_wrap_threshold, TRIAL.shrink_wrap_sigma))
         candidates[prefix + "phased"] = S.astype(model.dtype), support
@@ -143,15 +144,19 @@ def _candidates(model, phased):
     return candidates
 
 
-def phase(data, mask=None, *, iterations=500, seed=0, starts=1, threads=None, progress=True, **recipe):
+def phase(data, mask=None, *, experiment=None, iterations=500, seed=0, starts=1, threads=None, progress=True, **recipe):
     """`pendel.kinematic.phase` with its progress shown on a terminal or in a log.
 
+    experiment : of the frames, which are put on an even grid of rocking angles where theirs is not even
+        (`kinematic.even_scan`); None: it is.
     starts : phasings, of which the one of smallest misfit is kept (HIO can stagnate); their random phases have the
         seeds starts * seed, starts * seed + 1, ...  recipe : further arguments, `kinematic.PAPER_RECIPE` for example.
     """
     starts = checks.integer("starts", starts, at_least=1)
     seed = checks.integer("seed", seed, at_least=0)
     seeds = range(starts * seed, starts * (seed + 1))
+    if experiment is not None:
+        _, data, mask, _ = kinematic.even_scan(experiment, data, mask)
     with Progress("kinematic phasing", starts * iterations, "iteration", show=bool(progress)) as shown:
 
         def report(iteration, _, error):
@@ -172,7 +177,7 @@ def box_for(phased, experiment, voxel, margin=1.35):
     weight = np.abs(phased.object) * phased.support
     middle = ndimage.center_of_mass(weight.astype(np.float64))
     # index = diag(N) B^T r / (2 pi), as in `kinematic.to_model_grid`
-    to_index = np.diag(weight.shape) @ experiment.basis().T / (2 * np.pi)
+    to_index = np.diag(weight.shape) @ kinematic.even_experiment(experiment).basis().T / (2 * np.pi)
     corners = np.array(np.nonzero(phased.support)) - np.array(middle)[:, None]
     reach = np.abs(np.linalg.solve(to_index, corners)).max(axis=1)[::-1] + voxel / 2
     shape = [2 * math.ceil(margin * r / v) for r, v in zip(reach, voxel, strict=True)]

@@ -11,6 +11,7 @@ from ..base import checks
 from ..fit.corrections import NO_CORRECTIONS, Corrections
 from ..fit.objective import measured
 from ..kinematic.support import body, core
+from ..kinematic.uneven import is_even
 from ..model.loss import has_axes
 from ..model.model import Model
 
@@ -157,6 +158,8 @@ def coarse(
     TypeError, ValueError
         Naming the argument; ValueError where fewer than 8 pixels or frames are left.
     """
+    if mask is not None:
+        mask = checks.good_pixels("mask", mask, (model.n_frames, *model.experiment.detector_shape))
     return _coarse(model, data, mask, checks.integer("factor", factor, at_least=2))[:3]
 
 
@@ -210,9 +213,11 @@ def _window(experiment, voxel):
     """float32 (frames, rows, cols): square of a Gaussian in Q, EDGE at the band's edge along each model axis."""
     counts = (experiment.n_frames, *experiment.detector_shape)
     axes = [np.arange(n) - c for n, c in zip(counts, experiment.centre, strict=True)]
+    basis = experiment.basis()
+    moved = basis[:, :1] * axes[0] if is_even(experiment) else -experiment.dq.T
     total = 0.0
-    for row, v in zip(experiment.basis(), voxel[::-1], strict=True):
-        Q = row[0] * axes[0][:, None, None] + row[1] * axes[1][:, None] + row[2] * axes[2]
+    for row, of_frames, v in zip(basis, moved, voxel[::-1], strict=True):
+        Q = of_frames[:, None, None] + row[1] * axes[1][:, None] + row[2] * axes[2]
         total = total + (Q * v / np.pi) ** 2
     return (EDGE ** (2 * total)).astype(np.float32)
 
@@ -224,6 +229,9 @@ def _middle_frames(model, voxel):
     if len(inside) < FEWEST:
         raise ValueError(f"factor: expected at least {FEWEST} frames in the band of the wide voxels, got {len(inside)}")
     step = np.abs(dq[inside[-1]] - dq[inside[0]]) / (len(inside) - 1)
+    turns = np.diff(model.experiment.rocking_angles[inside])
+    if not ((turns >= 0).all() or (turns <= 0).all()):  # to and fro: all of them
+        return slice(int(inside[0]), int(inside[-1]) + 1)
     box = np.array(model.shape)[::-1] * model.voxel[::-1]  # x, y, z
 
     # the phase may advance by a turn from end to end of the crystal

@@ -7,6 +7,8 @@ import numpy as np
 from ..fit.corrections import Corrections
 from ..fit.objective import DataRecipe, begun
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
+from ..fit.result import host_background
+from ..fit.steps import NO_STEPS, Steps
 from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import place_fit
@@ -36,10 +38,19 @@ class Polisher:
     recipe : MultiscaleRecipe
     keywords : fields of the `PolishRecipe` that were asked for
     corrections, callback : as of `polish_fit`
+    steps : `Steps` of the level
     """
 
-    def __init__(self, level: Level, recipe: MultiscaleRecipe, keywords: dict, corrections: Corrections, callback):
-        self.level, self.recipe = level, recipe
+    def __init__(
+        self,
+        level: Level,
+        recipe: MultiscaleRecipe,
+        keywords: dict,
+        corrections: Corrections,
+        callback,
+        steps: Steps = NO_STEPS,
+    ):
+        self.level, self.recipe, self.steps = level, recipe, steps
         self.keywords = keywords | {"seed": recipe.seed}
         self.corrections, self.callback = corrections, callback
         self.data = data_recipe(recipe.counts, keywords)
@@ -58,29 +69,38 @@ class Polisher:
     def run(self, S, support):
         """`Result` of all rounds, with S alone."""
         recipe = self.recipe_for(support).without_refinement()
-        return self._polish(S, support, recipe.but(rounds=self.recipe.rounds))
+        return self._polish("polish", S, support, recipe.but(rounds=self.recipe.rounds))
 
     def finest(self, S, support):
         """`Result` on the finest level: rounds, the place between the voxels, rounds again, of counts by evidence."""
         counts, rounds = self.recipe.counts, self.recipe.rounds
         recipe = self.recipe_for(support)
         if not counts and rounds == 1:
-            return self._polish(S, support, recipe.but(rounds=1))
+            return self._polish("polish", S, support, recipe.but(rounds=1))
 
         # evidence is that of where it begins: not on the way
-        found = self._polish(S, support, recipe.but(rounds=rounds if counts else 1))
+        found = self._polish("polish", S, support, recipe.but(rounds=rounds if counts else 1))
         S, support = found.S, found.support
         places = not counts if self.recipe.places is None else self.recipe.places
         if places:
-            fit, progress = self.level.fit(recipe), self.level.name
-            S, support, _ = place_fit(fit, S, support, recipe, progress=progress, corrections=self.corrections)
+            S, support = self.steps.crystal("place", lambda _: self._placed(S, support, recipe))
 
         evidence = {"smoothness": "evidence", "uniformity": "evidence"} if counts else {}
         evidence = {name: value for name, value in evidence.items() if name not in self.keywords}
-        return self._polish(S, support, recipe.but(widen=0, rounds=rounds if counts else rounds - 1, **evidence))
+        last = recipe.but(widen=0, rounds=rounds if counts else rounds - 1, **evidence)
+        return self._polish("last polish", S, support, last)
 
-    def _polish(self, S, support, recipe):
-        S, title = begun(S, support, recipe.amplitude_bound), self.level.titled("polish")
-        found = polish_fit(self.level.fit(recipe), S, support, recipe, title, self.callback, self.corrections)
+    def _placed(self, S, support, recipe):
+        fit, progress = self.level.fit(recipe), self.level.name
+        return place_fit(fit, S, support, recipe, progress=progress, corrections=self.corrections)[:2]
+
+    def _polish(self, name, S, support, recipe):
+        fit, title = self.level.fit(recipe), self.level.titled("polish")
+
+        def compute(steps):
+            start = begun(S, support, recipe.amplitude_bound)
+            return polish_fit(fit, start, support, recipe, title, self.callback, self.corrections, steps)
+
+        found = self.steps.result(name, compute, self.level.model, lambda: host_background(fit))
         self.corrections = found.corrections
         return found

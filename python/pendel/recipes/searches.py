@@ -8,6 +8,7 @@ import numpy as np
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
 from ..fit.objective import DataRecipe, Objective, begun
 from ..fit.polishing import polish_fit
+from ..fit.steps import NO_STEPS, Steps
 from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
 from .thick_crystals import search_solid
@@ -22,11 +23,13 @@ class Search:
     level : Level
     recipe : MultiscaleRecipe
     data : DataRecipe, how frames are compared
+    steps : `Steps` of the start, of which each of several searches is one
     """
 
     level: Level
     recipe: MultiscaleRecipe
     data: DataRecipe
+    steps: Steps = NO_STEPS
 
     def run(self, S, support, what="", *, steps=None, rate=None, seed=None):
         """`Result` of a search from S, in the right valley if all went well; ``what`` begins its title."""
@@ -81,18 +84,19 @@ class Search:
         """
         model, starts, seed = self.level.model, self.recipe.starts, self.recipe.seed
         places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in model.shape), indexing="ij"))
-        best = None
-        for i in range(starts):
+
+        def search(i):
             rng = np.random.default_rng([seed, i])
             direction = rng.normal(size=3)
             along = np.tensordot(direction / np.abs(direction).sum(), places, 1)
             S = np.where(support, 0.5 + 0.45 * along, 0).astype(model.dtype)
             if scrambled:
                 S *= np.exp(2j * np.pi * rng.random(model.shape)).astype(model.dtype)
-            found = self.run(S, support, f"start {i + 1} of {starts}, ", seed=seed * starts + i)
-            if best is None or found.misfit < best.misfit:
-                best = found
-        return best.S, best.support
+            return found_of(self.run(S, support, f"start {i + 1} of {starts}, ", seed=seed * starts + i))
+
+        found = [self.steps.once(f"start {i + 1}", lambda _, i=i: search(i)) for i in range(starts)]
+        best = min(found, key=lambda one: one["misfit"])
+        return best["S"], best["support"]
 
     def solid(self, support):
         """(S, support) of a thick crystal."""
@@ -103,4 +107,9 @@ class Search:
             what, pace = ("slow", {}) if start is None else (f"start {start + 1}", quick)
             return self.run(S, support, f"{what}, shape {cycle + 1}, ", seed=recipe.seed + cycle, **pace)
 
-        return search_solid(self.level.model, search, support, recipe.starts, recipe.solid)
+        return search_solid(self.level.model, search, support, recipe.starts, recipe.solid, self.steps)
+
+
+def found_of(result):
+    """What of a `Result` of a search is gone on with, as a step."""
+    return {"S": result.S, "support": result.support, "misfit": result.misfit}

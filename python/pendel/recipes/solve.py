@@ -4,8 +4,8 @@
    same sharpened are phased too (`pendel.recipes.sharpening`).
 2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
-4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness and
-   uniformity by evidence.
+4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness,
+   uniformity and sharpness by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
    and the point spread refined too, on the data's voxels first, and there with the beam's coherence as well, which
    stays if the frames are met better; what they leave enters as variance, in proportion to that of photons.
@@ -14,6 +14,7 @@ Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.arrays import host
+from ..base.files import claimed
 from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
+from ..fit.checkpoint_file import as_text, fields_of, signature_of_model
 from ..fit.evidence import Perfection
-from ..fit.objective import measured
+from ..fit.objective import check_frames, measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.refinement import dq_at
-from ..fit.result import Result
+from ..fit.result import Result, host_background
+from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
 from ..operator.engine import Array
 from .coarse_to_fine import multiscale
@@ -55,10 +59,13 @@ GRANTED = 0.03
 # Polished again at most so often, and as long as the excess falls to that part of itself; no bench has set them. That
 # more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
 LONGER, PAYS = 3, 0.97
+EVIDENCE = dict.fromkeys(("smoothness", "uniformity", "sharpness"), "evidence")
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 # Part of the excess, on the data's voxels, below which a coherence that is refined stays; chosen. bench/foreign.py,
 # smooth (1), coherence, 1e8 photons: after 120 iterations the misfit is 0.965 of that with a point spread alone.
 COHERENCE_PAYS = 0.99
+# Steps that leave the crystals before them to be asked for: what comes after them may begin with these.
+BESIDE = ("rougher", "refined 2", "coherence")
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -148,9 +155,10 @@ def solve(
         As `Model`, `kinematic.phase`, `multiscale` and `polish` do.
     """
     _refuse(counts, voxel, keywords)
+    data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse = experiment.suggest_voxel()
-    given = None if start is None or isinstance(start, str) else host(start)
+    given = None if start is None or isinstance(start, str) else host(start, "start")
     phased = None
     if given is not None:
         shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
@@ -158,20 +166,20 @@ def solve(
         checks.choice("box", box, ("auto",))
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
-        light = unit_flux(host(data), _known_background(keywords), keywords.get("flux"))
+        light = unit_flux(data, _known_background(keywords), keywords.get("flux"))
         starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
-        how = {"seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
+        how = {"experiment": experiment, "seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
         phased, options["point_spread"] = phase_blurred(
             light,
-            host(mask),
-            lambda: noise_misfit(_in_counts(small, host(data), host(mask), counts)[0], host(mask)),
+            mask,
+            lambda: noise_misfit(_in_counts(small, data, mask, counts)[0], mask),
             small.point_spread,
             **how,
         )
         shape = box_for(phased, experiment, coarse)
     else:
         extent = (box,) * 3 if np.ndim(box) == 0 else box
-        sizes = zip(checks.lengths("box", extent, 3), coarse, strict=True)
+        sizes = zip(plausible.lengths(plausible.CRYSTAL_SIZE, "box", extent, 3), coarse, strict=True)
         shape = tuple(2 * int(np.ceil(BOX * size / (2 * step))) for size, step in sizes)
     model = Model(experiment, crystal, shape, coarse, **options)
     return solve_on(
@@ -207,7 +215,7 @@ def solve_on(
     recipe : `SolveRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
     counts, voxel : as in `solve`
     phased : `KinematicResult` of the data, or None
-    checkpoint, resume : of the levels that come before the fine voxels, as in `multiscale`
+    checkpoint, resume : as in `multiscale`
 
     Returns
     -------
@@ -216,37 +224,46 @@ def solve_on(
     _refuse(counts, voxel, keywords)
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
-    mask = host(mask)
-    data, factor = _in_counts(model, host(data), mask, counts)
+    data, mask = check_frames(model.experiment, data, mask)
+    data, factor = _in_counts(model, data, mask, counts)
     if polishing.get("background") is not None:
         polishing["background"] = factor * polishing["background"]
 
-    first = dataclasses.asdict(MultiscaleRecipe())
-    first = {name: getattr(recipe, name) for name in first} | {"counts": True}
+    if resume and checkpoint is None:
+        raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
+    first = recipe.given_to(MultiscaleRecipe, counts=True)
     # to begin with, the cheapest model, which voxels as wide as this do not show
     cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
-    found = multiscale(
-        cheap,
-        data,
-        mask,
-        start,
-        support,
-        recipe=MultiscaleRecipe(**first),
-        phased=phased if _begins_with_phases(model, start, recipe) else None,
-        checkpoint=checkpoint,
-        resume=resume,
-        angle_offsets=angle_offsets,
-        flux=flux,
-        progress=progress,
-        callback=callback,
-        smoothness=0.0,
-        uniformity=0.0,
-        **{k: v for k, v in polishing.items() if k not in ("smoothness", "uniformity", "rounds")},
-    )
-    noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
-    fine, grid = _voxels(model, found, voxel, noise)
-    result = _Fine(fine, model, data, mask, recipe, polishing, progress, callback).solve(found, noise, grid)
-    return _in_units_of_data(result, factor)
+    with claimed(checkpoint):
+        steps = Steps(checkpoint, resume, "solve")
+        if steps.kept:
+            steps.sign(_signature(model, recipe, polishing, factor, voxel))
+        found = multiscale(
+            cheap,
+            data,
+            mask,
+            start,
+            support,
+            recipe=first,
+            phased=phased if _begins_with_phases(model, start, recipe) else None,
+            checkpoint=steps.part("levels"),
+            angle_offsets=angle_offsets,
+            flux=flux,
+            progress=progress,
+            callback=callback,
+            **dict.fromkeys(EVIDENCE, 0.0),
+            **{k: v for k, v in polishing.items() if k not in (*EVIDENCE, "rounds")},
+        )
+        noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
+        fine, grid = _voxels(model, found, voxel, noise)
+        last = _Fine(fine, model, data, mask, recipe, polishing, progress, callback, steps)
+        return _in_units_of_data(last.solve(found, noise, grid), factor)
+
+
+def _signature(model, recipe, polishing, factor, voxel):
+    """Of which run a checkpoint is, beside what `multiscale` says of its part."""
+    fields = fields_of(recipe) | polishing | {"counts": factor == 1, "voxel of the result": voxel}
+    return signature_of_model(model) | {name: as_text(value) for name, value in fields.items()}
 
 
 def _begins_with_phases(model, start, recipe):
@@ -269,7 +286,7 @@ def _refuse(counts, voxel, keywords):
     if isinstance(voxel, str):
         checks.choice("voxel", voxel, ("auto",))
     else:
-        checks.lengths("voxel", voxel, 3)
+        plausible.lengths(plausible.VOXEL, "voxel", voxel, 3)
     given = {name: value for name, value in keywords.items() if name not in SOLVED_BY}
     from_keywords(SolveRecipe, None, _own(given), "solve")
     COUNTED.but(**{name: value for name, value in given.items() if name in PolishRecipe.names()})
@@ -288,8 +305,6 @@ def _known_background(keywords):
 def _in_counts(model, data, mask, counts):
     """(data as counts of photons, the factor that makes them such)."""
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
-    if data.shape != (model.n_frames, *model.experiment.detector_shape):
-        return data, 1.0  # refused by the model, which says why
     if counts == "auto":
         counts = (
             bool(np.all(data[good] == np.rint(data[good]))) or np.count_nonzero(data[good] == 0) > DARK * good.sum()
@@ -325,6 +340,11 @@ def _voxels(model, found, voxel, noise):
     return fine, grid_misfit(fine, found.S, found.voxel)
 
 
+def _as_it_is(result):
+    """(S, support, corrections)."""
+    return result.S, result.support, result.corrections
+
+
 @dataclass(frozen=True)
 class _Fine:
     """The last step: polish on the voxels that the light asks for.
@@ -340,6 +360,8 @@ class _Fine:
     polishing: dict
     progress: bool | str
     callback: Callable | None
+    steps: Steps = NO_STEPS
+    names: list = dataclasses.field(default_factory=list)  # of the steps whose crystals are still asked for
 
     def solve(self, found, noise, grid):
         """The `Result`, with its model and `Trust`."""
@@ -348,13 +370,13 @@ class _Fine:
         variance, refined = 1.0, {"granted": granted}
         if excess > ALL_PHOTONS and not set(self.polishing) & {*REFINED, "refine_coherence"}:
             result, refined = self._refined_on_wide_voxels(result, refined | REFINED)
-            for _ in range(2):
-                result = self._polish(result, self.model, **refined)
-            excess = self._excess(result)
+            for name in ("refined 3", "refined 4"):
+                result = self._polish(name, result, self.model, **refined)
+            excess = self._excess("refined 4", result)
         if excess > ALL_PHOTONS:
             variance = excess
-            result = self._polish(result, self.model, variance, **refined)
-            excess = self._excess(result)
+            result = self._polish("with variance", result, self.model, variance, **refined)
+            excess = self._excess("with variance", result)
         trust = Trust(result.misfit, noise, grid, excess, variance)
         return dataclasses.replace(result, model=self.model, trust=trust)
 
@@ -364,30 +386,32 @@ class _Fine:
         Phases found with a wrong beamline have far to go, and on wide voxels that costs little. bench/foreign.py,
         smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
         """
-        begun = self._polish(result, self.wide, **refined)
-        plain, further = self._polish(begun, self.wide, **refined), refined | {"refine_coherence": True}
-        smeared = self._polish(begun, self.wide, **further)
-        if self._excess(smeared) < COHERENCE_PAYS * self._excess(plain):
+        further = refined | {"refine_coherence": True}
+        begun = self._polish("refined 1", result, self.wide, **refined)
+        plain = self._polish("refined 2", begun, self.wide, **refined)
+        smeared = self._polish("coherence", begun, self.wide, **further)
+        if self._excess("coherence", smeared) < COHERENCE_PAYS * self._excess("refined 2", plain):
             return smeared, further
         return plain, refined
 
     def _first_polish(self, found):
         """(`Result`, its excess, what its `PolishRecipe` granted): cores as smooth as the data allow."""
-        result = self._polish(found, self.model, granted=GRANTED)
-        excess = self._excess(result)
+        result = self._polish("first", found, self.model, granted=GRANTED)
+        excess = self._excess("first", result)
         if excess <= ALL_PHOTONS or not self._bends_somewhere(found):
             return result, excess, GRANTED
-        rougher = self._polish(found, self.model, granted=1.0)
-        rest = self._excess(rougher)
+        rougher = self._polish("rougher", found, self.model, granted=1.0)
+        rest = self._excess("rougher", rougher)
         return (rougher, rest, 1.0) if rest < excess else (result, excess, GRANTED)
 
     def _longer(self, result, excess, granted):
         """(`Result`, excess) of as much of `polish` again, as long as it pays."""
-        for _ in range(LONGER):
+        for again in range(LONGER):
             if excess <= ALL_PHOTONS:
                 break
-            result = self._polish_from(result.S, result.support, result.corrections, self.model, granted=granted)
-            before, excess = excess, self._excess(result)
+            name, begin = f"longer {again + 1}", functools.partial(_as_it_is, result)
+            result = self._polish_from(name, begin, self.model, granted=granted)
+            before, excess = excess, self._excess(name, result)
             if excess > PAYS * before:
                 break
         return result, excess
@@ -398,36 +422,63 @@ class _Fine:
         seen = np.divide(self.model.voxel, self.wide.voxel)
         return bool(Perfection(S, support, self.model.voxel, 1.0, seen).exceptions(S).any())
 
-    def _polish(self, found, model, variance=1.0, **changes):
-        """`polish` of what the data have seen of a `Result`, on the voxels of ``model``.
+    def _polish(self, name, found, model, variance=1.0, **changes):
+        """The step ``name``: `polish` of what the data have seen of a `Result`, on the voxels of ``model``.
 
         variance : of a pixel, over that of photons.  changes : of the `PolishRecipe`.
         """
-        S, support = in_band_start(found.S, found.voxel, model)
-        return self._polish_from(S, support, found.corrections, model, variance, **changes)
 
-    def _polish_from(self, S, support, corrections, model, variance=1.0, **changes):
-        """`polish` of S on the voxels of ``model``."""
+        def begin():
+            return *in_band_start(found.S, found.voxel, model), found.corrections
+
+        return self._polish_from(name, begin, model, variance, **changes)
+
+    def _polish_from(self, name, begin, model, variance=1.0, **changes):
+        """The step ``name``: `polish` on the voxels of ``model``; begin() gives (S, support, corrections)."""
+
+        def compute(steps):
+            S, support, corrections = begin()
+            polishing = self._recipe(support, variance, changes)
+            fit = measured(model, self.data, self.mask, polishing)
+            if variance > 1:
+                fit = fit.weighted(np.full(self.data.shape[1:], 1 / variance, np.float32))
+            title = "fine polish" if self.progress else False
+            return polish_fit(fit, S, support, polishing, title, self.callback, corrections, steps)
+
+        def background():
+            box = np.ones(model.shape, bool)
+            return host_background(measured(model, self.data, self.mask, self._recipe(box, variance, changes)))
+
+        steps = self.steps.part("fine", model)
+        result = steps.result(name, compute, model, background)
+        if name not in BESIDE:
+            steps.forget(self.names)
+            self.names.clear()
+        self.names.append(name)
+        return result
+
+    def _recipe(self, support, variance, changes):
+        """`PolishRecipe` of a crystal in ``support``."""
         weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
-        polishing = COUNTED.but(
+        return COUNTED.but(
             rounds=self.recipe.fine_rounds,
             iterations=(0, self.recipe.fine_iterations),
             atv_weight=weight,
-            smoothness="evidence",
-            uniformity="evidence",
+            **EVIDENCE,
             widen=0,
             seed=self.recipe.seed,
             **changes,
         ).but(**{k: v for k, v in self.polishing.items() if k not in ("rounds", "iterations")})
-        fit = measured(model, self.data, self.mask, polishing)
-        if variance > 1:
-            weights = np.full(self.data.shape[1:], 1 / variance, np.float32)
-            fit = fit.weighted(weights)
-        title = "fine polish" if self.progress else False
-        return polish_fit(fit, S, support, polishing, title, self.callback, corrections)
 
-    def _excess(self, result):
-        """Sum of square residuals over that of photon noise, of the pixels that expect some light, float."""
+    def _excess(self, name, result):
+        """Sum of square residuals over that of photon noise, of the pixels that expect some light, float.
+
+        Of the result of the step ``name``.
+        """
+        found = self.steps.part("fine").once(f"excess of {name}", lambda _: {"excess": self._excess_of(result)})
+        return float(found["excess"])
+
+    def _excess_of(self, result):
         D = self._expected(result)
         good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
         lit = good & (D > 0.25)

@@ -45,9 +45,9 @@ class Given(NamedTuple):
         kind, S = start if isinstance(start, str) else "given", None
         if isinstance(start, str):
             checks.choice("start", start, NAMES)
-        shape, axes, support = model.shape, "(nz, ny, nx)", host(support)
+        shape, axes, support = model.shape, "(nz, ny, nx)", host(support, "support")
         if kind == "given":
-            S = checks.array("start", host(start), shape, np.complex128, axes=axes)
+            S = checks.array("start", host(start, "start"), shape, np.complex128, axes=axes)
         if support is not None:
             support = checks.array("support", support, shape, bool, axes=axes)
         return cls(model, kind, S, support, checked_phased(phased), progress)
@@ -71,6 +71,7 @@ def kinematic(given, search, polisher):
         phased = phase(
             level.light(search.data.background),
             level.mask,
+            experiment=level.model.experiment,
             seed=recipe.seed,
             starts=recipe.starts,
             threads=level.model.threads,

@@ -11,8 +11,10 @@ as a perfect crystal of its shape: no holes, |S| = 1. Nothing keeps the search f
 """
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -20,6 +22,7 @@ from scipy import ndimage
 from ..base import checks
 from ..base.recipe import Recipe, integer, number, option
 from ..fit.objective import begun
+from ..fit.steps import NO_STEPS
 from ..kinematic.support import largest_component, reference_amplitude
 
 LEVEL, BRIGHTER = 0.5, 0.8  # of (1): inside is above this part of that quantile of |S| in the support
@@ -125,7 +128,16 @@ def _solid(S, support, blur):
     return (ndimage.gaussian_filter(inside.astype(amplitude.dtype), SURFACE) * unit).astype(S.dtype), inside
 
 
-def search_solid(model, search, support=None, starts=1, recipe=SOLID):
+class _Found(NamedTuple):
+    """Of a search.  gain : the misfit over that of the first one of its ellipsoid."""
+
+    S: np.ndarray
+    support: np.ndarray
+    misfit: float
+    gain: float = 1.0
+
+
+def search_solid(model, search, support=None, starts=1, recipe=SOLID, steps=NO_STEPS):
     """(S, support) near the crystal, from flat phases in ``support``, or in ellipsoids.
 
     Parameters
@@ -138,18 +150,31 @@ def search_solid(model, search, support=None, starts=1, recipe=SOLID):
         None is tried after one whose misfit has fallen to ``recipe.home`` of what the first search had left; few
         photons leave more than that, then all are tried.
     recipe : SolidRecipe
+    steps : `Steps`, of which all searches from an ellipsoid are one, and each slow one
     """
+
+    def once(name, compute):
+        return _Found(**steps.once(name, lambda _: compute()._asdict()))
+
+    def cycles(start, inside):
+        found, gain = _cycles(model, lambda *arguments: search(start, *arguments), inside, recipe)
+        return _Found(found.S, found.support, found.misfit, gain)
+
+    def slowly(again, found):
+        found = search(None, again, *_begin(found, recipe))
+        return _Found(found.S, found.support, found.misfit)
+
     best = None
     for start, inside in enumerate(_supports(model.shape, support, recipe.sizes[:starts])):
-        found, gain = _cycles(model, lambda *arguments, start=start: search(start, *arguments), inside, recipe)
+        found = once(f"ellipsoid {start + 1}", functools.partial(cycles, start, inside))
         if best is None or found.misfit < best.misfit:
             best = found
-        if gain < recipe.home:
+        if found.gain < recipe.home:
             break
 
     found = best
     for again in range(recipe.slow):
-        found = search(None, again, *_begin(found, recipe))
+        found = once(f"slow {again + 1}", functools.partial(slowly, again, found))
         enough = found.misfit > recipe.pays * best.misfit
         best = min(best, found, key=lambda result: result.misfit)
         if enough:

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from scipy import stats
 
+from ..base import checks
 from ..base.arrays import host
 from .in_band import SHAPE_BLUR, in_band_start
 from .levels import like
@@ -59,7 +60,8 @@ def grid_misfit(model, S, voxel):
 def noise_misfit(expected, mask=None):
     """(2) of expected counts (n_frames, rows, cols) on good pixels."""
     expected = host(expected)
-    good = np.ones(expected.shape, bool) if mask is None else np.broadcast_to(mask, expected.shape)
+    mask = True if mask is None else checks.good_pixels("mask", host(mask), expected.shape)
+    good = np.broadcast_to(mask, expected.shape)
     counts = expected[good].astype(np.float64)
     return float(counting_noise(counts).sum() / counts.sum())
 

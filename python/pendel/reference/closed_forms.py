@@ -5,6 +5,7 @@ Arguments as in `pendel.reference.forward`; SI units.
 
 import numpy as np
 
+from ..base.arrays import plain_array
 from .equations import coefficients
 
 
@@ -14,7 +15,7 @@ def laue_slab(z, D, *, chi_0, orientation="k_h", **physics):
     z : thickness, m.  D : detuning k_h.dq / k_hz, rad/m.  orientation, physics : as in `coefficients`.
     """
     f = coefficients(chi_0=chi_0, orientation=orientation, **physics)
-    D = np.asarray(D, float)
+    D = plain_array("D", D).astype(float)
     sigma = (f.K_0 * chi_0 + f.K_h * chi_0 - D) / 2
     delta = (f.K_0 * chi_0 - f.K_h * chi_0 + D) / 2
     Om = np.sqrt(delta * delta - f.b * f.c)
@@ -99,7 +100,7 @@ def darwin_half_space(X, D, *, wavelength, two_theta, chi_0, chi_h, chi_hbar=Non
     k = 2 * np.pi / wavelength
     C = polarization_factor
     product = np.sqrt(complex(chi_h * chi_hbar))
-    end = k * C * product / (2 * np.cos(two_theta / 2)) * np.asarray(X, float)[:, None]
+    end = k * C * product / (2 * np.cos(two_theta / 2)) * plain_array("X", X).astype(float)[:, None]
     eta = (k * chi_0 - D) / (k * C * product)
 
     node, weight = np.polynomial.legendre.leggauss(200)

@@ -11,6 +11,7 @@ with the coupling's sign put right; Carlsen & Simons, Acta Cryst. A78, 395 (2022
 
 import numpy as np
 
+from ..base.arrays import plain_array
 from .equations import coefficients, potential
 from .strang import exit_ramp
 
@@ -29,9 +30,9 @@ def forward(
     s_0=None, incident=None, row_length, return_E_0=False,
 ):  # fmt: skip
     """Exit field E_h (n, ny, nx), complex128; arguments as in `pendel.reference.forward`, transport fourier."""
-    S = np.asarray(S, complex)
-    dq = np.asarray(dq, float)
-    s_0 = np.abs(S) if s_0 is None else np.asarray(s_0, float)
+    S = plain_array("S", S).astype(complex)
+    dq = plain_array("dq", dq).astype(float)
+    s_0 = np.abs(S) if s_0 is None else plain_array("s_0", s_0).astype(float)
     nz, ny, nx = S.shape
     dz = voxel[0]
     factors = coefficients(wavelength, two_theta, chi_0, chi_h, chi_hbar, polarization_factor)

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from ..base.arrays import plain_array
 from .equations import (
     Coefficients,
     coefficients,
@@ -107,13 +108,13 @@ class _March:
 
 def _march(S, dq, factors, *, voxel, s_0, incident, transport, row_length) -> _March:
     """Equation (3), with the fields in front of every layer kept."""
-    S = np.asarray(S, complex)
-    dq = np.asarray(dq, float)
-    s_0 = np.abs(S) if s_0 is None else np.asarray(s_0, float)
+    S = plain_array("S", S).astype(complex)
+    dq = plain_array("dq", dq).astype(float)
+    s_0 = np.abs(S) if s_0 is None else plain_array("s_0", s_0).astype(float)
     nz, ny, nx = S.shape
     dz = voxel[0]
     row = _Row(S.shape, voxel, factors.two_theta, transport, row_length)
-    incident = np.ones((ny, row.length)) if incident is None else np.asarray(incident)
+    incident = np.ones((ny, row.length)) if incident is None else plain_array("incident", incident)
     E_0 = np.broadcast_to(incident, (len(dq), ny, row.length)).astype(complex)
     G = np.zeros((len(dq), ny, nx), complex)
 
@@ -188,7 +189,7 @@ def adjoint(
     run = _march(S, dq, factors, voxel=voxel, s_0=s_0, incident=incident, transport=transport, row_length=row_length)
     dz = run.dz
     D = run.dq[:, 2]
-    adj_E_h = np.asarray(adj_E_h, complex)
+    adj_E_h = plain_array("adj_E_h", adj_E_h).astype(complex)
 
     # Reverse: E_h <- ramp exp(-i D dz/2) G
     adj_dq = np.empty_like(run.dq)
@@ -232,7 +233,7 @@ def blanes_moan(
     s_0 : the same, real; None for |S|.
     steps : number of steps over nz dz.
     """
-    dq = np.asarray(dq, float)
+    dq = plain_array("dq", dq).astype(float)
     factors = coefficients(wavelength, two_theta, chi_0, chi_h, chi_hbar, polarization_factor)
     _, ny, nx = shape
     h = shape[0] * voxel[0] / steps

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from ..base.arrays import plain_array
 from .equations import (
     Coefficients,
     coefficients,
@@ -90,14 +91,14 @@ class _March:
 
 def _march(S, dq, factors, *, voxel, row_length, s_0, incident, transport) -> _March:
     """Equation (3), with the fields in front of every layer kept."""
-    S = np.asarray(S, complex)
-    dq = np.asarray(dq, float)
-    s_0 = np.abs(S) if s_0 is None else np.asarray(s_0, float)
+    S = plain_array("S", S).astype(complex)
+    dq = plain_array("dq", dq).astype(float)
+    s_0 = np.abs(S) if s_0 is None else plain_array("s_0", s_0).astype(float)
     nz, ny, nx = S.shape
     dz = voxel[0]
     move = _transport(row_length, voxel, factors.two_theta, transport)
     box = slice(row_length - nx, row_length)
-    incident = np.ones((ny, row_length)) if incident is None else np.asarray(incident)
+    incident = np.ones((ny, row_length)) if incident is None else plain_array("incident", incident)
     E_0 = np.broadcast_to(incident, (len(dq), ny, row_length)).astype(complex)
     G = np.zeros((len(dq), ny, row_length), complex)
 
@@ -147,7 +148,7 @@ def adjoint(S, dq, adj_E_h, *, voxel, two_theta, row_length, s_0=None, incident=
     run = _march(S, dq, factors, voxel=voxel, row_length=row_length, s_0=s_0, incident=incident, transport=transport)
     dz = voxel[0]
     box = run.box
-    adj_E_h = np.asarray(adj_E_h, complex)
+    adj_E_h = plain_array("adj_E_h", adj_E_h).astype(complex)
 
     # Reverse: E_h <- ramp G
     adj_dq = np.zeros_like(run.dq)
@@ -184,7 +185,7 @@ def blanes_moan(S, dq, *, shape, voxel, steps, two_theta, row_length, **physics)
 
     S, steps : as in `pendel.reference.blanes_moan`; s_0 = |S|.
     """
-    dq = np.asarray(dq, float)
+    dq = plain_array("dq", dq).astype(float)
     factors = coefficients(two_theta=two_theta, orientation="symmetric", **physics)
     _, ny, nx = shape
     h = shape[0] * voxel[0] / steps

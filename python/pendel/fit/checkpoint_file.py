@@ -1,0 +1,165 @@
+"""Checkpoint files: what a run has found so far, of which run it is, and a checksum of both.
+
+A run is told by a signature, {name: text}: of numbers and words the text itself, of arrays a digest. A run that goes on
+must have the same one; what differs is named.
+"""
+
+import dataclasses
+import hashlib
+import os
+
+import h5py
+import numpy as np
+
+from ..base.arrays import host
+from ..base.recipe import Recipe
+from ..io import hdf5, kinds
+from ..io.kinds import CHECKPOINTS
+
+FORMAT = 2
+DIGEST = "digest "  # begins the text of an array
+MODEL = ("shape", "voxel", "polarization", "coupling", "scheme", "transport", "resync", "ewald", "sampling")
+MODEL += ("point_spread", "coherence")
+CRYSTAL = ("chi_0", "chi_h", "chi_hbar")
+EXPERIMENT = ("wavelength", "distance", "pixel_size", "detector_shape", "rocking_angles", "rocking_axis", "centre")
+EXPERIMENT += ("k_0", "k_h", "roll", "flip_rows", "orientation")
+
+
+def signature_of(model, data, mask, *recipes, **others) -> dict[str, str]:
+    """The signature of a fit.
+
+    Parameters
+    ----------
+    model : Model
+    data, mask : of all frames, on the host or a device
+    recipes : `Recipe` objects, and dicts {field: value}
+    others : numbers, words, arrays or None, by name
+    """
+    signature = signature_of_model(model)
+    signature |= dict(zip(("data", "mask"), _frames_as_text(host(data), host(mask)), strict=True))
+    for recipe in recipes:
+        signature |= {name: as_text(value) for name, value in fields_of(recipe).items()}
+    return signature | {name: as_text(value) for name, value in others.items()}
+
+
+def signature_of_model(model) -> dict[str, str]:
+    """What frames a model computes, but for rounding."""
+    places = (model.experiment, EXPERIMENT), (model.crystal, CRYSTAL), (model, MODEL)
+    return {name: as_text(getattr(place, name)) for place, names in places for name in names}
+
+
+def fields_of(recipe):
+    """{field: value} of a `Recipe`, or of a dict."""
+    if isinstance(recipe, Recipe):
+        return {item.name: getattr(recipe, item.name) for item in dataclasses.fields(recipe)}
+    return recipe
+
+
+def as_text(value):
+    """A number, word or tuple as it is written in Python; of an array of several numbers a digest."""
+    if getattr(value, "ndim", 0) > 0:
+        array = np.ascontiguousarray(host(value))
+        return DIGEST + _digest([f"{array.dtype.str}{array.shape}".encode(), array.tobytes()])
+    if isinstance(value, np.generic):
+        value = value.item()
+    return repr(value)
+
+
+def _frames_as_text(data, mask):
+    """Digests of intensities on good pixels, whatever their dtype and what bad pixels hold, and of the mask."""
+    good = np.broadcast_to(True if mask is None else mask, data.shape)
+    frames = (np.where(g, frame, 0).astype("<f8").tobytes() for g, frame in zip(good, data, strict=True))
+    masks = (np.packbits(g).tobytes() for g in good)
+    return DIGEST + _digest(frames), DIGEST + _digest(masks)
+
+
+def _digest(parts):
+    total = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()
+
+
+def refuse_another(path, stored, signature) -> None:
+    """Raise ValueError for the first name in ``signature`` whose text is not that of the checkpoint."""
+    for name, text in signature.items():
+        if stored.get(name) == text:
+            continue
+        known = stored.get(name, DIGEST)
+        if known.startswith(DIGEST) or text.startswith(DIGEST):
+            raise ValueError(f"{name}: expected that of the checkpoint {path}, got another; begin without resuming")
+        raise ValueError(f"{name}: expected {known}, that of the checkpoint {path}, got {text}")
+
+
+def write(path, maker, signature, contents) -> None:
+    """Write a checkpoint.
+
+    Parameters
+    ----------
+    maker : name of the public function
+    contents : {name: array, number, text, dict of these, or None, which is left out}
+    """
+    with hdf5.replacing(path, kinds.CHECKPOINT) as file:
+        file.attrs["pendel_checkpoint"], file.attrs["maker"] = FORMAT, maker
+        _put(file, contents)
+        _put(file.create_group("signature"), signature)
+        file.attrs["checksum"] = checksum(file)
+
+
+def read(path, maker) -> tuple[dict, dict]:
+    """(signature, contents) of a checkpoint of the public function ``maker``, whole.
+
+    Raises ValueError that says what the file is instead.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if not any(name in file.attrs for name in CHECKPOINTS):
+                raise ValueError("no checkpoint in it")
+            if file.attrs.get("pendel_checkpoint") != FORMAT:
+                raise ValueError("one of an older version of pendel, which does not tell of what data it is")
+            if file.attrs["maker"] != maker:
+                raise ValueError(f"one of pendel.{file.attrs['maker']}")
+            if file.attrs["checksum"] != checksum(file):
+                raise ValueError("a damaged one, its checksum is not that of its contents")
+            contents = _tree(file)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"checkpoint: expected a checkpoint of pendel.{maker}, got {path}: {error}") from None
+    return contents.pop("signature"), contents
+
+
+def exists(path) -> bool:
+    """Whether there is one to go on from; an empty file is none."""
+    return os.path.exists(path) and (not os.path.isfile(path) or os.path.getsize(path) > 0)
+
+
+def checksum(file) -> str:
+    """Of all attributes and datasets of an open file, but for the checksum itself."""
+    parts = []
+
+    def add(name, item):
+        attributes = {key: value for key, value in item.attrs.items() if (name, key) != ("", "checksum")}
+        for key in sorted(attributes):
+            value = np.asarray(attributes[key])
+            parts.append(f"{name}@{key}={value.tolist()!r}".encode())
+        if isinstance(item, h5py.Dataset):
+            parts.append(f"{name}:{item.dtype.str}{item.shape}".encode())
+            parts.append(np.ascontiguousarray(item[()]).tobytes())
+
+    add("", file)
+    file.visititems(add)
+    return _digest(parts)
+
+
+def _put(group, contents):
+    for name, value in contents.items():
+        if isinstance(value, dict):
+            _put(group.create_group(name), value)
+        elif isinstance(value, np.ndarray) and value.ndim:
+            group.create_dataset(name, data=value)
+        elif value is not None:
+            group.attrs[name] = value
+
+
+def _tree(group):
+    tree = {name: _tree(item) if isinstance(item, h5py.Group) else item[()] for name, item in group.items()}
+    return tree | {name: v.item() if isinstance(v, np.generic) else v for name, v in group.attrs.items()}

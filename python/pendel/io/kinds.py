@@ -1,0 +1,119 @@
+"""What stands where a file is to be written, so that nothing is lost, and the files that an HDF5 file leads to."""
+
+import gzip
+import os
+import re
+from pathlib import Path
+
+import h5py
+
+from ..base import files
+
+RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE = "result", "scan", "simulated scan", "checkpoint", "picture"
+FOREIGN = "HDF5 file"  # that can be read and is none of pendel
+OTHER = "other file"
+CHECKPOINTS = ("pendel_checkpoint", "pendel_multiscale")  # attributes of the root; the second: of older ones
+TRUTH = "entry_1/data_1/process_1/configuration/extra/truth"  # what only simulated scans hold
+_MADE_BY_PENDEL = re.compile(rb"pendel \d")  # in the metadata that `pendel.analysis.plot.save` writes
+_GZIP = b"\x1f\x8b"
+MOST_LINKS = 100_000  # of a file, followed; more are no measured scan
+
+
+def kind_of(path: Path | str) -> str | None:
+    """RESULT, SCAN, SIMULATED, CHECKPOINT or PICTURE of pendel, FOREIGN, OTHER, or None: no file, or an empty one."""
+    path = Path(path)
+    if not files.is_regular(path):
+        return OTHER if path.exists() else None
+    try:
+        if path.stat().st_size == 0:
+            return None
+        return _kind_of_hdf5(path) if h5py.is_hdf5(path) else _kind_of_picture(path)
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError):
+        return OTHER
+
+
+def _kind_of_hdf5(path):
+    with h5py.File(path, "r") as file:
+        if any(name in file.attrs for name in CHECKPOINTS):
+            return CHECKPOINT
+        creator = file.attrs.get("creator")
+        if (creator.decode(errors="replace") if isinstance(creator, bytes) else creator) != "pendel":
+            return FOREIGN
+        if "entry_1/image_1" in file:
+            return RESULT
+        return SIMULATED if TRUTH in file else SCAN
+
+
+def _kind_of_picture(path):
+    content = path.read_bytes()
+    if content.startswith(_GZIP):
+        content = gzip.decompress(content)
+    return PICTURE if _MADE_BY_PENDEL.search(content) else OTHER
+
+
+def refuse_to_replace(path: Path | str, *kinds: str, name: str | None = None, hint: str = "force=True") -> None:
+    """Raise FileExistsError where ``path`` is a file of no kind of these, which writing would lose.
+
+    name : what the message begins with; None: the path.
+    """
+    found = kind_of(path)
+    if found is not None and found not in kinds:
+        got = f"an {FOREIGN} of another program" if found == FOREIGN else f"a {found}" if found != OTHER else "another"
+        wanted = f"a new file, or an old {kinds[0]} of pendel to replace"
+        raise FileExistsError(f"{name or path}: expected {wanted}, got {got}: {path}; move it away, or give {hint}")
+
+
+def linked_files(path: Path | str) -> set[Path]:
+    """Files that an HDF5 file leads to by external links, virtual datasets or external storage, and so on from there.
+
+    Files that are not there or cannot be read lead nowhere.
+    """
+    found, waiting = set(), [Path(path)]
+    while waiting and len(found) < MOST_LINKS:
+        for other in _links_of(waiting.pop()):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found
+
+
+def _links_of(path):
+    """The files that are named in one HDF5 file, where they are relative to it."""
+    if not (files.is_regular(path) and h5py.is_hdf5(path)):
+        return set()
+    names = set()
+    try:
+        with h5py.File(path, "r") as file:
+            _collect(file, names)
+    except (OSError, RuntimeError, KeyError, ValueError):
+        pass  # what could be read of it is known
+    places = set()
+    for name in names:
+        # the file's own folder, and for HDF5 that of the process too; the blocks of a virtual dataset may be numbered
+        for folder in (path.parent, Path()):
+            pattern = re.sub(r"%\d*[bd]", "*", name)
+            places |= set(folder.glob(pattern)) if "*" in pattern and not os.path.isabs(name) else {folder / name}
+    return {place for place in places if files.is_regular(place)}
+
+
+def _collect(file, names):
+    """Add the names of other files in ``file``; each object once, however many links lead to it."""
+    seen, waiting = set(), [file]
+    while waiting and len(seen) < MOST_LINKS:
+        group = waiting.pop()
+        for key in group:
+            link = group.get(key, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                names.add(link.filename)
+            if not isinstance(link, h5py.HardLink):
+                continue
+            item = group[key]
+            if item.id in seen:
+                continue
+            seen.add(item.id)
+            if isinstance(item, h5py.Group):
+                waiting.append(item)
+            elif isinstance(item, h5py.Dataset):
+                names.update(source.file_name for source in (item.virtual_sources() if item.is_virtual else ()))
+                names.update(name for name, *_ in item.external or ())
+    names.discard(".")

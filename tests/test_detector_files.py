@@ -1,0 +1,160 @@
+"""Files of detectors and beamlines, made as their software makes them."""
+
+import h5py
+import numpy as np
+import pytest
+from pendel import io
+from pendel.base.constants import ELECTRONVOLT
+from pendel.io import beamlines, detector_mounting
+
+SHAPE = (6, 20, 24)
+SCAN = np.linspace(10.0, 10.1, 6)
+
+
+@pytest.fixture
+def counts(rng):
+    counts = rng.poisson(1, SHAPE).astype(np.uint32)
+    counts[3, 12, 15] = 500
+    counts[:, 5] = 2**32 - 1
+    return counts
+
+
+def master_file(folder, counts, files=2):
+    """A master file of Dectris and its data files (SIMPLON, file writer format 1.6): bitshuffle and lz4."""
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    per_file = -(-len(counts) // files)
+    with h5py.File(folder / "au_7_master.h5", "w") as master:
+        entry = master.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        detector = entry.create_group("instrument/detector")
+        detector.attrs["NX_class"] = "NXdetector"
+        for name, value, unit in (
+            ("x_pixel_size", 7.5e-5, "m"), ("y_pixel_size", 7.5e-5, "m"), ("detector_distance", 0.9, "m"),
+            ("beam_center_x", 11.0, "pixel"), ("beam_center_y", 9.0, "pixel"), ("count_time", 1.0, "s"),
+        ):  # fmt: skip
+            detector[name] = np.float32(value)
+            detector[name].attrs["units"] = np.bytes_(unit)
+        detector["description"] = np.bytes_("Dectris EIGER2 Si 1M")
+        detector["detectorSpecific/photon_energy"] = np.float32(9000.0)
+        detector["detectorSpecific/photon_energy"].attrs["units"] = np.bytes_("eV")
+        mask = np.zeros(SHAPE[1:], np.uint32)
+        mask[0, 0], mask[1, 1] = 1, 1 << 12
+        detector["detectorSpecific/pixel_mask"] = mask
+        goniometer = entry.create_group("sample/goniometer")
+        for name, value in (("omega", SCAN), ("omega_end", SCAN + 0.02), ("chi", np.zeros(6)), ("phi", np.zeros(6))):
+            goniometer[name] = value.astype(np.float32)
+            goniometer[name].attrs["units"] = np.bytes_("degree")
+        goniometer["omega_range_average"] = np.float32(0.02)
+        for i in range(files):
+            name = f"au_7_data_{i + 1:06d}.h5"
+            entry[f"data/data_{i + 1:06d}"] = h5py.ExternalLink(name, "/entry/data/data")
+            part = counts[i * per_file : (i + 1) * per_file]
+            with h5py.File(folder / name, "w") as file:
+                item = file.create_dataset(
+                    "entry/data/data", data=part, chunks=(1, *SHAPE[1:]), **hdf5plugin.Bitshuffle(cname="lz4")
+                )
+                item.attrs.update(image_nr_low=i * per_file + 1, image_nr_high=i * per_file + len(part))
+    return folder / "au_7_master.h5"
+
+
+def test_an_eiger_master_file_and_its_data_files(tmp_path, counts):
+    path = master_file(tmp_path, counts)
+    assert beamlines.find("auto", path) is beamlines.BEAMLINES["eiger"]
+    scan = beamlines.find("auto", path).read(path)
+    good = counts < 2**31
+    good[:, [0, 1], [0, 1]] = False
+    assert (np.broadcast_to(scan.mask, SHAPE) == good).all() and (scan.data[good] == counts[good]).all()
+    assert scan.energy == pytest.approx(9000 * ELECTRONVOLT) and scan.distance == pytest.approx(0.9)
+    assert scan.pixel_size == pytest.approx((75e-6, 75e-6))
+    assert np.degrees(scan.rocking_angles) == pytest.approx(SCAN, abs=1e-6)  # float32
+    assert scan.metadata["direct_beam"] == [9, 11] and scan.metadata["detector"] == "Dectris EIGER2 Si 1M"
+
+    (tmp_path / "au_7_data_000002.h5").unlink()
+    with pytest.raises(FileNotFoundError, match="au_7_master.h5: .*the file au_7_data_000002.h5"):
+        io.read_eiger(path)
+
+
+def bliss_file(folder, counts, **changes):
+    """A file of BLISS at ID01: a virtual dataset of LIMA files, counters and positioners."""
+    for i, part in enumerate((counts[:4], counts[4:])):
+        (folder / "scan0007").mkdir(exist_ok=True)
+        with h5py.File(folder / "scan0007" / f"eiger2M_{i:04d}.h5", "w") as file:
+            file.create_dataset("entry_0000/measurement/data", data=part, chunks=(1, *SHAPE[1:]), compression="gzip")
+    layout = h5py.VirtualLayout(shape=counts.shape, dtype=counts.dtype)
+    for i, here in enumerate((slice(0, 4), slice(4, 6))):
+        shape = (here.stop - here.start, *SHAPE[1:])
+        source = f"scan0007/eiger2M_{i:04d}.h5"
+        layout[here] = h5py.VirtualSource(source, "entry_0000/measurement/data", shape=shape)
+    values = {"eta": SCAN, "phi": 30.0, "nu": 2.0, "delta": 35.0, "mononrj": 9.0} | changes
+    with h5py.File(folder / "au_0001.h5", "w") as file:
+        for number in ("6.1", "7.1", "7.2"):
+            entry = file.create_group(number)
+            entry.attrs["NX_class"] = "NXentry"
+            entry["title"] = "ascan eta 10 10.1 5 1"
+        entry = file["7.1"]
+        entry.create_virtual_dataset("instrument/eiger2M/data", layout)
+        for name, value, unit in (
+            ("x_pixel_size", 75.0, "um"),
+            ("y_pixel_size", 75.0, "um"),
+            ("distance", 900.0, "mm"),
+        ):
+            entry[f"instrument/eiger2M/{name}"] = value
+            entry[f"instrument/eiger2M/{name}"].attrs["units"] = unit
+        entry["instrument/eiger2M/beam_center_x"], entry["instrument/eiger2M/beam_center_y"] = 11.0, 9.0
+        for name, value in values.items():
+            entry[f"instrument/positioners/{name}"] = value
+        entry["measurement/eiger2M"] = h5py.SoftLink("/7.1/instrument/eiger2M/data")
+        for name in ("eta", "phi"):
+            if np.ndim(values[name]):
+                entry[f"measurement/{name}"] = h5py.SoftLink(f"/7.1/instrument/positioners/{name}")
+        entry["measurement/mon"] = np.arange(6.0)
+        entry["measurement/elapsed_time"] = np.arange(6.0)
+        entry["sample/name"] = "au"
+    return folder / "au_0001.h5"
+
+
+def test_a_scan_of_bliss_at_id01(tmp_path, counts):
+    path = bliss_file(tmp_path, counts)
+    assert beamlines.find("auto", path) is beamlines.BEAMLINES["id01"]
+    scan = beamlines.find("auto", path).read(path, scan=7)
+    assert (scan.data[:, 6:] == counts[:, 6:]).all() and not np.broadcast_to(scan.mask, SHAPE)[:, 5].any()
+    assert scan.energy == pytest.approx(9000 * ELECTRONVOLT) and scan.distance == pytest.approx(0.9)
+    assert scan.pixel_size == pytest.approx((75e-6, 75e-6)) and scan.name == "au"
+    assert np.degrees(scan.rocking_angles) == pytest.approx(SCAN) and scan.rocking_axis == (-1, 0, 0)
+    assert [axis for axis, _ in scan.arm] == ["y-", "x-"]
+    assert np.degrees([angle for _, angle in scan.arm]) == pytest.approx([2, 35])
+    assert scan.metadata["direct_beam"] == [9, 11] and scan.metadata["command"].startswith("ascan eta")
+    assert (io.read_id01(path).data == scan.data).all()  # the only one with frames
+
+    scan = io.read_id01(bliss_file(tmp_path, counts, eta=10.0, phi=SCAN))
+    eta = np.radians(10)  # phi turns about -y, which eta has turned about -x
+    assert scan.rocking_axis == pytest.approx((0, -np.cos(eta), np.sin(eta)))
+
+
+def test_scans_that_bliss_did_not_make_are_named(tmp_path, counts):
+    path = bliss_file(tmp_path, counts)
+    with pytest.raises(ValueError, match="au_0001.h5: expected scan 8, got scans 6, 7"):
+        io.read_id01(path, scan=8)
+    with pytest.raises(ValueError, match="expected one scan with frames in measurement, got none"):
+        io.read_id01(path, scan=6)
+    with pytest.raises(ValueError, match="positioners/delta: expected one angle, got 6"):
+        io.read_id01(bliss_file(tmp_path, counts, delta=SCAN))
+    (tmp_path / "scan0007" / "eiger2M_0001.h5").unlink()
+    with pytest.raises(FileNotFoundError, match="au_0001.h5: 7.1/.*eiger2M_0001.h5"):
+        io.read_id01(path, scan=7)
+
+
+def test_detectors_are_turned_to_rows_along_minus_y_and_columns_along_x():
+    rows, columns = np.indices((4, 6))
+    for row_axis in ("y-", "y+", "x-", "x+"):
+        for column_axis in ("x+", "x-") if row_axis[0] == "y" else ("y+", "y-"):
+            along = {row_axis: rows, column_axis: columns}
+            x = next(v if axis[1] == "+" else -v for axis, v in along.items() if axis[0] == "x")
+            y = next(v if axis[1] == "+" else -v for axis, v in along.items() if axis[0] == "y")
+            turned_x, turned_y = (detector_mounting.mounted(v, row_axis, column_axis) for v in (x, y))
+            assert (np.diff(turned_x, axis=1) == 1).all() and (np.diff(turned_y, axis=0) == -1).all()
+            assert not np.diff(turned_x, axis=0).any() and not np.diff(turned_y, axis=1).any()
+            row, column = detector_mounting.mounted_pixel((1, 4), (4, 6), row_axis, column_axis)
+            assert turned_x[row, column] == x[1, 4] and turned_y[row, column] == y[1, 4]
+    with pytest.raises(ValueError, match="expected detector axes along x and y, got 'x-' and 'x\\+'"):
+        detector_mounting.mounted(rows, "x-", "x+")

@@ -1,0 +1,120 @@
+"""Nothing in an HDF5 file leads out of its folder, into a circle, or beyond all memory."""
+
+import os
+import time
+
+import h5py
+import numpy as np
+import pytest
+from pendel import io
+from test_hdf5 import DATA, SHAPE, virtual, write
+
+
+@pytest.fixture
+def counts(rng):
+    return rng.poisson(20, SHAPE).astype(np.int32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "inside").mkdir()
+    return tmp_path / "inside" / "scan.cxi"
+
+
+@pytest.fixture
+def secret(tmp_path, counts):
+    write(tmp_path / "secret.h5", {"data": counts})
+    os.mkfifo(tmp_path / "inside" / "pipe")
+    os.symlink(tmp_path / "secret.h5", tmp_path / "inside" / "link.h5")
+    return tmp_path / "secret.h5"
+
+
+def test_nothing_outside_of_the_folder_is_read(path, secret):
+    for name in (str(secret), "../secret.h5", "below/../../secret.h5", "link.h5", "/etc/passwd", "/dev/zero"):
+        write(path, {DATA: h5py.ExternalLink(name, "/data")})
+        with pytest.raises(ValueError, match="expected a link into the folder of the file, got one that leads out"):
+            io.read_scan(path)
+        virtual(path, [(name, "data", SHAPE, slice(None))])
+        with pytest.raises(ValueError, match="expected a link into the folder of the file, got one that leads out"):
+            io.read_scan(path)
+    for name in ("pipe", str(path.with_name("pipe"))):
+        write(path, {DATA: h5py.ExternalLink(name, "/data")})
+        with pytest.raises(ValueError, match="pipe.*got a named pipe"):
+            io.read_scan(path)
+        virtual(path, [(name, "data", SHAPE, slice(None))])
+        with pytest.raises(ValueError, match="pipe.*got a named pipe"):
+            io.read_scan(path)
+
+
+@pytest.mark.parametrize("read", [io.read_scan, io.read_result])
+def test_pipes_and_devices_are_refused_at_once(path, secret, read):
+    for name, kind in ((path.with_name("pipe"), "a named pipe"), ("/dev/zero", "a device"), ("/dev/stdin", "")):
+        with pytest.raises((ValueError, OSError), match=f"{name}: expected a CXI/HDF5 file, got .*{kind}"):
+            read(name)
+
+
+def test_external_storage_is_refused_wherever_it_stands(path, counts):
+    for name, shape, dtype in (
+        ("entry_1/title", (1,), "S500"),
+        ("entry_1/sample_1/name", (1,), "S500"),
+        (DATA, SHAPE, "i4"),
+        ("entry_1/data_1/mask", SHAPE, "u1"),
+        ("entry_1/instrument_1/detector_1/distance", (1,), "f8"),
+        ("entry_1/data_1/process_1/configuration/extra/note", (1,), "S500"),
+        ("entry_1/sample_1/transformations/eta", (6,), "f8"),
+    ):
+        write(path, {"entry_1/detector_1/data": counts})
+        with h5py.File(path, "a") as file:
+            file.create_dataset(name, shape, dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+        with pytest.raises(ValueError, match=f"{name}.*: expected data inside of the HDF5 file, got external storage"):
+            io.read_scan(path)
+
+
+def test_datasets_mapped_onto_themselves_are_refused(path, counts):
+    virtual(path, [(".", DATA, SHAPE, slice(None))])
+    with pytest.raises(
+        ValueError, match="expected a virtual dataset of other datasets, got one that is mapped onto it"
+    ):
+        io.read_scan(path)
+    virtual(path.with_name("other.h5"), [(path.name, DATA, SHAPE, slice(None))], name="data")
+    virtual(path, [("other.h5", "data", SHAPE, slice(None))])
+    with pytest.raises(ValueError, match="got one that is mapped onto itself"):
+        io.read_scan(path)
+
+
+def test_declared_sizes_beyond_all_memory_are_refused_at_once(path, counts):
+    start = time.perf_counter()
+    for name, shape, dtype in (
+        (DATA, (10**6, 10**5, 10**5), "i4"),
+        ("entry_1/data_1/mask", (10**5, 10**5, 10**5), "u1"),
+        ("entry_1/title", (10**6,), h5py.string_dtype()),
+        ("entry_1/title", (), "S1000000000"),
+        ("entry_1/control/data", (6, 10**6, 10**6), "f8"),
+        ("entry_1/data_1/process_1/configuration/extra/a", (10**5, 10**5), "f8"),
+    ):
+        write(path, {"entry_1/image_1/data": counts})
+        with h5py.File(path, "a") as file:
+            file.create_dataset(name, shape, dtype, chunks=(1,) * len(shape) if len(shape) > 1 else None)
+        if name != "entry_1/control/data":  # no readings of frames: passed over
+            with pytest.raises(ValueError, match=f"scan.cxi: .*{name.rsplit('/', 1)[1]}.*: expected "):
+                io.read_scan(path)
+    assert time.perf_counter() - start < 5
+
+
+def test_groups_without_an_end_are_refused(path, counts):
+    extra = "entry_1/data_1/process_1/configuration/extra"
+    write(path, {DATA: counts, f"{extra}/a": 1})
+    with h5py.File(path, "a") as file:
+        file[f"{extra}/again"] = file[extra]
+    with pytest.raises(
+        ValueError, match="extra.*: expected at most (32 groups in one another|10000 members), got more"
+    ):
+        io.read_scan(path)
+    write(path, {DATA: counts, extra + "/a" * 500: 1})
+    with pytest.raises(ValueError, match="expected at most 32 groups in one another, got more"):
+        io.read_scan(path)
+    deep = {"a": 1}
+    for _ in range(20):
+        deep = {"b": deep}
+    io.write_scan(path, counts, distance=1, pixel_size=1e-5, wavelength=1e-10, extra=deep)
+    assert io.read_scan(path).metadata == deep

@@ -1,0 +1,184 @@
+"""No command writes over what it reads, over another of its outputs, or over a file of another kind."""
+
+import os
+
+import h5py
+import kills
+import numpy as np
+import pytest
+from pendel import io
+from pendel.app.cli import main
+from pendel.io import kinds
+
+CONFIG = (
+    (kills.CONFIG + kills.METHODS["adam"]).replace("epochs = 60", "epochs = 2").replace('{path = "scan.cxi"}', "{}")
+)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "scan.cxi"
+    kills.write_scan(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path, scan, monkeypatch):
+    (tmp_path / "scan.cxi").write_bytes(scan)
+    (tmp_path / "run.toml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def reconstruct(*more, output="r.cxi", data="scan.cxi"):
+    return main(["reconstruct", "run.toml", "--data", str(data), "-o", str(output), "--quiet", *more])
+
+
+@pytest.fixture
+def refused(folder, capsys, monkeypatch):
+    """Asks that a command is refused before any work with all files as they were; gives what it says."""
+
+    def refused(command):
+        before = contents(folder)
+        with monkeypatch.context() as patched:
+            patched.setattr("pendel.app.config.Config.scan", None)
+            status = command()
+        said = capsys.readouterr().err
+        assert status == 2 and contents(folder) == before, said
+        return said
+
+    return refused
+
+
+def np_file(name, key):
+    """A mask or background in a file that the configuration names."""
+    np.save(name, np.ones((24, 24), bool if key == "data.mask" else float))
+    return f'{key}="{name}"'
+
+
+@pytest.mark.parametrize("link", [None, os.link, os.symlink])
+@pytest.mark.parametrize(
+    "key", ["--data", "run.toml", "data.mask", "data.background", "start.path", "crystal.material"]
+)
+def test_what_is_read_is_not_written(folder, refused, key, link):
+    more = []
+    if key in ("data.mask", "data.background"):
+        more, path = ["--set", np_file("given.npy", key)], "given.npy"
+    elif key in ("start.path", "crystal.material"):
+        (folder / "given").write_text("text")
+        more, path = ["--set", f'{key}="given"'], "given"
+    else:
+        path = "scan.cxi" if key == "--data" else key
+    if link is not None:
+        link(folder / path, folder / "other name")
+        path = "other name"
+    checkpoint = ["--set", f'recipe.checkpoint="{path}"']
+    for force in ([], ["--force"]):
+        said = refused(lambda force=force: reconstruct(*more, *force, output=path))
+        assert "-o: expected another file than" in said
+        said = refused(lambda force=force: reconstruct(*more, *checkpoint, *force))
+        assert "recipe.checkpoint: expected another file than" in said
+
+
+def test_none_of_several_scans_is_written(folder, refused):
+    (folder / "again.cxi").write_bytes((folder / "scan.cxi").read_bytes())
+    scans = ["--set", 'data.path=["scan.cxi", "again.cxi"]']
+    for name in ("scan.cxi", "again.cxi"):
+        said = refused(lambda name=name: main(["reconstruct", "run.toml", *scans, "-o", name, "--quiet", "--force"]))
+        assert "-o: expected another file than data.path reads" in said
+
+
+def test_outputs_are_not_written_over_one_another(folder, refused):
+    said = refused(lambda: reconstruct("--set", 'recipe.checkpoint="r.cxi"'))
+    assert "recipe.checkpoint: expected another file than -o" in said
+    said = refused(lambda: reconstruct("--set", "output.pictures=true", output="r.png"))
+    assert "output.pictures: expected another file than -o" in said
+    os.symlink("r.cxi", "link.h5")
+    assert "expected another file" in refused(lambda: reconstruct("--set", 'recipe.checkpoint="link.h5"'))
+
+
+def test_files_that_the_data_lead_to_are_not_written(folder, refused):
+    (folder / "raw").mkdir()
+    os.rename("scan.cxi", "raw/frames.h5")
+    with h5py.File("scan.cxi", "w") as file:
+        file["entry_1/data_1/data"] = h5py.ExternalLink("raw/frames.h5", "entry_1/data_1/data")
+    with h5py.File("master.cxi", "w") as file:
+        layout = h5py.VirtualLayout((24, 24, 24), np.int32)
+        layout[:] = h5py.VirtualSource("raw/frames.h5", "entry_1/data_1/data", (24, 24, 24))
+        file.create_virtual_dataset("entry_1/data_1/data", layout)
+    for data in ("scan.cxi", "master.cxi"):
+        said = refused(lambda data=data: reconstruct("--force", output="raw/frames.h5", data=data))
+        assert "which belongs to it" in said
+    said = refused(lambda: reconstruct("--force", output="raw/frames.h5", data="raw"))
+    assert "which belongs to it" in said
+
+
+def test_a_file_of_another_kind_is_replaced_if_asked_for(folder, refused, capsys):
+    (folder / "r.cxi").write_text("notes")
+    assert "-o: expected a new file, or an old result of pendel to replace" in refused(reconstruct)
+    with h5py.File("r.cxi", "w") as file:
+        file["entry_1/image_1/data"] = np.ones(3)
+    assert "HDF5 file of another program" in refused(reconstruct)
+    (folder / "r.cxi").write_bytes((folder / "scan.cxi").read_bytes())
+    assert "got a scan" in refused(reconstruct)
+    (folder / "r.cxi").unlink()
+    (folder / "r.png").write_bytes(b"\x89PNG of somebody else")
+    with_picture = ["--set", "output.pictures=true"]
+    assert "output.pictures: expected a new file" in refused(lambda: reconstruct(*with_picture))
+    assert reconstruct(*with_picture, "--force") == 0
+    assert reconstruct(*with_picture) == 0  # over the old result, picture and checkpoint
+    found = {path.name: kinds.kind_of(path) for path in folder.iterdir() if path.name.startswith("r.")}
+    assert found == {"r.cxi": kinds.RESULT, "r.png": kinds.PICTURE, "r.checkpoint.h5": kinds.CHECKPOINT}
+    (folder / "r.cxi").write_bytes(b"")  # made by mktemp
+    assert reconstruct() == 0
+
+
+def test_other_commands_do_the_same(folder, refused):
+    assert reconstruct() == 0
+    assert "another file than RESULT.cxi" in refused(lambda: main(["view", "r.cxi", "-o", "r.cxi"]))
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    assert "-o: expected a new file" in refused(lambda: main(["view", "r.cxi", "-o", "photo.png"]))
+    for output in ("scan.cxi", "r.cxi", "run.toml"):
+        refused(lambda output=output: main(["simulate", "run.toml", "-o", output]))
+    (folder / "demo").mkdir()
+    (folder / "demo" / "data.cxi").write_bytes((folder / "scan.cxi").read_bytes())
+    said = refused(lambda: main(["demo", "-o", "demo", "--size", "24"]))
+    assert "-o (data.cxi): expected a new file, or an old simulated scan" in said
+    with h5py.File("r.cxi") as file:  # another command reads it
+        assert kinds.kind_of(file.filename) == kinds.RESULT
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg", "svgz", "eps", "jpg", "tif", "webp", "gif"])
+def test_old_pictures_are_known_by_what_they_hold(folder, ending, monkeypatch):
+    from matplotlib.figure import Figure
+    from pendel.analysis import plot
+
+    if ending not in Figure().canvas.get_supported_filetypes():
+        pytest.skip(f"matplotlib here writes no {ending}")
+    plot.save(Figure(), folder / f"r.{ending}", dpi=20)
+    assert kinds.kind_of(folder / f"r.{ending}") == kinds.PICTURE
+
+
+def test_a_run_is_refused_where_nothing_can_be_written(folder, refused):
+    for output in ("/proc/r.cxi", "/dev/null", "/dev/full", "nowhere/r.cxi", "."):
+        assert "-o: " in refused(lambda output=output: reconstruct(output=output))
+    os.mkfifo("pipe")
+    assert "-o: " in refused(lambda: reconstruct(output="pipe"))
+
+
+def test_writers_of_python_do_not_replace_data(folder):
+    S = np.ones((3, 3, 3), complex)
+    with pytest.raises(
+        FileExistsError, match="scan.cxi: expected a new file, or an old result of pendel .* got a scan"
+    ):
+        io.write_result("scan.cxi", S=S, voxel=(1e-9,) * 3)
+    io.write_result("r.cxi", S=S, voxel=(1e-9,) * 3)
+    io.write_result("r.cxi", S=S, voxel=(1e-9,) * 3)
+    with pytest.raises(FileExistsError, match="r.cxi: expected a new file, or an old scan of pendel .* got a result"):
+        io.write_scan("r.cxi", np.ones((3, 4, 4)), distance=1.0, pixel_size=1e-5, energy=1e-15)
+    io.write_result("scan.cxi", S=S, voxel=(1e-9,) * 3, force=True)
+    assert kinds.kind_of("scan.cxi") == kinds.RESULT
