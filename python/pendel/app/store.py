@@ -1,5 +1,6 @@
 """What a finished reconstruction leaves behind: a result file with its fit, and its picture."""
 
+import dataclasses
 import platform
 from pathlib import Path
 
@@ -68,10 +69,15 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         background=result.background if np.any(result.background) else None,
         rocking_angles=experiment.rocking_angles,
         metadata={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found,
-        **result.corrections._asdict(),
+        **(result.corrections._asdict() | _coherence(result.coherence)),
         **_trust(result.trust),
         **fit_to_data(model, data, mask, result),
     )
+
+
+def _coherence(coherence):
+    """The field of a `StoredResult` for a `Coherence`, or None."""
+    return {"coherence": None if coherence is None else dataclasses.astuple(coherence)}
 
 
 def _trust(trust):
@@ -88,7 +94,7 @@ def fit_to_data(model, data, mask, result) -> dict:
     voxels.
     """
     dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
-    scan = {"dq": dq, "flux": result.flux, "point_spread": result.point_spread}
+    scan = {"dq": dq, "flux": result.flux, "point_spread": result.point_spread, "coherence": result.coherence}
     modelled = model.intensities_on_host(result.S, None, result.s_0, **scan)
     modelled = modelled * np.float32(result.scale)
     for background in (result.background, result.background_level):

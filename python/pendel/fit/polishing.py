@@ -33,12 +33,13 @@ from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
-from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
+from .corrections import NO_CORRECTIONS, Corrections
+from .nuisances import NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
 from .priors import Priors
 from .quasi_newton import Cartesian, Limits, Log, minimise
 from .result import Result, finish
-from .steps import NO_STEPS, unpacked_corrections
+from .steps import NO_STEPS, packed_corrections, unpacked_corrections
 
 EVALUATIONS = 3  # for an iteration, on average, at most
 
@@ -218,7 +219,7 @@ class _Run(NamedTuple):
         def compute(_):
             found = self._from(at, log)
             history = {name: np.array(values) for name, values in log.history.items()}
-            return {"S": found.S, "ended": found.ended, "history": history} | found.corrections._asdict()
+            return {"S": found.S, "ended": found.ended, "history": history} | packed_corrections(found.corrections)
 
         found = steps.once(name, compute)
         log.go_on(found["history"])

@@ -25,8 +25,9 @@ from ..base.progress import Progress
 from ..base.recipe import choice, from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
+from .corrections import NO_CORRECTIONS, Corrections
 from .minibatch import OPTIMISED
-from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
+from .nuisances import NuisanceRecipe, Nuisances
 from .objective import Objective, ObjectiveRecipe, initial, measured
 from .result import FREE_HISTORY, Result, finish, free_numbers
 

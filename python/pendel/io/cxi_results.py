@@ -69,6 +69,11 @@ def _numbers(*shape: int) -> Callable[[str, Any], Any]:
     return check
 
 
+def _numbers_or_inf(count: int) -> Callable[[str, Any], Any]:
+    """A check for so many numbers, some of which may be inf."""
+    return lambda name, value: checks.array(name, np.asarray(value, np.float64), (count,), np.float64, finite=False)
+
+
 def _above_zero(name, value):
     return checks.number(name, value, above=0)
 
@@ -138,6 +143,12 @@ class StoredResult:
     background: float | np.ndarray | None = _stored(RESULT, "given, counts per pixel, a number or of frames and pixels")
     background_level: np.ndarray | None = _stored(RESULT, "(frame,), refined, counts per pixel beside these")
     point_spread: tuple | None = _stored(RESULT, "(row, col), refined, rms widths in pixels", loaded=_tuple)
+    coherence: tuple | None = _stored(
+        RESULT,
+        "refined: (horizontal, vertical) coherence lengths in m, relative bandwidth, settings",
+        check=_numbers_or_inf(4),
+        loaded=_tuple,
+    )
     measured_frame: np.ndarray | None = _stored(RESULT, "(row, col), counts")
     modelled_frame: np.ndarray | None = _stored(RESULT, "(row, col), counts, of the same frame")
     frame_index: int | None = _stored(RESULT, "which frame these are")
