@@ -114,9 +114,8 @@ class Config:
     def _read(self, path):
         """The scan at a path, with what [data] masks and measured beside it."""
         data = self.data
-        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
-        if data.saturation is not None:
-            scan = io.mask_saturated(scan, data.saturation)
+        options = {name: getattr(data, name) for name in ("scan", "dark", "whitefield", "saturation")}
+        scan = self._beamline(path).read(path, **options)
         if data.hot_pixels:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
         if data.mask is not None:

@@ -25,8 +25,13 @@ def mask_saturated(scan: Scan, saturation: float) -> Scan:
     ------
     TypeError, ValueError : naming ``saturation``.
     """
-    below = scan.data < checks.number("saturation", saturation, above=0)
+    below = below_saturation(scan.data, saturation)
     return scan if below.all() else replace(scan, mask=scan.mask & below)
+
+
+def below_saturation(data, saturation: float) -> np.ndarray:
+    """bool, shape of ``data``, counts as they were read out: False where they are saturated."""
+    return data < checks.number("saturation", saturation, above=0)
 
 
 def tell_of_frames(scan: Scan) -> None:
