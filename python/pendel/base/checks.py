@@ -1,7 +1,7 @@
 """Argument checks shared by every public function. Messages read ``name: expected X, got Y``."""
 
 import numbers
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -183,9 +183,12 @@ def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dt
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
 
 
-def good_pixels(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask, bool, True = good, of ``shape`` (frames, rows, cols) or of one frame, or raise naming it."""
-    mask = numpy_array(name, value)
+def good_pixels(name: str, value, shape: tuple[int, ...], take: Callable | None = None):
+    """Return a mask, bool, True = good, of ``shape`` (frames, rows, cols) or of one frame, or raise naming it.
+
+    take : (name, value) -> array, where the mask may lie elsewhere than on the host.
+    """
+    mask = (take or numpy_array)(name, value)
     refuse_unless_bool(name, mask)
     shape = tuple(shape)
     if mask.shape not in (shape, shape[1:], (1, *shape[1:])):
