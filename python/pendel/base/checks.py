@@ -13,7 +13,10 @@ def describe(value) -> str:
     """A short description of a value for an error message."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"{type(value).__name__} of more than 4300 digits"
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:57]}..."
 
 
@@ -32,7 +35,7 @@ def number(
     real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not real:
         raise TypeError(f"{name}: expected a real number, got {describe(value)}")
-    value = float(value)
+    value = _converted(name, value, float)
     wants = []
     bad = finite and not np.isfinite(value)
     for bound, word, fails in (
@@ -55,8 +58,16 @@ def integer(name: str, value, *, at_least: int | None = None) -> int:
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
     if at_least is not None and value < at_least:
-        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value}")
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {describe(value)}")
     return int(value)
+
+
+def _converted(name, value, kind):
+    """``value`` as a float or complex; integers can be larger than any of these."""
+    try:
+        return kind(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number up to 1e308, got {describe(value)}") from None
 
 
 def flag(name: str, value) -> bool:
@@ -71,7 +82,7 @@ def complex_number(name: str, value) -> complex:
     refuse_more_than_numbers(name, value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, (numbers.Complex, np.number)):
         raise TypeError(f"{name}: expected a complex number, got {describe(value)}")
-    value = complex(value)
+    value = _converted(name, value, complex)
     if not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite complex number, got {value}")
     return value
@@ -94,6 +105,12 @@ def lengths(name: str, value, count: int) -> tuple[float, ...]:
     """Return a tuple of ``count`` positive finite floats (voxel or pixel sizes, m), or raise naming it."""
     items = _items(name, value, f"{count} numbers", count)
     return tuple(number(f"{name}[{i}]", v, above=0) for i, v in enumerate(items))
+
+
+def numbers_of(name: str, value, count: int) -> tuple[float, ...]:
+    """Return a tuple of ``count`` finite numbers, or raise naming it."""
+    items = _items(name, value, f"{count} numbers", count)
+    return tuple(number(f"{name}[{i}]", v) for i, v in enumerate(items))
 
 
 def _items(name, value, expected, count):
@@ -138,9 +155,12 @@ def array(
         if value.min() < limits.min or value.max() > limits.max:
             raise ValueError(f"{name}: expected integers that {dtype} can hold, got {value.min()} to {value.max()}")
     given = value
-    with np.errstate(over="ignore"):
-        # a memory-mapped record or a field of a structured array may lie at any address
-        value = np.require(np.ascontiguousarray(given, dtype=dtype), requirements="A")
+    try:
+        with np.errstate(over="ignore"):
+            # a memory-mapped record or a field of a structured array may lie at any address
+            value = np.require(np.ascontiguousarray(given, dtype=dtype), requirements="A")
+    except MemoryError:
+        raise MemoryError(f"{name}: expected an array that fits into memory, got {describe(given)}") from None
     # real and imaginary parts as one real array: twice as fast
     if finite and value.dtype.kind in "fc" and not np.isfinite(value.ravel().view(value.real.dtype)).all():
         count = np.count_nonzero(~np.isfinite(value))

@@ -104,11 +104,8 @@ class FarField:
         self.detector_shape = checks.sizes("detector_shape", detector_shape, 2)
         self.roll = checks.number("roll", roll)
         self.flip_rows = bool(flip_rows)
-        drow, dcol = centre_offset
-        self.centre_offset = checks.number("centre_offset[0]", drow), checks.number("centre_offset[1]", dcol)
-        self.dtype = np.dtype(dtype)
-        if self.dtype.kind != "c" or self.dtype.itemsize > 16:
-            raise ValueError(f"dtype: expected complex64 or complex128, got {self.dtype}")
+        self.centre_offset = checks.numbers_of("centre_offset", centre_offset, 2)
+        self.dtype = checks.complex_dtype("dtype", dtype)
         self.workers = available_threads() if workers is None else checks.integer("workers", workers, at_least=1)
         self.engine = Cpu() if engine is None else engine
         if any(n > far for n, far in zip(self.shape, self.far_shape, strict=True)):

@@ -1,5 +1,7 @@
 """What a sweep gives back: fields for its adjoint, and gradients."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +55,22 @@ def refuse_overflow(dtype: Any, **arguments: Any) -> None:
         f"{name}: expected values whose results {np.dtype(dtype)} can hold (usual are up to {USUAL[name]:g}), got "
         f"absolute values up to {largest[name]:.3g}"
     )
+
+
+def naming_frames(sweep: Callable) -> Callable:
+    """A sweep (self, S, dq, ...) whose MemoryError names the frames: its memory grows with them."""
+
+    @functools.wraps(sweep)
+    def run(self, S, dq, *args, **kwargs):
+        try:
+            return sweep(self, S, dq, *args, **kwargs)
+        except MemoryError as error:
+            raise MemoryError(
+                f"dq: expected frames whose sweep fits into memory (estimate_memory tells), got {len(dq)} of shape "
+                f"{self.exit_shape}; give fewer at a time"
+            ) from error
+
+    return run
 
 
 def check_state(state: Any, shapes: StateShapes, dtype: np.dtype) -> None:
