@@ -33,16 +33,15 @@ def values(rng, shape, dtype, usual=1.0):
     array = rng.normal(size=shape) * usual
     if dtype.kind == "c":
         array = array + 1j * rng.normal(size=shape) * usual
-    if kind == "zeros":
-        array = array * 0
     if kind == "sparse":
         array = array * (rng.random(shape) < 0.2)
-    if kind == "huge":
-        array = array * one(rng, (1e3, 1e10, 1e20, 1e38, 1e160, 1e300))
-    if kind == "tiny":
-        array = array * one(rng, (1e-10, 1e-20, 1e-38, 1e-42, 1e-160, 1e-300, 1e-310))
+    sizes = {
+        "zeros": (0.0,),
+        "huge": (1e3, 1e10, 1e20, 1e38, 1e160, 1e300),
+        "tiny": (1e-10, 1e-20, 1e-38, 1e-42, 1e-160, 1e-300, 1e-310),
+    }
     with np.errstate(all="ignore"):
-        array = np.array(array).astype(dtype)
+        array = np.array(array * one(rng, sizes.get(kind, (1.0,)))).astype(dtype)
     if kind in ("nan", "inf") and array.size:
         array.flat[int(rng.integers(array.size))] = {"nan": math.nan, "inf": math.inf}[kind]
     return array

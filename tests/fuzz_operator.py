@@ -62,7 +62,7 @@ def bits(result):
 def contents(arrays):
     """The bytes of arguments that are arrays, those left out that only look as large."""
     kept = {name: a for name, a in arrays.items() if isinstance(a, np.ndarray) and a.size < 1e6}
-    return {name: a.tobytes() for name, a in kept.items() if not a.dtype.hasobject}
+    return {name: np.asarray(a).tobytes() for name, a in kept.items() if not a.dtype.hasobject}
 
 
 def expect_finite(what, result):
@@ -80,14 +80,15 @@ def expect_same(what, one_result, other):
 def product(a, b):
     """Re sum conj(a) b in double precision, and what it can be at most."""
     a, b = np.asarray(a, complex).ravel(), np.asarray(b, complex).ravel()
-    return float(np.vdot(a, b).real), float(np.linalg.norm(a) * np.linalg.norm(b))
+    with np.errstate(all="ignore"):
+        return float(np.vdot(a, b).real), float(np.abs(a).max(initial=0) * np.abs(b).max(initial=0) * a.size)
 
 
 def expect_adjoint(what, there, back, single):
     """``there``, ``back``: (adj_y, A x) and (A^H adj_y, x)."""
     (left, most), (right, also) = product(*there), product(*back)
     relative, least = (1e-3, 1e-30) if single else (1e-9, 1e-290)  # denormal numbers have lost their digits
-    if not abs(left - right) <= relative * (most + also) + least:
+    if max(most, also) < 1e290 and not abs(left - right) <= relative * (most + also) + least:
         raise Wrong(f"{what}: adjoint identity, {left} and {right}, at most {most}")
 
 
@@ -200,7 +201,9 @@ def adjoint_case(rng, operators, arrays, backward, state, E_h):
 
     single, incident = op.dtype == np.complex64, simple["incident"]
     adj_E_h = simple["adj_E_h"]
-    if incident is not None and np.abs(adj_E_h).max(initial=0) * np.abs(incident).max() < 1e6:
+    # beyond, and with gain where s_0 < 0, rounding grows by as much as the fields do
+    usual = [simple[name] is None or np.abs(simple[name]).max() < 10 for name in ("S", "s_0", "incident")]
+    if incident is not None and all(usual):
         expect_adjoint("incident", (adj_E_h, E_h), (found.incident, incident), single)
     if not single and rng.random() < 0.2:
         differences(rng, op, simple, found)
@@ -209,7 +212,8 @@ def adjoint_case(rng, operators, arrays, backward, state, E_h):
 def differences(rng, op, simple, found):
     """The gradient of S along a direction against central differences, where these are good for anything."""
     S, adj_E_h = simple["S"], simple["adj_E_h"]
-    if not 0.1 < np.abs(S).min() <= np.abs(S).max() < 10 or np.abs(adj_E_h).max() > 1e3:
+    s_0 = np.abs(S) if simple["s_0"] is None else simple["s_0"]
+    if not 0.1 < np.abs(S).min() <= np.abs(S).max() < 10 or np.abs(adj_E_h).max() > 1e3 or np.abs(s_0).max() > 10:
         return
     wanted = 1 if simple["support"] is None else simple["support"]
     along = (rng.normal(size=S.shape) + 1j * rng.normal(size=S.shape)) * wanted

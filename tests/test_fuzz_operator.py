@@ -117,6 +117,34 @@ def test_the_far_field_names_what_it_refuses(name, value):
         FarField(**{"shape": (4, 4), "far_shape": 8, "detector_shape": (6, 6), name: value})
 
 
+@pytest.mark.parametrize("name", ["E_h", "adj_F"])
+def test_a_far_field_that_overflows_is_refused(name):
+    far_field = FarField((4, 4), 8, (6, 6), roll=0.3)
+    call = {"E_h": far_field.forward, "adj_F": far_field.adjoint}[name]
+    shape = (2, 4, 4) if name == "E_h" else (2, 6, 6)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ValueError, match=f"^{name}: expected values whose results"),
+    ):
+        call(np.full(shape, 3e38))
+
+
+@pytest.mark.parametrize("shape", [(2**70, 1, 1), (10**400, 1, 1), (2**20, 2**20, 2**20)])
+def test_a_shape_beyond_all_memory_is_refused(shape, gold, voxel_of):
+    with pytest.raises(ValueError, match=r"^shape(\[0\])?: expected (an integer <=|at most) 281474976710656"):
+        TakagiTaupin(shape=shape, voxel=voxel_of(gold["two_theta"]), **gold)
+
+
+def test_an_angle_without_any_move_is_refused_in_words(gold):
+    with pytest.raises(ValueError, match="^transport: expected 'fourier' or 'auto', got 'shift'.*, here 0$"):
+        TakagiTaupin((2, 2, 2), (8e-9,) * 3, 1.5e-10, 5e-324, gold["chi_0"], gold["chi_h"], transport="shift")
+
+
+def test_threads_beyond_all_machines_are_refused(gold, voxel_of):
+    with pytest.raises(ValueError, match="^threads: expected an integer <= 65536, got "):
+        TakagiTaupin(shape=(2, 2, 2), voxel=voxel_of(gold["two_theta"]), threads=2**31, **gold)
+
+
 def test_an_array_beyond_memory_is_named():
     with pytest.raises(MemoryError, match="^dq: expected an array that fits into memory, got"):
         checks.array("dq", np.broadcast_to(np.float32(0), (2**44, 3)), (None, 3), float)
@@ -133,12 +161,11 @@ def test_a_sweep_beyond_memory_names_the_frames(gold, voxel_of, monkeypatch):
         op.forward(np.ones(op.shape), np.zeros((5, 3)))
 
 
-@pytest.mark.parametrize("dtype, size", [("complex128", 1e-160), ("complex64", 1e-22)])
-def test_a_crystal_too_faint_to_be_scaled_is_refused(dtype, size):
+def test_a_crystal_too_faint_to_be_scaled_is_refused():
     from cube import make_model
 
-    model = make_model(dtype, threads=1, size=8)
-    S, data = np.full(model.shape, size, dtype), np.full((8, 8, 8), 10.0)
+    model = make_model("complex128", threads=1, size=8)
+    S, data = np.full(model.shape, 1e-160, complex), np.full((8, 8, 8), 10.0)
     for call in (lambda: model.misfit(S, data), lambda: model.loss_and_adjoint(S, data, scale=None)):
         with np.errstate(all="ignore"), pytest.raises(ValueError, match="^scale: expected"):
             call()

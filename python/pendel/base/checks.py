@@ -1,5 +1,6 @@
 """Argument checks shared by every public function. Messages read ``name: expected X, got Y``."""
 
+import math
 import numbers
 from collections.abc import Collection
 
@@ -7,6 +8,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .arrays import plain_array, refuse_more_than_numbers
+
+MOST_ELEMENTS = 2**48  # of an array: more fit into no memory, and their bytes into no index
+MOST_THREADS = 2**16
 
 
 def describe(value) -> str:
@@ -35,7 +39,10 @@ def number(
     real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not real:
         raise TypeError(f"{name}: expected a real number, got {describe(value)}")
-    value = _converted(name, value, float)
+    try:
+        value = float(value)
+    except OverflowError:  # integers can be larger than any float
+        raise ValueError(f"{name}: expected a number up to 1e308, got {describe(value)}") from None
     wants = []
     bad = finite and not np.isfinite(value)
     for bound, word, fails in (
@@ -52,22 +59,16 @@ def number(
     return value
 
 
-def integer(name: str, value, *, at_least: int | None = None) -> int:
+def integer(name: str, value, *, at_least: int | None = None, at_most: int | None = None) -> int:
     """Return ``value`` as an int, or raise TypeError/ValueError naming it."""
     refuse_more_than_numbers(name, value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
     if at_least is not None and value < at_least:
         raise ValueError(f"{name}: expected an integer >= {at_least}, got {describe(value)}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name}: expected an integer <= {at_most}, got {describe(value)}")
     return int(value)
-
-
-def _converted(name, value, kind):
-    """``value`` as a float or complex; integers can be larger than any of these."""
-    try:
-        return kind(value)
-    except OverflowError:
-        raise ValueError(f"{name}: expected a number up to 1e308, got {describe(value)}") from None
 
 
 def flag(name: str, value) -> bool:
@@ -82,7 +83,10 @@ def complex_number(name: str, value) -> complex:
     refuse_more_than_numbers(name, value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, (numbers.Complex, np.number)):
         raise TypeError(f"{name}: expected a complex number, got {describe(value)}")
-    value = _converted(name, value, complex)
+    try:
+        value = complex(value)
+    except OverflowError:  # integers can be larger than any float
+        raise ValueError(f"{name}: expected a number up to 1e308, got {describe(value)}") from None
     if not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite complex number, got {value}")
     return value
@@ -98,7 +102,10 @@ def choice(name: str, value, allowed: Collection[str]) -> str:
 def sizes(name: str, value, count: int) -> tuple[int, ...]:
     """Return a tuple of ``count`` integers >= 1 (an array shape), or raise naming it."""
     items = _items(name, value, f"{count} integers", count)
-    return tuple(integer(f"{name}[{i}]", v, at_least=1) for i, v in enumerate(items))
+    found = tuple(integer(f"{name}[{i}]", v, at_least=1, at_most=MOST_ELEMENTS) for i, v in enumerate(items))
+    if math.prod(found) > MOST_ELEMENTS:
+        raise ValueError(f"{name}: expected at most {MOST_ELEMENTS} elements in all, got {found}")
+    return found
 
 
 def lengths(name: str, value, count: int) -> tuple[float, ...]:

@@ -25,7 +25,9 @@ import numpy as np
 import scipy.fft
 
 from ..base import checks
+from ..base.arrays import is_finite
 from .cpu_engine import Cpu, available_threads
+from .fields import refuse_overflow
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4
@@ -186,6 +188,8 @@ class FarField:
             xp.multiply(self.forward_chunk(E_h[chunk]), self._phase_row, out=F[chunk])
 
         map_chunks(part, len(E_h), self.workers, self.chunk)
+        if self.engine.reads_values and not is_finite(F):
+            refuse_overflow(self.dtype, E_h=E_h)
         return F
 
     def adjoint(self, adj_F):
@@ -197,6 +201,8 @@ class FarField:
             adj_E_h[chunk] = self.adjoint_chunk(adj_F[chunk] * self._phase_row.conj())
 
         map_chunks(part, len(adj_F), self.workers, self.chunk)
+        if self.engine.reads_values and not is_finite(adj_E_h):
+            refuse_overflow(self.dtype, adj_F=adj_F)
         return adj_E_h
 
     def forward_chunk(self, E_h):

@@ -128,7 +128,8 @@ class TakagiTaupin:
         self.dtype = checks.complex_dtype("dtype", dtype)
         self.real_dtype = np.dtype("float32" if self.dtype == np.complex64 else "float64")
         self.engine, self.device = engine_for(device), device
-        self.threads = checks.integer("threads", available_threads() if threads is None else threads, at_least=1)
+        threads = available_threads() if threads is None else threads
+        self.threads = checks.integer("threads", threads, at_least=1, at_most=checks.MOST_THREADS)
         self.resync = checked_resync(resync, self.scheme)
 
         self.pixels_per_layer = pixels_per_layer(self.voxel, self.two_theta, self.orientation)
