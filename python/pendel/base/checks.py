@@ -195,7 +195,7 @@ def numpy_array(name: str, value) -> np.ndarray:
             if str(error).startswith(f"{name}: "):
                 raise
             raise TypeError(f"{name}: expected an array, got {describe(value)}: {error}") from None
-    return value
+    return np.asarray(value)  # a matrix adds and multiplies otherwise
 
 
 def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dtype, axes: str | None = None) -> None:
