@@ -98,7 +98,7 @@ def expect_adjoint(what, there, back, single):
 def operator_arguments(rng):
     orientation = one(rng, ("k_h", "symmetric"))
     two_theta = float(rng.uniform(0.01, 1.56 if orientation == "k_h" else 3.1))
-    pixels = one(rng, (1, 1, 1, 2, 3, float(rng.uniform(0.05, 4)), 10.0 ** rng.uniform(-3, 2.5)))
+    pixels = one(rng, (1, 1, 1, 2, 3, float(rng.uniform(0.05, 4)), 10.0 ** rng.uniform(-3, 1.7)))
     dx = 10.0 ** rng.uniform(-9.5, -7.5)
     dz = pixels * dx / math.tan(two_theta if orientation == "k_h" else two_theta / 2)
     strength = 10.0 ** rng.uniform(-7, -3)

@@ -145,6 +145,14 @@ def test_threads_beyond_all_machines_are_refused(gold, voxel_of):
         TakagiTaupin(shape=(2, 2, 2), voxel=voxel_of(gold["two_theta"]), threads=2**31, **gold)
 
 
+def test_a_matrix_counts_as_its_plain_array():
+    from cube import make_model
+
+    model = make_model(threads=1, size=8)
+    S, data, given = np.ones(model.shape), np.full((8, 8, 8), 10.0), np.matrix(np.eye(8) > 0)
+    assert model.misfit(S, data, given) == model.misfit(S, data, np.eye(8) > 0)
+
+
 def test_an_array_beyond_memory_is_named():
     with pytest.raises(MemoryError, match="^dq: expected an array that fits into memory, got"):
         checks.array("dq", np.broadcast_to(np.float32(0), (2**44, 3)), (None, 3), float)
