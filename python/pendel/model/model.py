@@ -349,7 +349,7 @@ class Model:
                 refuse_overflow(self.dtype, **given)
             raise
         if self.engine.reads_values and _overflowed(result, fit):
-            refuse_overflow(self.dtype, **given)
+            refuse_overflow(self.dtype, **given | {"scale": result.scale})
         return result
 
     @on_device
@@ -360,7 +360,10 @@ class Model:
         fit, frames = self.fit(data, mask, frames=frames), checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self._crystal(S, s_0)
         result = self.passes.evaluate(S, fit, frames, None, dq=self.dq, s_0=s_0, gradient=False)
-        return loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
+        ratio = loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
+        if self.engine.reads_values and not math.isfinite(ratio):
+            refuse_overflow(self.dtype, S=S, s_0=s_0, data=fit.data, scale=result.scale)
+        return ratio
 
     def _crystal(self, S, s_0, support=None):
         """S, s_0 and support, checked."""
