@@ -36,6 +36,7 @@ from ..operator.engine import Array
 from .corrections import NO_CORRECTIONS, Corrections
 from .nuisances import NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
+from .preconditioner import Preconditioned
 from .priors import Priors
 from .quasi_newton import Cartesian, Limits, Log, minimise
 from .result import Result, finish
@@ -238,8 +239,10 @@ def _run(objective, S, support, recipe, iterations, log, corrections):
 
     Its priors are judged by where it begins.
     """
-    variables = Cartesian(S, support)
     priors = Priors(recipe, S, support, objective.whole)
+    variables = Cartesian(S, support)
+    if priors.stiff:
+        variables = Preconditioned(S, support, priors, objective.model.threads)
     limits = Limits(iterations, EVALUATIONS * iterations, recipe.memory, 0.0)
     nuisances = Nuisances(recipe, objective.whole, corrections, 2 * variables.size) if recipe.refines else None
     found = minimise(objective, variables, priors, limits, log, corrections, "polish", nuisances)

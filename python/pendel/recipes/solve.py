@@ -30,9 +30,9 @@ from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint_file import as_text, fields_of, signature_of_model
 from ..fit.evidence import Perfection
+from ..fit.expected import expected_counts
 from ..fit.objective import check_frames, measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
-from ..fit.refinement import dq_at
 from ..fit.result import Result, host_background
 from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
@@ -78,7 +78,7 @@ class SolveRecipe(MultiscaleRecipe):
     )
     fine_rounds: int = option(2, integer(at_least=1), "of `polish` on the voxels that the light asks for.")
     fine_iterations: int = option(
-        120, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
+        60, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
     )
 
 
@@ -479,22 +479,10 @@ class _Fine:
         return float(found["excess"])
 
     def _excess_of(self, result):
-        D = self._expected(result)
+        model = self.model if result.voxel == self.model.voxel else self.wide
+        D = expected_counts(model, result)
         good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
         lit = good & (D > 0.25)
         if not lit.any():
             return 1.0
         return float(np.square(np.sqrt(D[lit]) - np.sqrt(self.data[lit])).sum() / counting_noise(D[lit]).sum())
-
-    def _expected(self, result):
-        """Counts that the result, on fine or wide voxels, lets expect, (n_frames, rows, cols)."""
-        model = self.model if result.voxel == self.model.voxel else self.wide
-        dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
-        beam = {"point_spread": result.point_spread, "coherence": result.coherence}
-        D = model.intensities_on_host(result.S, dq=dq, flux=result.flux, **beam)
-        background = np.asarray(result.background, np.float64)
-        if background.ndim == 1:
-            background = background[:, None, None]
-        if result.background_level is not None:
-            background = background + result.background_level[:, None, None]
-        return result.scale * D + background
