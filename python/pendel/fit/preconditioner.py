@@ -5,7 +5,7 @@ as in `pendel.fit.evidence`), a uniformity alpha the amplitudes alpha/f times. A
 e = S_b/|S_b|, in the solid voxels
 
 (1) S = e exp(i u) (|S_b| + A a + i F v),    u = M C^T G b
-    A = (1 + alpha/f)^-1/2,    F = (1 + lambda h/f)^-1/2,    G_k = (1 + lambda kappa_k/f)^-1/2
+    A = (1 + alpha/f)^-1/2,    F = (1 + lambda h/(f (|S_b|^2 + 0.01)))^-1/2,    G_k = (1 + lambda kappa_k/f)^-1/2
     kappa_k = sum_axes g (2 - 2 cos(pi k/n_axis))^2,    h as in `Perfection.held`
 (2) adj_a = A Re conj(w) adj_S,    adj_v = F Im conj(w) adj_S,    w = e exp(i u),    adj_b = G C M Im conj(S) adj_S
 
@@ -19,6 +19,7 @@ stiff in |S| must not become so in the phase as soon as that has turned.
 import numpy as np
 from scipy import fft, ndimage
 
+from .evidence import FLOOR
 from .quasi_newton import Cartesian
 
 LOOSER = 0.5  # than the usual lambda by that part, at least: exceptions, which are granted a smaller one
@@ -48,7 +49,8 @@ class Preconditioned(Cartesian):
         usual = float(np.median(precision[perfection.solid]))
         tied = perfection.solid & (precision >= LOOSER * usual)
         self.modes = _Modes(tied, usual, perfection.g)
-        self.give = 1 / np.sqrt(1 + (precision * perfection.held())[support])
+        held = (precision * perfection.held())[support] / (np.square(self.full) + FLOOR)
+        self.give = 1 / np.sqrt(1 + held)
         self._latest = None
 
     def start(self):

@@ -60,6 +60,7 @@ GRANTED = 0.03
 # more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
 LONGER, PAYS = 3, 0.97
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+WIDE = 2  # times `fine_iterations` on wide voxels, where they are cheap and find the beamline
 # Part of the excess, on the data's voxels, below which a coherence that is refined stays; chosen. bench/foreign.py,
 # smooth (1), coherence, 1e8 photons: after 120 iterations the misfit is 0.965 of that with a point spread alone.
 COHERENCE_PAYS = 0.99
@@ -437,7 +438,7 @@ class _Fine:
 
         def compute(steps):
             S, support, corrections = begin()
-            polishing = self._recipe(support, variance, changes)
+            polishing = self._recipe(model, support, variance, changes)
             fit = measured(model, self.data, self.mask, polishing)
             if variance > 1:
                 fit = fit.weighted(np.full(self.data.shape[1:], 1 / variance, np.float32))
@@ -446,7 +447,7 @@ class _Fine:
 
         def background():
             box = np.ones(model.shape, bool)
-            return host_background(measured(model, self.data, self.mask, self._recipe(box, variance, changes)))
+            return host_background(measured(model, self.data, self.mask, self._recipe(model, box, variance, changes)))
 
         steps = self.steps.part("fine", model)
         result = steps.result(name, compute, model, background)
@@ -456,12 +457,13 @@ class _Fine:
         self.names.append(name)
         return result
 
-    def _recipe(self, support, variance, changes):
-        """`PolishRecipe` of a crystal in ``support``."""
+    def _recipe(self, model, support, variance, changes):
+        """`PolishRecipe` of a crystal in ``support`` on the voxels of ``model``."""
         weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
+        longer = WIDE if model is self.wide else 1
         return COUNTED.but(
             rounds=self.recipe.fine_rounds,
-            iterations=(0, self.recipe.fine_iterations),
+            iterations=(0, longer * self.recipe.fine_iterations),
             atv_weight=weight,
             **EVIDENCE,
             widen=0,
