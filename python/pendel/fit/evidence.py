@@ -91,6 +91,7 @@ class Perfection:
             adj_v[:-2] += turn * v[1:-1]
             adj_v[2:] += turn * v[1:-1]
             adj_v[1:-1] -= turn * around
+            del around, T, weighted, turn  # or they would stay beside those of the next axis
         # Reverse u(S)
         return total, (adj_u - u * (u.conj() * adj_u).real) / size
 

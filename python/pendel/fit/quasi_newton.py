@@ -146,7 +146,8 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
         if nuisances is not None:
             term, adj = nuisances.adjoint(whole[own:], now)
             value, gradient = value + term / unit, np.concatenate([gradient, adj / unit])
-        latest.update(x=whole.copy(), now=now, loss=now.loss + unit * value)
+        numbers = now._replace(adj_S=None, adj_s_0=None)  # all that is asked for later
+        latest.update(x=whole.copy(), now=numbers, loss=now.loss + unit * value)
         return now.loss / unit + value, gradient
 
     def record(x):

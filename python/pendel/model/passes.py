@@ -283,6 +283,7 @@ class Pass:
         total, terms = _Gradient(), []
         for indices in blocks:
             terms.append(self._evaluate_block(task, indices, scale, count, first, total))
+        first = None  # its fields are not needed any more
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
         if gradient:

@@ -21,6 +21,7 @@ from .levels import like
 # of `pendel.reference.wide_angle`: its own misfit there is 4e-3, 3e-4, 2e-5 and 5e-6, the estimate (1) for what a fit
 # found of it 2e-3, 3e-4, 1e-4 and 2e-5; photon noise of 1e6, 1e7, 1e8, 1e9 photons 1e-2 to 6e-5.
 FINER = (1.0, 1.5, 2.0, 3.0)
+USUAL = (2e-3, 3e-4, 1e-4, 2e-5)
 FRAMES = 17  # of the scan that (1) is told by
 PART = 1 / 4  # of the misfit of photon noise that the model's own may reach
 
@@ -78,6 +79,11 @@ def _table():
     counts = np.arange(1500)[:, None]
     noise = np.sum(np.square(np.sqrt(counts) - np.sqrt(means)) * stats.poisson.pmf(counts, means), axis=0)
     return means, noise
+
+
+def usually_fine_enough(noise):
+    """Of `FINER` what is chosen for a facetted crystal, before anything is known of it."""
+    return next((finer for finer, misfit in zip(FINER, USUAL, strict=True) if misfit <= PART * noise), FINER[-1])
 
 
 def fine_enough(model, S, voxel, noise):
