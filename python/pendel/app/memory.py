@@ -29,7 +29,7 @@ def check(config, begun, scan, options, checkpoint) -> None:
     if config.recipe.polish_rounds and not methods.METHODS[name].polishes_itself:
         polishing = methods.polish_options(options, config) | {"trim": None}
         needed = max(needed, estimate_memory(model, method="polish", **given, **polishing))
-    if not model.engine.reads_values:
+    if model.device != "cpu":
         say(f"memory: about {size_of(needed)} of the device at the largest moment")
         return
     left = memory.left()

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..base import checks
+from ..base.arrays import host
 from ..model.memory import Compared, PassMemory
 from .total_variation import SLAB
 
@@ -19,6 +21,9 @@ DOUBLE, INTEGER = 8, 4
 VECTORS, WHOLE_NUMBERS = 16, 4
 # Bounds of an unknown as SciPy takes them: a tuple in a list and its numbers; as an array; x clipped to them.
 BOUNDED = 64 + 24 + 16 + 8
+# Arrays up to so many bytes lie in the heap of the C library (glibc's DEFAULT_MMAP_THRESHOLD_MAX), where what is freed
+# leaves holes that the next one may not fit into; larger ones go back at once. bench/memory.py: holes of two arrays.
+HEAP, HOLES = 32 << 20, 2
 CROSS = 0.83  # by how much a ball's radius grows where it is dilated along the axes, voxels
 
 
@@ -45,9 +50,16 @@ class Given(NamedTuple):
     checkpoint: bool = False
 
 
+def holes(of):
+    """Of freed arrays that the C library keeps."""
+    return HOLES * of.complex if of.complex <= HEAP else 0
+
+
 def voxels_in(model, support=None):
-    """How many voxels are in a support; None: in the ellipsoid that `initial` begins with."""
-    return int(0.8**3 * math.pi / 6 * math.prod(model.shape)) if support is None else int(support.sum())
+    """How many voxels are in a support, bool (nz, ny, nx); None: in the ellipsoid that `initial` begins with."""
+    if support is None:
+        return int(0.8**3 * math.pi / 6 * math.prod(model.shape))
+    return int(np.count_nonzero(checks.array("support", host(support, "support"), model.shape, bool)))
 
 
 def minibatch(model, recipe, given):
@@ -65,7 +77,7 @@ def minibatch(model, recipe, given):
     moments = of.complex + of.real + free * 2 * of.real + moves_phase * 2 * of.real
     run = of.complex + of.flag + moments + free * of.real
     copy = run if given.checkpoint and recipe.checkpoint_every > 1 else 0
-    kept = passes.fit + of.complex + of.flag + run + copy  # with S and support to begin with
+    kept = holes(of) + passes.fit + of.complex + of.flag + run + copy  # with S and support to begin with
 
     group = -(-model.n_frames // min(recipe.batches, model.n_frames))
     density = of.real * (recipe.s_0 == "support")
@@ -95,7 +107,7 @@ def quasi_newton(model, recipe, given, inside):
     passes = PassMemory(model, Compared.of(of.real // of.voxels, recipe, given.mask_axes), recipe.s_0 != "tied")
     unknowns = inside * (1 if recipe.optimise == "phase" else 2 + (recipe.s_0 == "free"))
     # S and support to begin with, S at work; its start and bounds
-    kept = passes.fit + 2 * of.complex + of.flag + 2 * inside * DOUBLE + unknowns * (2 * DOUBLE + BOUNDED)
+    kept = holes(of) + passes.fit + 2 * of.complex + of.flag + 2 * inside * DOUBLE + unknowns * (2 * DOUBLE + BOUNDED)
     kept += vectors(unknowns, recipe.memory) + of.real * (recipe.s_0 != "tied")
     adjoint = of.complex + inside * 7 * DOUBLE  # gradients of the amplitudes and phases, and what they are made of
     return kept + max(passes.gradient(model.n_frames), adjoint, variation(of) if recipe.atv_weight else 0)
@@ -116,7 +128,7 @@ def polishing(model, recipe, given, inside):
     trusts = bool(recipe.trim and recipe.iterations[0])
     passes = PassMemory(model, Compared.of(real, recipe, given.mask_axes, trusts))
     # S to begin with and after the last run, support as it was and widened, S at work
-    kept = passes.fit + 3 * of.complex + 2 * of.flag + perfection(of, recipe)
+    kept = holes(of) + passes.fit + 3 * of.complex + 2 * of.flag + perfection(of, recipe)
     kept += vectors(2 * inside, recipe.memory)
 
     complex_vector = 2 * DOUBLE * inside
@@ -126,7 +138,7 @@ def polishing(model, recipe, given, inside):
         terms.append(variation(of) if recipe.atv_weight else 0)
     else:
         terms.append(of.complex + 4 * complex_vector + roughness(of))
-    begin = passes.fit + 2 * of.complex + 2 * of.flag + trusts * trust(passes, given)
+    begin = holes(of) + passes.fit + 2 * of.complex + 2 * of.flag + trusts * trust(passes, given)
     return max(kept + max(terms), begin)
 
 

@@ -71,7 +71,7 @@ class PassMemory:
         light = self.real * (2 if passes.blur else 1)
         self.measured = states * max(plane, self.pixels) * self.complex + (light + compared.loaded) * self.pixels
         threads = min(passes.threads, -(-self.frames // CHUNK))
-        self.chunk = 3 * threads * far.chunk * max(far.far_shape) ** 2 * self.complex
+        self.chunk = threads * far.chunk_bytes
 
     @property
     def fit(self):

@@ -178,6 +178,29 @@ class _Block(NamedTuple):
     states: list | None
 
 
+class _Room:
+    """Memory of what the chunks of a block leave until the scale is known.
+
+    Taken by the calling thread: what each of several threads takes, and gives back, the C library keeps for it.
+    """
+
+    def __init__(self, states, shape, complex_dtype, real_dtype, blurred):
+        """states : of polarisation.  shape : (frames, rows, cols).  blurred : whether D is not what it was before."""
+        self.spectra = [np.empty(shape, complex_dtype) for _ in states]
+        self.sharp, self.root = np.empty(shape, real_dtype), np.empty(shape, real_dtype)
+        self.D = np.empty(shape, real_dtype) if blurred else self.sharp
+
+    def moved(self, item, chunk):
+        """The ``item`` of a chunk, moved here."""
+        light, compared = item
+        given = [*light.spectra, light.sharp, light.D, compared.root]
+        places = [array[chunk] for array in (*self.spectra, self.sharp, self.D, self.root)]
+        for place, array in zip(places, given, strict=True):
+            place[...] = array
+        *spectra, sharp, D, root = places
+        return _Light(spectra, sharp, D), compared._replace(D=D, root=root)
+
+
 class _Gradient:
     """The gradients of a pass, added up over blocks and polarisation states in order."""
 
@@ -364,9 +387,11 @@ class Pass:
         states = self._sweep(task, indices)
         sums, weighted = xp.zeros((2, len(indices))), xp.zeros((2, len(indices)))
         keep = likelihood.has_background or task.nuisance.background is not None
+        room = self._room(len(indices), bool(task.blur)) if hold and self.threads > 1 else None
 
         def part(chunk):
             item = self._measure(task, states, chunk, indices)
+            item = item if room is None else room.moved(item, chunk)
             compared = item[1]
             sums[:, chunk] = xp.stack(likelihood.sums(compared))
             weighted[:, chunk] = compared.weight * sums[:, chunk]
@@ -375,6 +400,10 @@ class Pass:
         parts = self._map(part, len(indices))
         measured, chunks = {start: item for start, item, _ in parts}, [chunk for *_, chunk in parts]
         return _Block(measured, chunks if keep else [], sums, weighted.sum(axis=1), states if hold else None)
+
+    def _room(self, frames, blurred):
+        shape = (frames, *self.far_field.detector_shape)
+        return _Room(self.operators, shape, self.operator.dtype, self.real, blurred)
 
     def _spectra(self, fields, chunk, flux, blur):
         """`_Light` of a chunk of exit fields, D times ``flux`` of its frames, if any, and blurred."""

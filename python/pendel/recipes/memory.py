@@ -14,11 +14,10 @@ from ..base import checks, plausible
 from ..base.arrays import host
 from ..base.recipe import from_keywords
 from ..fit import memory as fits
-from ..fit.memory import Crystals, Given, voxels_in, widened
+from ..fit.memory import CROSS, Crystals, Given, voxels_in, widened
 from ..fit.minibatch import MinibatchRecipe
 from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import LbfgsRecipe
-from ..model.memory import Compared, PassMemory
 from ..model.model import Model
 from ..operator.engine import Array
 from ..operator.takagi_taupin import TakagiTaupin
@@ -29,19 +28,18 @@ from .multiscale_recipe import MultiscaleRecipe
 from .placing import ITERATIONS
 from .polisher import COUNTED, NO_NOISE, data_recipe
 from .solve import EVIDENCE, SolveRecipe, expected_noise
-from .starts import STARTS
+from .starts import NAMES, STARTS
 from .thick_crystals import thick
-from .voxels import FRAMES, finer_model, usually_fine_enough
+from .voxels import finer_model, grid_misfit_memory, usually_fine_enough
 
 # Bytes of `kinematic.phase` per pixel where it begins: data, good pixels, amplitudes, support, random phases, and on
 # their way to the object five complex arrays; and of the object with its support.
 PHASING, PHASED = 4 + 1 + 4 + 1 + 1 + 4 + 28, 9
 
-# Voxels by which a search's support is wider than the crystal: shrink-wrap blurs it, and it is dilated. Phasing has
-# done the first, and the ellipsoid that stands for what is not known has room for both.
-GROWS = 2
-# Of a phase that `in_band_start` picks for a voxel: its places along three axes, and its way from complex to complex.
-PICKED = 36
+# Voxels by which a search's support is wider than the crystal: it is dilated by one, after shrink-wrap, whose threshold
+# of 0.15 a face that is blurred by one voxel crosses 1.04 voxels outside. Phases have the latter behind them, and the
+# ellipsoid that stands for what is not known has room for both.
+DILATED, SHRUNK = 1, 1.04 / CROSS
 # Arguments of the methods that are no fields of a recipe.
 OF_A_RUN = ("phased", "voxel", "checkpoint", "resume", "progress", "callback", "angle_offsets", "flux")
 
@@ -56,7 +54,7 @@ class _Call(NamedTuple):
     model: Model
     given: Given
     inside: int
-    grows: int
+    grows: float
     kind: str
     phased: bool
 
@@ -120,17 +118,18 @@ def _call(model, data, mask, start, support, known):
     phased = known["phased"]
     if support is None and hasattr(start, "support"):  # a `Result`
         support = start.support
-    kind = start if isinstance(start, str) else "given"
+    kind = checks.choice("start", start, NAMES) if isinstance(start, str) else "given"
     if start is None:
         kind = "solid" if phased is None and thick(model) else "kinematic"
     elif support is None and kind == "given":
         support = host(start, "start") != 0
-    inside, grows = voxels_in(model, support), 0 if support is None else GROWS
+    inside, grows = voxels_in(model, support), 0 if support is None else DILATED + SHRUNK
     if support is None and phased is not None:
         share = sample_volume(phased, model.experiment) / math.prod(model.voxel)
-        inside, grows = min(int(phased.support.sum() * share), math.prod(model.shape)), GROWS - 1
+        inside, grows = min(int(phased.support.sum() * share), math.prod(model.shape)), DILATED
     axes = 0 if mask is None else np.ndim(mask)
-    given = Given(np.dtype("float32") if data is None else data.dtype, axes, known["checkpoint"] is not None)
+    dtype = np.dtype("float32") if data is None else np.dtype(getattr(data, "dtype", "float64"))
+    given = Given(dtype, axes, known["checkpoint"] is not None)
     return _Call(model, given, inside, grows, kind, phased is not None)
 
 
@@ -236,19 +235,7 @@ def of_fine_voxels(call, fine, recipe, polishing):
     share = math.prod(wide.voxel) / math.prod(fine.voxel)
     rim = max(1, round(wide.voxel[1] / fine.voxel[1]))
     polished = _polished(call._replace(model=fine), last, widened(call.inside * share, rim), 2)
-    return max(polished, _grid_misfit(fine, 8 * call.inside * share))
-
-
-def _grid_misfit(fine, inside):
-    """Of `voxels.grid_misfit`, on voxels half as wide, of which ``inside`` are the crystal's: S as it is resampled,
-    between its neighbours and what they are made of; S, its size, nearest voxels and phases of its band; or its frames.
-    """
-    twice = like(fine, fine.experiment, tuple(2 * n for n in fine.shape), tuple(v / 2 for v in fine.voxel))
-    of = Crystals.of(twice)
-    passes = PassMemory(twice, Compared(0, 0))
-    band = 3 * of.double + 3 * of.double // 2 + of.complex + 2 * of.flag + int(PICKED * inside)
-    frames = 2 * of.complex + of.flag + passes.intensities(min(FRAMES, twice.n_frames))
-    return max(6 * of.double, band, frames)
+    return max(polished, grid_misfit_memory(fine, call.inside * share))
 
 
 def _fine_model(model, voxel, noise):
