@@ -17,7 +17,7 @@ import time
 import numpy as np
 import pendel
 from pendel.app import config
-from pendel.fit.refinement import dq_at
+from pendel.fit.expected import expected_counts
 from pendel.model.pixels import free_pixels
 from pendel.recipes import kinematic_starts
 from pendel.recipes.solve import solve_on
@@ -26,17 +26,6 @@ from scipy import ndimage
 
 DEPTH = 3  # voxels below the surface, where phases and amplitudes are looked at
 COUPLINGS = "dynamical", "kinematic"
-
-
-def expected_counts(result):
-    """What a `Result` of `solve_on` lets expect in every pixel, (n_frames, rows, cols)."""
-    model = result.model
-    dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
-    D = model.intensities(result.S, dq=dq, flux=result.flux, point_spread=result.point_spread)
-    background = np.zeros(len(D)) + result.background
-    if result.background_level is not None:
-        background = background + result.background_level
-    return result.scale * D.astype(np.float64) + background[:, None, None]
 
 
 def misfits(D, data, pixels):
@@ -70,7 +59,7 @@ def run(settings, scan, seed, held_out, threads):
         model = pendel.Model(experiment, crystal, shape, voxel, coupling=coupling, threads=threads)
         # counted photons, flat-fielded
         result = solve_on(model, scan.data, shown, counts=True, phased=phased, seed=seed, progress=False)
-        D = expected_counts(result)
+        D = expected_counts(result.model, result)
         fitted, unseen = misfits(D, scan.data, shown), misfits(D, scan.data, free)
         row = {"seed": seed, "coupling": coupling, "fitted": fitted, "held_out": unseen} | describe(result.S)
         rows.append(row | {"voxel": result.voxel, "seconds": time.perf_counter() - begun})

@@ -84,22 +84,34 @@ using pendel::Args;
 namespace {
 
 #if defined(PENDEL_CUDA)
-void* output(const py::object& address) {
+void* output(const py::object& address, const char*) {
   return address.is_none() ? nullptr : reinterpret_cast<void*>(py::cast<std::uintptr_t>(address));
 }
-const void* input(const py::object& address) { return output(address); }
+const void* input(const py::object& address, const char* name) { return output(address, name); }
 const auto run_forward = pendel::forward_cuda, run_adjoint = pendel::adjoint_cuda;
 const auto run_workspace = pendel::workspace_cuda;
 #else
-// Sweeps read vectors from addresses that are multiples of the element's size, as the Python operator gives them.
-py::array aligned(const py::object& object) {
-  const auto array = py::cast<py::array>(object);
-  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
-    throw py::value_error("array: expected an aligned buffer, got one at another address; copy it");
+// Sweeps read vectors from addresses that are multiples of the element's size, one after the other, as the Python
+// operator gives them.
+py::array plain(const py::object& object, const char* name) {
+  if (!py::isinstance<py::array>(object))
+    throw py::type_error(std::string(name) + ": expected a NumPy array, got " +
+                         py::cast<std::string>(py::str(py::type::of(object))));
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) || !(array.flags() & py::array::c_style))
+    throw py::value_error(std::string(name) + ": expected an aligned C-contiguous array, got another; copy it");
   return array;
 }
-const void* input(const py::object& array) { return array.is_none() ? nullptr : aligned(array).data(); }
-void* output(const py::object& array) { return array.is_none() ? nullptr : aligned(array).mutable_data(); }
+const void* input(const py::object& array, const char* name) {
+  return array.is_none() ? nullptr : plain(array, name).data();
+}
+void* output(const py::object& array, const char* name) {
+  if (array.is_none()) return nullptr;
+  py::array given = plain(array, name);
+  if (!given.writeable())
+    throw py::value_error(std::string(name) + ": expected an array to write to, got a read-only one");
+  return given.mutable_data();
+}
 const auto run_forward = pendel::forward_cpu, run_adjoint = pendel::adjoint_cpu;
 const auto run_workspace = pendel::workspace_cpu;
 #endif
@@ -158,8 +170,8 @@ Args args_of(const py::object& plan) {
 #if defined(PENDEL_CUDA)
   const py::object launch = plan.attr("launch");
   a.device = field<int>(launch, "device");
-  a.workspace = output(launch.attr("workspace"));
-  a.stream = output(launch.attr("stream"));
+  a.workspace = output(launch.attr("workspace"), "workspace");
+  a.stream = output(launch.attr("stream"), "stream");
   a.unfused = field<bool>(launch, "unfused");
   a.chunk = field<long>(launch, "chunk");
 #endif
@@ -171,14 +183,14 @@ void forward(const py::object& plan, const py::object& dq, const py::object& S, 
   Args a = args_of(plan);
   const bool single = is_single(plan);
 
-  a.dq = static_cast<const double*>(input(dq));
-  a.S = input(S);
-  a.s_0 = input(s_0);
-  a.incident = input(incident);
+  a.dq = static_cast<const double*>(input(dq, "dq"));
+  a.S = input(S, "S");
+  a.s_0 = input(s_0, "s_0");
+  a.incident = input(incident, "incident");
 
-  a.E_h = output(E_h);
-  a.E_0 = output(E_0);
-  a.layers = output(layers);
+  a.E_h = output(E_h, "E_h");
+  a.E_0 = output(E_0, "E_0");
+  a.layers = output(layers, "layers");
 
   py::gil_scoped_release release;
   run_forward(a, single);
@@ -192,24 +204,24 @@ void adjoint(const py::object& plan, const py::object& dq, const py::object& S, 
   Args a = args_of(plan);
   const bool single = is_single(plan);
 
-  a.dq = static_cast<const double*>(input(dq));
-  a.S = input(S);
-  a.s_0 = input(s_0);
-  a.incident = input(incident);
-  a.support = static_cast<const std::uint8_t*>(input(support));
+  a.dq = static_cast<const double*>(input(dq, "dq"));
+  a.S = input(S, "S");
+  a.s_0 = input(s_0, "s_0");
+  a.incident = input(incident, "incident");
+  a.support = static_cast<const std::uint8_t*>(input(support, "support"));
 
-  a.E_h = const_cast<void*>(input(E_h));
-  a.E_0 = const_cast<void*>(input(E_0));
-  a.layers = const_cast<void*>(input(layers));
-  a.adj_E_h = input(adj_E_h);
+  a.E_h = const_cast<void*>(input(E_h, "E_h"));
+  a.E_0 = const_cast<void*>(input(E_0, "E_0"));
+  a.layers = const_cast<void*>(input(layers, "layers"));
+  a.adj_E_h = input(adj_E_h, "adj_E_h");
 
-  a.adj_S = output(adj_S);
-  a.adj_s_0 = output(adj_s_0);
-  a.adj_incident = output(adj_incident);
-  a.adj_dq = static_cast<double*>(output(adj_dq));
-  a.drift = static_cast<double*>(output(drift));
-  a.entrance_E_0 = output(entrance_E_0);
-  a.entrance_G = output(entrance_G);
+  a.adj_S = output(adj_S, "adj_S");
+  a.adj_s_0 = output(adj_s_0, "adj_s_0");
+  a.adj_incident = output(adj_incident, "adj_incident");
+  a.adj_dq = static_cast<double*>(output(adj_dq, "adj_dq"));
+  a.drift = static_cast<double*>(output(drift, "drift"));
+  a.entrance_E_0 = output(entrance_E_0, "entrance_E_0");
+  a.entrance_G = output(entrance_G, "entrance_G");
 
   py::gil_scoped_release release;
   run_adjoint(a, single);
@@ -227,9 +239,9 @@ void extent(const py::array& S, int threads, const py::object& size, const py::o
   pendel::Extent a{};
   a.nz = S.shape(0), a.ny = S.shape(1), a.nx = S.shape(2);
   a.threads = threads;
-  a.S = input(S);
-  a.size = output(size);
-  a.filled = static_cast<std::uint8_t*>(output(filled));
+  a.S = input(S, "S");
+  a.size = output(size, "size");
+  a.filled = static_cast<std::uint8_t*>(output(filled, "filled"));
   const bool single = S.itemsize() == 2 * sizeof(float);
 
   py::gil_scoped_release release;
@@ -242,13 +254,13 @@ void filter(const py::array& values, const py::array& taps_y, const py::array& t
   a.nz = values.shape(0), a.ny = values.shape(1), a.nx = values.shape(2);
   a.reach = (taps_y.shape(1) - 1) / 2;
   a.threads = threads;
-  a.values = input(values);
-  a.taps_y = input(taps_y);
-  a.taps_x = input(taps_x);
-  a.wanted = static_cast<const std::uint8_t*>(input(wanted));
-  a.S = input(S);
-  a.adj_size = input(adj_size);
-  a.filtered = output(filtered);
+  a.values = input(values, "values");
+  a.taps_y = input(taps_y, "taps_y");
+  a.taps_x = input(taps_x, "taps_x");
+  a.wanted = static_cast<const std::uint8_t*>(input(wanted, "wanted"));
+  a.S = input(S, "S");
+  a.adj_size = input(adj_size, "adj_size");
+  a.filtered = output(filtered, "filtered");
   const bool single = values.itemsize() == 2 * sizeof(float);
 
   py::gil_scoped_release release;

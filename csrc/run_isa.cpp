@@ -62,11 +62,17 @@ void load_frames(const void* array, const Args& a, long frame, long y, long leng
   });
 }
 
+#if defined(PENDEL_PLANTED_RACE)  // what the thread sanitizer must find: tests/sanitize.sh
+typedef long Counter;
+#else
+typedef std::atomic<long> Counter;
+#endif
+
 // Rows, or layers, are handed to threads as they come; each one's results depend on it alone, so the bits do not depend
 // on the number of threads.
 template <class Work>
 void over_parts(long parts, int most_threads, Work work) {
-  std::atomic<long> next{0};
+  Counter next{0};
   std::exception_ptr failure;
   std::atomic<bool> failed{false};
   auto body = [&] {
@@ -205,7 +211,7 @@ void forward(const Args& a) {
   constexpr int W = PENDEL_BYTES / sizeof(T);
   typedef Pack<T, W> V;
   const Tables<T, W> tables(a);
-  over_parts(a.ny, a.threads, [&](std::atomic<long>& next) {
+  over_parts(a.ny, a.threads, [&](Counter& next) {
     Row<T, W> r(tables, false);
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
@@ -221,7 +227,7 @@ void adjoint(const Args& a) {
   constexpr int W = PENDEL_BYTES / sizeof(T);
   typedef Pack<T, W> V;
   const Tables<T, W> tables(a);
-  over_parts(a.ny, a.threads, [&](std::atomic<long>& next) {
+  over_parts(a.ny, a.threads, [&](Counter& next) {
     Row<T, W> r(tables, true);
     for (long y; (y = next++) < a.ny;) {
       r.begin(y);
@@ -238,14 +244,14 @@ void adjoint(const Args& a) {
 
 template <class T>
 void extent(const Extent& a) {
-  over_parts(a.nz, a.threads, [&](std::atomic<long>& next) {
+  over_parts(a.nz, a.threads, [&](Counter& next) {
     for (long z; (z = next++) < a.nz;) extent_of_layer<T>(a, z);
   });
 }
 
 template <class T>
 void filter(const Filter& a) {
-  over_parts(a.nz, a.threads, [&](std::atomic<long>& next) {
+  over_parts(a.nz, a.threads, [&](Counter& next) {
     for (long z; (z = next++) < a.nz;) filter_layer<T>(a, z);
   });
 }

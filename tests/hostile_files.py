@@ -44,7 +44,7 @@ _cell_length_c 4.0782
 _cell_angle_alpha 90
 _cell_angle_beta 90
 _cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'F m -3 m'
+_symmetry_space_group_name_H-M 'P 1 1 2'
 loop_
 _symmetry_equiv_pos_as_xyz
 'x,y,z'

@@ -73,12 +73,13 @@ def _sound(path, rng):
         io.write_scan(
             path, data, distance=0.5, pixel_size=55e-6, wavelength=1.5e-10, rocking_angles=np.arange(6) * 1e-4,
             arm=(("y+", 0.5),), mask=data[0] >= 0, flux=np.ones(6), name="a", extra={"a": 1, "b": {"c": "text"}},
+            force=True,
         )  # fmt: skip
     else:
         io.write_result(
             path, S=(data + 1j).astype(np.complex64), voxel=(1e-9,) * 3, support=data > 3, wavelength=1e-10,
             k_0=np.ones(3), k_h=np.ones(3), hkl=(1, 1, 1), loss={"loss": [2.0, 1.0]}, extra={"a": 1}, name="a",
-            config="[recipe]\n",
+            config="[recipe]\n", force=True,
         )  # fmt: skip
 
 

@@ -43,6 +43,14 @@ def test_bcdi_s_arrays_with_the_mask_beside_them(bcdi):
     assert io.read_array_scan(other).mask.all()
 
 
+def test_bcdi_s_mask_may_leave_few_pixels(bcdi):
+    mask = np.ones(SHAPE, int)  # padded
+    mask[3:6, 4:8, 4:8] = 0
+    np.savez_compressed(bcdi.with_name("S54_maskpynx_norm_9_12_14_1_1_1.npz"), mask=mask)
+    good = np.broadcast_to(io.read_array_scan(bcdi).mask, SHAPE)
+    assert good.any() and not good[mask > 0].any()
+
+
 def test_patterns_on_a_grid_in_reciprocal_space_are_refused(bcdi):
     q = np.linspace(0, 1, 9)
     np.savez_compressed(bcdi.with_name("QxQzQy_S54_norm_9_12_14_1_1_1.npz"), qx=q, qz=q, qy=q)
@@ -116,7 +124,7 @@ def test_masks_that_are_none_are_named(tmp_path):
             "expected a mask whose integers are 0 where pixels are good, got 0% of them 0; save it as bool",
         ),
         (np.ones(SHAPE), r"expected a mask of bool \(True = good\) or integers \(0 = good\), got float64"),
-        (np.zeros((3, 3), int), r"data.mask: expected bool of shape \(9, 12, 14\) or \(12, 14\), got shape \(3, 3\)"),
+        (np.zeros((3, 3), int), r"data.mask: expected shape \(9, 12, 14\) or \(12, 14\), got \(3, 3\)"),
     ):
         np.save(tmp_path / "mask.npy", mask)
         with pytest.raises(

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from pendel import io as beamline
+from pendel.io import beamlines
 from scan_folders import CENTRE, COLUMNS, HEADER, ROWS, STEP, N, frames, loose, spec_scan
 
 __all__ = ["loose"]  # the fixture
@@ -57,6 +58,18 @@ def test_the_geometry_of_a_packed_scan(packed):
     assert [np.degrees(angle) for _, angle in scan.arm] == pytest.approx([32.174, 12.6346], rel=1e-14)
     assert np.degrees(scan.rocking_angles) == pytest.approx(-0.05 + STEP * np.arange(N), abs=1e-12)
     assert scan.metadata["detector"] == "34idcTIM2"
+
+
+def test_pixels_are_saturated_by_the_counts_that_were_read_out(packed):
+    raw = frames()
+    most = np.unique(raw)[-3]
+    good = np.broadcast_to(beamline.read_34idc(packed).mask, raw.shape) & (raw < most)
+    assert 0 < (raw >= most).sum() < good.sum()
+    assert (beamline.read_34idc(packed, saturation=most).mask == good).all()
+    scan = beamlines.find("auto", packed).read(packed, saturation=float(most))
+    assert (scan.mask == good).all() and not scan.data[~good].any()
+    with pytest.raises(ValueError, match="^saturation: expected"):
+        beamline.read_34idc(packed, saturation=0)
 
 
 def test_dark_and_weak_pixels_are_masked_and_the_white_field_is_normalised(packed):

@@ -125,3 +125,12 @@ def test_contents_that_are_not_the_formula_s_are_told(tmp_path):
     with pytest.warns(UserWarning, match="expected 4 Au in the cell, by its formula and Z, got 1"):
         found = chi(tmp_path, site(), head)
     assert np.isclose(4 * found.chi_h, chi(tmp_path, site()).chi_h)
+
+
+def test_displacements_that_are_given_need_none_of_the_file(tmp_path):
+    own = {"hkl": (1, 1, 1), "energy_keV": 9, "debye_waller": 0.6e-20}
+    with pytest.raises(ValueError, match="expected displacements of 'Au1'"):
+        chi(tmp_path, site("Au1 0 0 0 Uani", "adp_type"))
+    found = susceptibility(tmp_path / "a.cif", **own)
+    (tmp_path / "b.cif").write_text(cell() + GROUP + site())
+    assert found.chi_h == susceptibility(tmp_path / "b.cif", **own).chi_h

@@ -1,5 +1,6 @@
 """Partial coherence: closed forms of its covariance, and the model against a sum over directions and wavelengths."""
 
+import dataclasses
 import itertools
 import math
 
@@ -12,6 +13,12 @@ from scan import ARM, STRONG, make_crystal, make_experiment
 COHERENCE = Coherence(horizontal=0.5e-6, vertical=0.9e-6, bandwidth=2e-4)
 
 
+def blur_of(coherence, experiment, modes):
+    """Covariance (2, 2) of `Coherence.spreads`."""
+    weights, directions = coherence.spreads(experiment, modes)
+    return (directions.T * weights) @ directions
+
+
 def test_covariance_of_a_beam_of_one_direction_and_many_wavelengths():
     experiment = make_experiment()
     covariance = Coherence(bandwidth=1e-4).covariance(experiment)
@@ -21,17 +28,17 @@ def test_covariance_of_a_beam_of_one_direction_and_many_wavelengths():
     shifts, weights = Coherence(bandwidth=1e-4, modes=3).settings(experiment, 1e-6)
     across = 1e-4 * experiment.k * (1 - math.cos(experiment.two_theta))
     assert weights @ shifts[:, 2] ** 2 == pytest.approx(across**2)
-    blur = Coherence(bandwidth=1e-4).blur(experiment, 1)
+    blur = blur_of(Coherence(bandwidth=1e-4), experiment, 1)
     pixel = 2 * math.pi / experiment.field_of_view
     assert np.trace(blur) == pytest.approx((1e-4 * experiment.k * math.sin(experiment.two_theta) / pixel) ** 2)
     # all of it follows the shift
-    assert np.abs(Coherence(bandwidth=1e-4).blur(experiment, 3)).max() < 1e-12 * np.trace(blur)
+    assert np.abs(blur_of(Coherence(bandwidth=1e-4), experiment, 3)).max() < 1e-12 * np.trace(blur)
 
 
 def test_vertical_coherence_blurs_rows_of_a_horizontal_arm():
     experiment = make_experiment(arm=(("y+", 0.7),))
     length = 2e-6
-    blur = Coherence(vertical=length).blur(experiment, 1)
+    blur = blur_of(Coherence(vertical=length), experiment, 1)
     pixel = 2 * math.pi / experiment.field_of_view
     np.testing.assert_allclose(blur, [[(1 / (length * pixel)) ** 2, 0], [0, 0]], atol=1e-12)
     # a horizontal spread of 1/l turns the beam by 1/(l k): along x by cos 2 theta, along z by sin 2 theta
@@ -47,8 +54,54 @@ def test_settings_and_blur_have_the_covariance(modes):
     assert weights.sum() == pytest.approx(1) and np.abs(weights @ shifts).max() < 1e-9 * np.abs(shifts).max()
     found = (weights * shifts.T) @ shifts
     axes = np.stack([experiment.e_row, experiment.e_col]) * (2 * math.pi / experiment.field_of_view)
-    found = found + axes.T @ COHERENCE.blur(experiment, modes) @ axes
+    found = found + axes.T @ blur_of(COHERENCE, experiment, modes) @ axes
     np.testing.assert_allclose(found, covariance, atol=1e-9 * np.abs(covariance).max())
+
+
+def test_squares_are_those_of_the_beam():
+    np.testing.assert_allclose(COHERENCE.squares, (4e12, 1 / 0.81e-12, 4e-8), rtol=1e-14)
+    again = Coherence.of_squares(COHERENCE.squares, 4)
+    np.testing.assert_allclose(dataclasses.astuple(again), (0.5e-6, 0.9e-6, 2e-4, 4), rtol=1e-14)
+    assert Coherence.of_squares((0, 0, 0)) == Coherence() and not Coherence().squares.any()
+    assert again.with_modes(2).modes == 2 and again.count(make_experiment(), 1.0) == 4
+
+
+@pytest.mark.parametrize("modes", (1, 2, 5))
+def test_slopes_of_settings_and_spreads_are_the_derivatives(rng, modes):
+    experiment = make_experiment()
+    p = COHERENCE.squares
+    by_shift, by_weight = COHERENCE.settings_slopes(experiment, modes), COHERENCE.spreads_slopes(experiment, modes)
+    assert by_shift.shape == (modes, 3, 3) and by_weight.shape == (3, 3)
+    direction = p * rng.normal(size=3)
+
+    def moved(h):
+        there = Coherence.of_squares(p + h * direction, modes)
+        return there.settings(experiment, 1.0)[0], there.spreads(experiment, modes)[0]
+
+    for i, slope in enumerate((by_shift @ direction, by_weight @ direction)):
+        h, size = 1e-3, np.abs(moved(0)[i]).max()
+        found = (8 * (moved(h / 2)[i] - moved(-h / 2)[i]) - (moved(h)[i] - moved(-h)[i])) / (6 * h)
+        np.testing.assert_allclose(found, slope, rtol=1e-9, atol=1e-11 * size)
+        left = [np.abs(moved(s)[i] - moved(0)[i] - s * slope).max() for s in (1e-2, 1e-3)]
+        # a single setting has no shift, and is linear in the rest
+        assert left[0] <= 1e-12 * size if modes == 1 else np.log10(left[0] / left[1]) == pytest.approx(2, abs=0.05)
+
+
+def test_without_a_bandwidth_the_rest_has_one_direction():
+    """What two spreads leave beside their smear along the frames is across both, (3)."""
+    experiment = make_experiment()
+    weights, directions = Coherence(0.5e-6, 0.9e-6).spreads(experiment, 2)
+    assert weights[0] > 0 and not weights[1:].any()
+    covariance, n = Coherence(0.5e-6, 0.9e-6).covariance(experiment), experiment.frame @ experiment.k_h / experiment.k
+    rest = covariance - np.outer(covariance @ n, covariance @ n) / (n @ covariance @ n)
+    assert np.linalg.matrix_rank(rest, tol=1e-9 * np.abs(rest).max()) == 1
+    axes = np.stack([experiment.e_row, experiment.e_col]) * (experiment.field_of_view / (2 * math.pi))
+    np.testing.assert_allclose(
+        weights[0] * np.outer(directions[0], directions[0]), axes @ rest @ axes.T, atol=1e-12 * np.abs(rest).max()
+    )
+    # and for a beam that smears nothing along them, all of it is in the plane
+    flat = make_experiment(arm=(("y+", 0.7),))
+    np.testing.assert_allclose(Coherence(vertical=1e-6).spreads(flat, 3)[0], (0, 1e12, 0), rtol=1e-14)
 
 
 def test_as_many_settings_as_the_box_asks_for():
@@ -62,7 +115,7 @@ def test_as_many_settings_as_the_box_asks_for():
         found = np.cos(share[:, None] * shifts[:, 2] * phase / across) @ weights
         assert np.abs((1 - share) * (found - np.exp(-0.5 * (phase * share) ** 2))).max() < 1.01 * ENOUGH
     full = Coherence()
-    assert len(full.settings(experiment, 1.0)[0]) == 1 and not full.blur(experiment, 1).any()
+    assert len(full.settings(experiment, 1.0)[0]) == 1 and not blur_of(full, experiment, 1).any()
 
 
 def scan(**changes):

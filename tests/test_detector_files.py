@@ -158,3 +158,46 @@ def test_detectors_are_turned_to_rows_along_minus_y_and_columns_along_x():
             assert turned_x[row, column] == x[1, 4] and turned_y[row, column] == y[1, 4]
     with pytest.raises(ValueError, match="expected detector axes along x and y, got 'x-' and 'x\\+'"):
         detector_mounting.mounted(rows, "x-", "x+")
+
+
+def test_links_to_what_was_left_at_the_beamline_do_not_keep_from_reading(tmp_path, counts):
+    path = bliss_file(tmp_path, counts)
+    with h5py.File(path, "a") as file:
+        for name in ("7.1/measurement/basler", "6.1/measurement/eiger2M", "9.1"):
+            file[name] = h5py.ExternalLink("left/behind.h5", "/1.1/data")
+    assert beamlines.find("auto", path) is beamlines.BEAMLINES["id01"]
+    for number in (None, 7):
+        assert (io.read_id01(path, scan=number).data[:, 6:] == counts[:, 6:]).all()
+    with pytest.raises(FileNotFoundError, match=r"au_0001.h5: 6.1/measurement/eiger2M.*left/behind.h5"):
+        io.read_id01(path, scan=6)
+
+
+def test_a_beam_centre_that_nobody_has_set_is_none(tmp_path, counts):
+    with h5py.File(bliss_file(tmp_path, counts), "a") as file:
+        for axis in "xy":
+            file[f"7.1/instrument/eiger2M/beam_center_{axis}"][()] = 0
+    assert "direct_beam" not in io.read_id01(tmp_path / "au_0001.h5").metadata
+    with h5py.File(master_file(tmp_path, counts), "a") as file:
+        file["entry/instrument/detector/beam_center_x"][()] = 0
+    assert io.read_eiger(tmp_path / "au_7_master.h5").metadata["direct_beam"] == [9, 0]
+    with h5py.File(tmp_path / "au_7_master.h5", "a") as file:
+        file["entry/instrument/detector/beam_center_y"][()] = 0
+    assert "direct_beam" not in io.read_eiger(tmp_path / "au_7_master.h5").metadata
+
+
+def test_an_energy_that_is_read_back_for_each_frame_is_its_median(tmp_path, counts):
+    path = bliss_file(tmp_path, counts, mononrj=9 + np.array([0, 1, -1, 2, 0, 1]) * 1e-4)
+    assert io.read_id01(path).energy == pytest.approx(9000.05 * ELECTRONVOLT, rel=1e-9)
+    path = bliss_file(tmp_path, counts, mononrj=np.linspace(8.99, 9.01, 6))
+    with pytest.raises(ValueError, match="mononrj: expected one value, got 6 from"):
+        io.read_id01(path)
+
+
+def test_a_motor_as_it_was_sent_and_as_it_is_read_back_is_one(tmp_path, rng):
+    sent = np.linspace(10, 10.2, 40)
+    with h5py.File(tmp_path / "a.cxi", "w") as file:
+        file["entry_1/data_1/data"] = np.ones((40, 8, 8), np.int32)
+        for name, value in (("eta", sent), ("eta_encoder", sent + rng.normal(0, 3e-4, 40))):
+            file[f"entry_1/sample_1/transformations/{name}"] = value
+            file[f"entry_1/sample_1/transformations/{name}"].attrs.update(units="deg", transformation_type="rotation")
+    assert np.degrees(io.read_scan(tmp_path / "a.cxi").rocking_angles) == pytest.approx(sent)

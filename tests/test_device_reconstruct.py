@@ -282,13 +282,16 @@ def test_without_a_device_the_command_line_says_why(tmp_path, capsys):
 def test_what_is_refined_beside_the_crystal_is_that_of_the_cpu(device, given, relative, likelihood):
     """Iterations of L-BFGS carry the rounding on; three of them left 1e-12."""
     refined = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+    refined |= {"refine_coherence": True, "refine_bandwidth": True}
     options = {"rounds": 1, "iterations": (1, 3), "likelihood": likelihood, "model_error": 0.05, **refined, **QUIET}
     options |= {"background": np.linspace(0.1, 0.5, FRAMES), "flux": np.linspace(0.9, 1.1, FRAMES)}
     beam = {"point_spread": 0.5, "coherence": Coherence(bandwidth=1e-3, modes=2)}
     found = polish(make_model(device="cuda", **beam), **options, **given)
     wanted = polish(make_model(**beam), **options, **given)
     assert relative(found.S, wanted.S) < 1e-9 and found.misfit == pytest.approx(wanted.misfit, rel=1e-9)
-    for value, expected in zip(found.corrections, wanted.corrections, strict=True):
+    *corrections, coherence = found.corrections
+    np.testing.assert_allclose(coherence.squares, wanted.coherence.squares, rtol=1e-7)
+    for value, expected in zip(corrections, wanted.corrections[:-1], strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
     np.testing.assert_allclose(found.background, wanted.background)
 

@@ -150,7 +150,7 @@ def test_far_shape_holds_the_turned_detector_and_is_fft_friendly():
         (((20, 20), 64, (32, 65)), ValueError, "detector_shape: expected at most far_shape"),
         (((20, 20), 64, (32, 32), np.nan), ValueError, "roll: expected a finite number"),
         (((20, 20, 20), 64, (32, 32)), ValueError, "shape: expected 2 integers"),
-        (((20, 20), 64, (32, 32), 0, False, (0, 0), "float32"), ValueError, "dtype: expected complex64"),
+        (((20, 20), 64, (32, 32), 0, False, (0, 0), "float32"), ValueError, "dtype: expected 'complex64'"),
     ),
 )
 def test_bad_arguments(arguments, error, message):

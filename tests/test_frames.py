@@ -29,6 +29,7 @@ def told(data, mask=None):
 
 def test_a_good_scan_is_not_talked_about(data):
     weak = data.copy()
+    weak[[1, -2]] //= 2000
     weak[0] = weak[-1] = 0  # the ends of a rocking curve may be dark
     assert told(data) == told(weak) == told(data.astype(np.float32) / 7) == []
 
@@ -43,11 +44,29 @@ def test_dark_and_masked_scans_are_refused(data):
 
 
 def test_dark_and_masked_frames_are_named(data):
+    closed = data.copy()
+    closed[-4:] = 0  # the shutter, before the end
+    said = "data: expected light in frames beside others that have much, got {} without any count: {}"
+    assert told(closed) == [said.format(4, "8, 9, 10, 11")]
     data[[5, 7]] = 0
-    assert told(data) == ["data: expected light in frames between others that have some, got 2 without any count: 5, 7"]
+    assert told(data) == [said.format(2, "5, 7")]
     mask = np.ones(data.shape, bool)
     mask[[5, 7]] = False
     assert told(data, mask) == ["data: expected frames with good pixels, got 2 masked as a whole: 5, 7"]
+
+
+def test_frames_are_told_of_once(data, tmp_path):
+    data[5] = 0
+    io.write_scan(tmp_path / "a.cxi", data, **BEAM)
+    with pytest.warns(UserWarning) as seen:
+        config.loads("").scan(tmp_path / "a.cxi")
+    assert len(seen) == 1 and "1 frames have no count, beside frames that have many" in str(seen[0].message)
+
+
+def test_zeros_of_a_weak_fringe_are_no_fault():
+    data = np.zeros((9, 8, 8), np.int32)
+    data[:, 4, 4] = [0, 2, 0, 60, 900, 5000, 150, 0, 12]
+    assert told(data) == []
 
 
 def test_saturated_pixels_are_told_of_and_masked_where_the_count_is_given(data):

@@ -195,3 +195,10 @@ def test_a_likelihood_is_known_and_its_background_is_no_light_taken_away():
         loss.Likelihood("gauss")
     with pytest.raises(ValueError, match="background: expected a finite number >= 0, got -1"):
         loss.Likelihood("poisson", -1)
+
+
+def test_a_mask_with_an_axis_of_length_one_is_that_of_a_frame(case):
+    D, data, mask = case
+    frame = mask[0]
+    assert (loss.check_mask("mask", frame[None], data.shape) == frame).all()
+    assert loss.amplitude_loss(D, data, frame[None])[0] == loss.amplitude_loss(D, data, frame)[0]

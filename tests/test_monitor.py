@@ -1,13 +1,16 @@
 """A known flux and a measured background, from the file through every level to the result."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from cube import FIXED, QUIET, SIZE
 from pendel import Coherence, coarse, compare, io, kinematic_start, lbfgs, multiscale, polish, reconstruct
 from pendel.app import config, demo, store
 from pendel.app.cli import main
-from pendel.fit.nuisances import Corrections
+from pendel.fit.corrections import Corrections
 from pendel.fit.polishing import PolishRecipe
+from pendel.fit.steps import Steps, packed_corrections, unpacked_corrections
 from pendel.io.scans import relative_flux
 from pendel.recipes import kinematic_starts, starts
 from pendel.recipes.levels import levels_of, unit_flux
@@ -116,7 +119,7 @@ def test_levels_keep_the_flux_and_the_background_of_their_pixels(scan, rng):
     assert twice.window.shape == tuple(map(len, twice.places)) and twice.window.max() <= 1
     recipe = PolishRecipe(background=background, likelihood="poisson")
     assert levels[1].fit(recipe) is levels[1].fit(recipe) is not levels[1].fit(recipe.but(background=0.1))
-    kept = model.passes.blur, small.passes.blur
+    kept = model.passes.beam.blur, small.passes.beam.blur
     assert not any(kept)
     wide = type(model)(
         model.experiment, model.crystal, model.shape, model.voxel, point_spread=0.4, coherence=Coherence(1e-6, 1e-6)
@@ -160,15 +163,23 @@ def test_phasing_takes_the_data_at_unit_flux(scan, rng, monkeypatch):
         np.testing.assert_allclose(found, np.maximum(data - background, 0) / flux[:, None, None])
 
 
-def test_polish_begins_where_a_result_ended(gold_cube):
+def test_polish_begins_where_a_result_ended(gold_cube, tmp_path):
     data = gold_cube.data()
     options = {"rounds": 1, "iterations": (0, 4), "widen": 0, "likelihood": "poisson", "background": 0.1, **QUIET}
     everything = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+    everything |= {"refine_coherence": True, "refine_bandwidth": True}
     first = polish(gold_cube.model, data, None, gold_cube.truth, gold_cube.tight, **options, **everything)
     assert all(c is not None for c in first.corrections)
     second = polish(gold_cube.model, data, None, first, **options)
     for found, given in zip(second.corrections, first.corrections, strict=True):
         assert np.array_equal(found, given)
+    # as it does from a checkpoint
+    for resume in (False, True):
+        steps = Steps(tmp_path / "steps.h5", resume)
+        kept = steps.result("polish", lambda _, resume=resume: None if resume else first, gold_cube.model, None)
+        assert kept.coherence == first.coherence and kept.point_spread == first.point_spread
+    numbers = packed_corrections(first.corrections)
+    assert unpacked_corrections(numbers).coherence == first.coherence and unpacked_corrections({}) == Corrections()
     flux = np.full(SIZE, 1.1)
     assert np.array_equal(polish(gold_cube.model, data, None, first, flux=flux, **options).flux, flux)
 
@@ -241,6 +252,7 @@ likelihood = "poisson"
 background = 0.1
 polish_rounds = 1
 refine_blur = true
+refine_coherence = true
 refine_background = true
 
 [simulate]
@@ -275,6 +287,8 @@ def test_the_command_line_takes_flux_background_and_beam(tmp_path, rng):
     np.testing.assert_allclose(stored.flux, flux / flux.mean(), rtol=1e-6)
     np.testing.assert_allclose(stored.background, 0.3, rtol=1e-6)
     assert stored.background_level.shape == (24,) and len(stored.point_spread) == 2
+    # of the one setting that coherence_modes asks for
+    assert 0 < stored.coherence[0] < np.inf and stored.coherence[2:] == (1e-4, 1)
     assert np.allclose(stored.rocking_modelled, stored.rocking_measured, atol=0.1 * stored.rocking_measured.max())
 
 
@@ -301,10 +315,20 @@ def test_bad_keys(tmp_path, override, message):
 def test_a_stored_result_keeps_what_was_refined(gold_cube, tmp_path):
     data = gold_cube.data()
     result = lbfgs(
-        gold_cube.model, data, None, gold_cube.truth, gold_cube.tight, refine_blur=True, iterations=3, **QUIET
+        gold_cube.model,
+        data,
+        None,
+        gold_cube.truth,
+        gold_cube.tight,
+        refine_blur=True,
+        refine_coherence=True,
+        iterations=3,
+        **QUIET,
     )
     store.save_result(tmp_path / "r.cxi", gold_cube.model, data, None, result)
     stored = io.read_result(tmp_path / "r.cxi")
     assert stored.point_spread == result.point_spread and stored.flux is stored.background_level is None
-    D = gold_cube.model.intensities(result.S, point_spread=result.point_spread) * result.scale
+    assert stored.coherence == dataclasses.astuple(result.coherence) and stored.coherence[2:] == (0, 2)
+    beam = {"point_spread": result.point_spread, "coherence": result.coherence}
+    D = gold_cube.model.intensities(result.S, **beam) * result.scale
     np.testing.assert_allclose(stored.rocking_modelled, D.sum(axis=(1, 2)), rtol=1e-5)

@@ -9,8 +9,8 @@ from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic
 from pendel.app import demo
 from pendel.experiment import rotation
 from pendel.fit import checkpoint_file, steps
+from pendel.fit.corrections import NO_CORRECTIONS, Corrections
 from pendel.fit.polishing import polish_fit
-from pendel.fit.quasi_newton import NO_CORRECTIONS, Corrections
 from pendel.recipes import searches
 from pendel.recipes.levels import Level, sharpen
 from pendel.recipes.multiscale_recipe import MultiscaleRecipe

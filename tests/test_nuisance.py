@@ -9,7 +9,7 @@ from pendel.model.pixels import error_weights
 from scan import FRAMES, SHAPE, evaluate, make_crystal, make_data, make_model
 
 BEAM = {"point_spread": (0.7, 0.4), "coherence": Coherence(40e-9, 60e-9, 1e-3, modes=3)}
-ALL = ("flux", "background", "blur")
+ALL = ("flux", "background", "blur", "coherence")
 LIKELIHOODS = ("amplitude", "poisson")
 
 
@@ -39,11 +39,32 @@ def test_three_settings_of_a_beam_are_three_models(rng):
     S, beam = make_crystal(rng), Coherence(bandwidth=1e-3, modes=3)
     model, coherent = make_model(coherence=beam), make_model()
     shifts, weights = beam.settings(model.experiment, 1.0)
-    assert len(model.operators) == 2 and len(model.passes.operators) == 6
+    assert len(model.operators) == 2 and len(model.passes.beam.operators) == 6
     expected = sum(
         w * coherent.intensities(S, dq=coherent.experiment.dq + s) for w, s in zip(weights, shifts, strict=True)
     )
     np.testing.assert_allclose(model.intensities(S), expected, rtol=1e-12, atol=1e-12 * expected.max())
+
+
+@pytest.mark.parametrize("modes", (1, 2))
+def test_coherence_may_be_replaced(rng, problem, modes):
+    S, beam, other = problem["S"], Coherence(50e-9, 80e-9, 5e-4, modes), Coherence(90e-9, 40e-9, 1e-3, 3)
+    model = make_model(coherence=other, point_spread=0.4)
+    wanted = make_model(coherence=beam, point_spread=0.4).intensities(S)
+    found = model.intensities(S, coherence=beam)
+    np.testing.assert_array_equal(found, wanted)
+    fit = model.fit(problem["data"], background=0.3)
+    wider = Nuisance(None, (0.6, 0.6), ("coherence",), beam)
+    wanted = make_model(coherence=beam, point_spread=0.6)
+    wanted = wanted.evaluate(
+        S, wanted.fit(problem["data"], background=0.3), nuisance=Nuisance(gradients=("coherence",))
+    )
+    found = model.evaluate(S, fit, nuisance=wider)
+    assert found.loss == wanted.loss and np.array_equal(found.adj_coherence, wanted.adj_coherence)
+    with pytest.raises(TypeError, match="coherence: expected a Coherence or None, got 3"):
+        model.intensities(S, coherence=3)
+    with pytest.raises(TypeError, match="coherence: expected a Coherence or None, got 3"):
+        model.evaluate(S, fit, nuisance=Nuisance(coherence=3))
 
 
 def test_point_spread_is_behind_flux_and_may_be_replaced(rng, problem):
@@ -51,7 +72,7 @@ def test_point_spread_is_behind_flux_and_may_be_replaced(rng, problem):
     model, sharp = make_model(point_spread=0.6), make_model()
     assert model.point_spread == (0.6, 0.6) and sharp.point_spread == (0.0, 0.0)
     D = model.intensities(S, [4, 1], flux=flux)
-    wanted = model.passes.blur.forward(sharp.intensities(S, [4, 1], flux=flux))
+    wanted = model.passes.beam.blur.forward(sharp.intensities(S, [4, 1], flux=flux))
     np.testing.assert_allclose(D, wanted, rtol=1e-13)
     np.testing.assert_allclose(sharp.intensities(S, [4, 1], flux=flux, point_spread=0.6), D, rtol=1e-13)
     for value, message in (
@@ -74,10 +95,12 @@ def test_gradients_of_everything_are_the_derivatives(rng, problem, name, scale):
     s_0, levels = rng.uniform(0.2, 1, SHAPE), rng.uniform(0.5, 1.5, FRAMES)
     at = {"S": S, "s_0": s_0, "dq": model.experiment.dq, "flux": problem["flux"], "background": levels}
     at["squares"] = np.square(model.point_spread)
+    at["coherence"] = model.coherence.squares
 
     def evaluated(**change):
         now = {key: value + change.get(key, 0) for key, value in at.items()}
-        nuisance = Nuisance(now["background"], tuple(np.sqrt(now["squares"])), ALL)
+        beam = Coherence.of_squares(now["coherence"], model.coherence.modes)
+        nuisance = Nuisance(now["background"], tuple(np.sqrt(now["squares"])), ALL, beam)
         options = {"dq": now["dq"], "flux": now["flux"], "nuisance": nuisance}
         return model.evaluate(now["S"], fit, frames, scale, now["s_0"], **options)
 
@@ -91,6 +114,7 @@ def test_gradients_of_everything_are_the_derivatives(rng, problem, name, scale):
         "flux": (some, 1e-3),
         "background": (some, 1e-2),
         "squares": (rng.normal(size=2), 1e-3),
+        "coherence": (rng.normal(size=3) * at["coherence"], 1e-3),
     }
     slopes = {
         "S": np.sum(np.conj(result.adj_S) * directions["S"][0]).real,
@@ -99,6 +123,7 @@ def test_gradients_of_everything_are_the_derivatives(rng, problem, name, scale):
         "flux": result.adj_flux @ some[frames],
         "background": result.adj_background @ some[frames],
         "squares": result.adj_blur @ directions["squares"][0],
+        "coherence": result.adj_coherence @ directions["coherence"][0],
     }
     for key, (direction, h) in directions.items():
         found = central(lambda s, key=key, direction=direction: evaluated(**{key: s * direction}).loss, h)
@@ -113,16 +138,19 @@ def test_gradients_are_given_only_where_asked_for_and_change_nothing(problem, na
     model = make_model(**BEAM)
     fit = model.fit(problem["data"], problem["mask"], likelihood=name, background=0.5)
     plain = model.evaluate(problem["S"], fit, None, None)
-    assert plain.adj_flux is plain.adj_background is plain.adj_blur is None
+    assert plain.adj_flux is plain.adj_background is plain.adj_blur is plain.adj_coherence is None
     asked = model.evaluate(problem["S"], fit, None, None, nuisance=Nuisance(gradients=ALL))
     assert asked.adj_flux.shape == asked.adj_background.shape == (FRAMES,) and asked.adj_blur.shape == (2,)
+    assert asked.adj_coherence.shape == (3,)
     for a, b in zip(plain[:9], asked[:9], strict=True):
         assert a is None or np.array_equal(a, b)
     for one in ALL:
         alone = model.evaluate(problem["S"], fit, None, None, nuisance=Nuisance(gradients=(one,)))
         assert np.array_equal(getattr(alone, f"adj_{one}"), getattr(asked, f"adj_{one}"))
-        assert sum(getattr(alone, f"adj_{other}") is None for other in ALL) == 2
-    with pytest.raises(ValueError, match="gradients: expected one of 'flux', 'background', 'blur', got 'phase'"):
+        assert sum(getattr(alone, f"adj_{other}") is None for other in ALL) == 3
+    with pytest.raises(
+        ValueError, match="gradients: expected one of 'flux', 'background', 'blur', 'coherence', got 'phase'"
+    ):
         model.evaluate(problem["S"], fit, nuisance=Nuisance(gradients=("phase",)))
 
 
@@ -249,7 +277,7 @@ def test_single_precision_is_close_to_double(problem, name):
         for dtype in ("complex64", "complex128")
     )
     assert single.loss == pytest.approx(double.loss, rel=1e-5) and single.scale == pytest.approx(double.scale, rel=1e-5)
-    for field in ("adj_S", "adj_dq", "adj_flux", "adj_background", "adj_blur"):
+    for field in ("adj_S", "adj_dq", "adj_flux", "adj_background", "adj_blur", "adj_coherence"):
         a, b = getattr(single, field), getattr(double, field)
         # as for the gradient without all this: some hundred operations of 6e-8 in a row
         assert np.linalg.norm(a - b) < 1e-4 * np.linalg.norm(b), field

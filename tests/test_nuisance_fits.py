@@ -6,26 +6,30 @@ import numpy as np
 import pytest
 from cube import AU, EDGE, QUIET, SIZE, central, make_model, strained
 from pendel import Coherence, Experiment, Model, compare, lbfgs, photon_weight, polish
-from pendel.fit.nuisances import EASE, Corrections, NuisanceRecipe, Nuisances, frame_shares
+from pendel.fit.corrections import Corrections
+from pendel.fit.nuisances import EASE, NARROWEST, START, NuisanceRecipe, Nuisances, frame_shares
 from pendel.fit.objective import DataRecipe, Objective, measured
 from pendel.fit.refinement import Flux, dq_at
 from scan import SAMPLES
 
 ALL = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+COHERENT = {"refine_coherence": True, "refine_bandwidth": True}
 BEAM = Coherence(horizontal=1.2e-6, vertical=1.2e-6)
 
 
 @pytest.mark.parametrize("likelihood", ("amplitude", "poisson"))
 @pytest.mark.parametrize("per_frame", (False, True))
-def test_gradient_of_all_that_is_refined_is_the_derivative(gold_cube, rough, rng, likelihood, per_frame):
+@pytest.mark.parametrize("beam", ({}, COHERENT))
+def test_gradient_of_all_that_is_refined_is_the_derivative(gold_cube, rough, rng, likelihood, per_frame, beam):
     model = make_model("complex128")
     fit = measured(model, gold_cube.data(), None, DataRecipe(likelihood=likelihood, background=0.3))
     objective = Objective(fit)
     flux = rng.uniform(0.9, 1.1, SIZE)
     begun = Corrections(0.1 * gold_cube.step * rng.normal(size=SIZE), flux, None, (0.5, 0.4))
-    recipe = NuisanceRecipe(**ALL, background_per_frame=per_frame)
+    recipe = NuisanceRecipe(**ALL, **beam, background_per_frame=per_frame)
     nuisances = Nuisances(recipe, fit, begun, 1000)
-    assert nuisances.size == 2 * SIZE + (SIZE if per_frame else 1) + 2
+    # one width of the point spread beside three of the beam
+    assert nuisances.size == 2 * SIZE + (SIZE if per_frame else 1) + (4 if beam else 2)
     x, direction = 0.3 * rng.normal(size=(2, nuisances.size))
     x = np.maximum(x, 0.5 * np.maximum(nuisances.low, -1e9))
 
@@ -43,7 +47,8 @@ def test_what_is_refined_begins_where_it_is_given_and_keeps_its_gauge(gold_cube,
     given = Corrections(1e-5 * rng.normal(size=SIZE), rng.uniform(0.9, 1.1, SIZE), np.full(SIZE, 0.1), (0.6, 0.7))
     nuisances = Nuisances(NuisanceRecipe(**ALL), fit, given, 1000)
     begun = nuisances.corrections(nuisances.start())
-    for found, wanted in zip(begun, given, strict=True):
+    assert begun.coherence is None
+    for found, wanted in zip(begun[:4], given[:4], strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-14)
     # a common offset and a slow change of the flux are no part of it
     x = np.concatenate([part.scale for part in nuisances.parts[:2]] + [np.zeros(3)])
@@ -55,6 +60,50 @@ def test_what_is_refined_begins_where_it_is_given_and_keeps_its_gauge(gold_cube,
     assert np.abs(lowest.background_level + 0.17).max() < 1e-12 and max(lowest.point_spread) < 1e-7
     only = Nuisances(NuisanceRecipe(refine_blur=True), fit, given, 1000)
     assert only.size == 2 and only.gradients == ("blur",) and only.corrections(only.start()).flux is given.flux
+
+
+def in_pixels(coherence, experiment):
+    """Squared spreads of Q that a beam makes, pixels squared."""
+    pixel = 2 * math.pi / experiment.field_of_view
+    lengths = np.array([1, 1, np.linalg.norm(experiment.h)])
+    return coherence.squares * (lengths / pixel) ** 2
+
+
+def test_a_coherence_begins_where_it_is_given_and_keeps_its_settings(gold_cube):
+    model, recipe = gold_cube.model, NuisanceRecipe(refine_coherence=True, refine_blur=True)
+    experiment = model.experiment
+
+    def nuisances(model, given, recipe=recipe):
+        fit = measured(model, gold_cube.data(), None, DataRecipe(likelihood="poisson", background=0.2))
+        return Nuisances(recipe, fit, given, 1000)
+
+    coherent = nuisances(model, Corrections(point_spread=(0.6, 0.7)))
+    begun = coherent.corrections(coherent.start())
+    # the point spread is as wide along rows as along columns; a beam that is coherent begins a little less so
+    np.testing.assert_allclose(begun.point_spread, math.sqrt((0.36 + 0.49) / 2), rtol=1e-14)
+    np.testing.assert_allclose(in_pixels(begun.coherence, experiment), (START, START, 0), rtol=1e-12)
+    assert coherent.gradients == ("blur", "coherence") and begun.coherence.modes == 2
+    lowest = coherent.corrections(coherent.low)
+    np.testing.assert_allclose(in_pixels(lowest.coherence, experiment), (NARROWEST, NARROWEST, 0), rtol=1e-9)
+    assert max(lowest.point_spread) < 1e-7
+    with_band = nuisances(model, Corrections(), recipe.but(refine_bandwidth=True))
+    found = with_band.corrections(with_band.start()).coherence
+    np.testing.assert_allclose(in_pixels(found, experiment), START, rtol=1e-12)
+
+    # far from where it began the settings are still as many, and the loss is smooth; what goes on from there has more
+    far = np.array([0, 0.5, 0.5]) * np.concatenate([part.scale for part in coherent.parts])
+    found = coherent.corrections(far)
+    assert found.coherence.modes == 2
+    np.testing.assert_allclose(in_pixels(found.coherence, experiment)[:2], START + 0.5, rtol=1e-12)
+    again = nuisances(model, found)
+    begun = again.corrections(again.start()).coherence
+    np.testing.assert_allclose(begun.squares, found.coherence.squares, rtol=1e-14)
+    assert begun.modes == found.coherence.with_modes(None).count(experiment, model.shape[0] * model.voxel[0]) > 2
+    # those that a model asks for stay
+    one = make_model(coherence=Coherence(1e-6, 2e-6, modes=1))
+    begun = nuisances(one, Corrections()).corrections(np.zeros(3)).coherence
+    np.testing.assert_allclose(begun.squares, (1e12, 0.25e12, 0), rtol=1e-14)
+    assert begun.modes == 1
 
 
 def test_dead_pixels_do_not_hold_the_background_and_the_blur():
@@ -148,6 +197,18 @@ class Beamline:
 @pytest.fixture(scope="module")
 def beamline():
     return Beamline()
+
+
+def test_the_coherence_of_a_beam_is_found(beamline):
+    """From a coherent beam and a phase that is 0.2 rad off; a point spread alone takes up only a part of it."""
+    data = beamline.counts(beamline.model.intensities(beamline.truth), 0.0)
+    _, blurred = beamline.polish(beamline.coherent, data, 150, refine_blur=True)
+    both = {"refine_coherence": True, "refine_blur": True}
+    result, error = beamline.polish(beamline.coherent, data, 150, **both)
+    assert error < 0.015 and blurred > 2.5 * error  # 0.0105 and 0.044
+    found = result.coherence
+    np.testing.assert_allclose((found.horizontal, found.vertical), 1.2e-6, rtol=0.06)  # 1.243 and 1.228
+    assert result.point_spread[0] == result.point_spread[1] < 0.1 and found.modes == 2  # 0.045
 
 
 def test_refinement_saves_the_crystal_from_a_bad_beamline(beamline):

@@ -117,6 +117,28 @@ def test_files_that_the_data_lead_to_are_not_written(folder, refused):
     assert "which belongs to it" in said
 
 
+def test_files_of_links_are_found_where_the_reader_finds_them(folder):
+    (folder / "there").mkdir()
+    os.rename("scan.cxi", "there/frames.h5")
+    with h5py.File("there/master.cxi", "w") as file:  # made on another machine
+        file["entry_1/data_1/data"] = h5py.ExternalLink("/of/another/frames.h5", "entry_1/data_1/data")
+    os.symlink("there/master.cxi", "scan.cxi")
+    assert io.read_scan("scan.cxi").data.any()
+    assert [path.resolve() for path in kinds.linked_files("scan.cxi")] == [folder / "there" / "frames.h5"]
+
+
+def test_what_is_read_beside_the_data_is_not_written(folder, refused):
+    np.savez("S1_pynx_a.npz", data=np.ones((24, 24, 24), int))
+    np.savez("S1_maskpynx_a.npz", mask=np.zeros((24, 24, 24), int))
+    said = refused(lambda: reconstruct("--force", output="S1_maskpynx_a.npz", data="S1_pynx_a.npz"))
+    assert "which belongs to it" in said
+    (folder / "scan_S0001").mkdir()
+    for name in ("dark.tif", "whitefield.tif", "a.spec"):
+        (folder / name).write_bytes(b"II*")
+        said = refused(lambda name=name: reconstruct("--force", output=name, data="scan_S0001"))
+        assert "which belongs to it" in said
+
+
 def test_a_file_of_another_kind_is_replaced_if_asked_for(folder, refused, capsys):
     (folder / "r.cxi").write_text("notes")
     assert "-o: expected a new file, or an old result of pendel to replace" in refused(reconstruct)
@@ -168,6 +190,17 @@ def test_a_run_is_refused_where_nothing_can_be_written(folder, refused):
         assert "-o: " in refused(lambda output=output: reconstruct(output=output))
     os.mkfifo("pipe")
     assert "-o: " in refused(lambda: reconstruct(output="pipe"))
+
+
+def test_files_that_cannot_be_looked_into_have_a_kind(folder, monkeypatch):
+    (folder / "cut.cxi").write_bytes((folder / "scan.cxi").read_bytes()[:3000])
+    assert kinds.kind_of("cut.cxi") == kinds.FOREIGN
+    with pytest.raises(FileExistsError, match="cut.cxi: expected a new file"):
+        io.write_result("cut.cxi", S=np.ones((3, 3, 3), complex), voxel=(1e-9,) * 3)
+    (folder / "a.svgz").write_bytes(b"\x1f\x8b\x08" + bytes(7) + b"damaged")
+    (folder / "large.raw").write_bytes(b"pendel 1" * 1000)
+    monkeypatch.setattr(kinds, "LARGEST_PICTURE", 4000)
+    assert kinds.kind_of("a.svgz") == kinds.kind_of("large.raw") == kinds.OTHER
 
 
 def test_writers_of_python_do_not_replace_data(folder):

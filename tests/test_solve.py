@@ -162,3 +162,22 @@ def test_thick_crystals_do_not_begin_with_phases(scan):
 def test_refused(scan, given, error, said):
     with pytest.raises(error, match=said):
         pendel.solve(scan.experiment, scan.crystal, scan.counts(1e5), progress=False, **given)
+
+
+@pytest.mark.parametrize(("excess", "kept"), ((2.0, True), (2.9, True), (2.98, False), (3.5, False)))
+def test_a_coherence_stays_where_the_frames_are_met_better(scan, monkeypatch, excess, kept):
+    model, asked = object(), []
+    fine = solving._Fine(scan.model, model, None, None, solving.SolveRecipe(), {}, False, None)
+
+    def polish(self, name, found, model, **changes):
+        asked.append((found, model, changes))
+        return "smeared" if "refine_coherence" in changes else f"{found}, plain"
+
+    monkeypatch.setattr(solving._Fine, "_polish", polish)
+    monkeypatch.setattr(solving._Fine, "_excess", lambda self, name, result: excess if result == "smeared" else 3.0)
+    refined = {"granted": 0.5} | solving.REFINED
+    result, further = fine._refined_on_wide_voxels("found", refined)
+    assert [(found, there is model) for found, there, _ in asked] == [("found", True)] + [("found, plain", True)] * 2
+    assert [changes.get("refine_coherence", False) for *_, changes in asked] == [False, False, True]
+    assert (result == "smeared") == kept == ("refine_coherence" in further)
+    assert all(further[name] == value for name, value in refined.items())

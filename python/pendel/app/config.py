@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from .. import io
+from ..base import checks
 from ..base.constants import KEV
 from ..base.reading import read_text
 from ..experiment.coherence import Coherence
@@ -113,9 +114,8 @@ class Config:
     def _read(self, path):
         """The scan at a path, with what [data] masks and measured beside it."""
         data = self.data
-        scan = self._beamline(path).read(path, scan=data.scan, dark=data.dark, whitefield=data.whitefield)
-        if data.saturation is not None:
-            scan = io.mask_saturated(scan, data.saturation)
+        options = {name: getattr(data, name) for name in ("scan", "dark", "whitefield", "saturation")}
+        scan = self._beamline(path).read(path, **options)
         if data.hot_pixels:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
         if data.mask is not None:
@@ -352,9 +352,10 @@ def _read_mask(path, shape):
         raise ConfigError(f"data.mask: {error}") from None
     except ValueError as error:
         raise ConfigError(f"data.mask: expected a .npy or .npz with the array 'mask', got {error}") from None
-    if mask.shape not in (shape, shape[1:], (1, *shape[1:])):
-        raise ConfigError(f"data.mask: expected bool of shape {shape} or {shape[1:]}, got shape {mask.shape}")
-    return mask[0] if len(mask) == 1 and mask.ndim == 3 else mask
+    try:
+        return checks.good_pixels("data.mask", mask, shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _read_background(path, shape):

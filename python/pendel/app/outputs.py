@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..base import files
-from ..io import kinds
+from ..io import array_files, kinds
 from .errors import UsageError
 
-ABOVE = "spec"  # in the names of files that beamlines keep one folder above their scans
+ABOVE = ("spec", "dark", "whitefield")  # in names of files that beamlines keep one folder above their scans
 KEYS = ("data.path", "data.mask", "data.background", "start.path", "crystal.material")  # of a configuration, paths
 
 
@@ -89,10 +89,17 @@ def _refuse_read(item, other):
     if own is None:  # nothing there, so nothing that can be read
         return
     in_folder = other.path.is_dir() and kinds.kind_of(item.path) not in (None, *item.kinds)
-    belonging = _in_folder(other.path) if in_folder else kinds.linked_files(other.path)
-    for path in belonging:
+    for path in _in_folder(other.path) if in_folder else _belonging(other.path):
         if files.identity(path) == own:
             raise UsageError(f"{refusal}, which belongs to it")
+
+
+def _belonging(path) -> Iterator[Path]:
+    """Files that are read together with one."""
+    beside = array_files.mask_beside(path)
+    if beside is not None:
+        yield beside
+    yield from kinds.linked_files(path)
 
 
 def _in_folder(folder) -> Iterator[Path]:
@@ -103,7 +110,7 @@ def _in_folder(folder) -> Iterator[Path]:
             yield path
             yield from kinds.linked_files(path)
     for path in Path(os.path.realpath(folder)).parent.iterdir():
-        if ABOVE in path.name.lower() and path.is_file():
+        if any(word in path.name.lower() for word in ABOVE) and path.is_file():
             yield path
 
 

@@ -190,7 +190,9 @@ SCHEMA = {
         "dark": Key(flag, True, "mask the pixels that the dark field shows."),
         "whitefield": Key(flag, True, "divide by the white field, and mask where it is weak."),
         "hot_pixels": Key(flag, False, "mask isolated hot pixels found in the frames."),
-        "saturation": Key(_positive, about="counts at and above which a pixel is saturated and masked; default: none."),
+        "saturation": Key(
+            _positive, about="counts, as read out, at and above which a pixel is saturated and masked; default: none."
+        ),
         "monitor": Key(flag, False, "multiply each frame by the incident intensity that the data know."),
         "background": Key(
             _text,

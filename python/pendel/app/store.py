@@ -1,5 +1,6 @@
 """What a finished reconstruction leaves behind: a result file with its fit, and its picture."""
 
+import dataclasses
 import platform
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import scipy
 from .. import io
 from ..base.arrays import host
 from ..base.version import __version__
-from ..fit.refinement import dq_at
+from ..fit.expected import expected_counts
 
 
 def versions() -> dict[str, str]:
@@ -68,10 +69,15 @@ def stored_result(model, data, mask, result) -> io.StoredResult:
         background=result.background if np.any(result.background) else None,
         rocking_angles=experiment.rocking_angles,
         metadata={"versions": versions(), "epochs": result.epochs, "seed": result.seed} | found,
-        **result.corrections._asdict(),
+        **(result.corrections._asdict() | _coherence(result.coherence)),
         **_trust(result.trust),
         **fit_to_data(model, data, mask, result),
     )
+
+
+def _coherence(coherence):
+    """The field of a `StoredResult` for a `Coherence`, or None."""
+    return {"coherence": None if coherence is None else dataclasses.astuple(coherence)}
 
 
 def _trust(trust):
@@ -87,14 +93,7 @@ def fit_to_data(model, data, mask, result) -> dict:
     background in the modelled one. The fields of a `StoredResult` of these names. The model is that of the result's
     voxels.
     """
-    dq = None if result.angle_offsets is None else dq_at(model.experiment, result.angle_offsets)[0]
-    scan = {"dq": dq, "flux": result.flux, "point_spread": result.point_spread}
-    modelled = model.intensities_on_host(result.S, None, result.s_0, **scan)
-    modelled = modelled * np.float32(result.scale)
-    for background in (result.background, result.background_level):
-        if background is not None:
-            background = np.asarray(background, np.float32)
-            modelled += background[:, None, None] if background.ndim == 1 else background
+    modelled = expected_counts(model, result)
     measured, mask = host(data), host(mask)
     if mask is not None:
         measured, modelled = np.where(mask, measured, 0), np.where(mask, modelled, 0)
@@ -103,7 +102,7 @@ def fit_to_data(model, data, mask, result) -> dict:
     brightest = int(np.argmax(measured_curve))
     return {
         "measured_frame": measured[brightest],
-        "modelled_frame": modelled[brightest],
+        "modelled_frame": modelled[brightest].astype(np.float32),
         "frame_index": brightest,
         "rocking_measured": measured_curve,
         "rocking_modelled": modelled_curve,

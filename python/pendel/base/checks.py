@@ -1,19 +1,26 @@
 """Argument checks shared by every public function. Messages read ``name: expected X, got Y``."""
 
+import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .arrays import plain_array, refuse_more_than_numbers
 
+MOST_ELEMENTS = 2**48  # of an array: more fit into no memory, and their bytes into no index
+MOST_THREADS = 2**16
+
 
 def describe(value) -> str:
     """A short description of a value for an error message."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"{type(value).__name__} of more than 4300 digits"
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:57]}..."
 
 
@@ -32,7 +39,10 @@ def number(
     real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not real:
         raise TypeError(f"{name}: expected a real number, got {describe(value)}")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:  # integers can be larger than any float
+        raise ValueError(f"{name}: expected a number up to 1e308, got {describe(value)}") from None
     wants = []
     bad = finite and not np.isfinite(value)
     for bound, word, fails in (
@@ -49,13 +59,15 @@ def number(
     return value
 
 
-def integer(name: str, value, *, at_least: int | None = None) -> int:
+def integer(name: str, value, *, at_least: int | None = None, at_most: int | None = None) -> int:
     """Return ``value`` as an int, or raise TypeError/ValueError naming it."""
     refuse_more_than_numbers(name, value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
     if at_least is not None and value < at_least:
-        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value}")
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {describe(value)}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name}: expected an integer <= {at_most}, got {describe(value)}")
     return int(value)
 
 
@@ -71,7 +83,10 @@ def complex_number(name: str, value) -> complex:
     refuse_more_than_numbers(name, value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, (numbers.Complex, np.number)):
         raise TypeError(f"{name}: expected a complex number, got {describe(value)}")
-    value = complex(value)
+    try:
+        value = complex(value)
+    except OverflowError:  # integers can be larger than any float
+        raise ValueError(f"{name}: expected a number up to 1e308, got {describe(value)}") from None
     if not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite complex number, got {value}")
     return value
@@ -87,13 +102,22 @@ def choice(name: str, value, allowed: Collection[str]) -> str:
 def sizes(name: str, value, count: int) -> tuple[int, ...]:
     """Return a tuple of ``count`` integers >= 1 (an array shape), or raise naming it."""
     items = _items(name, value, f"{count} integers", count)
-    return tuple(integer(f"{name}[{i}]", v, at_least=1) for i, v in enumerate(items))
+    found = tuple(integer(f"{name}[{i}]", v, at_least=1, at_most=MOST_ELEMENTS) for i, v in enumerate(items))
+    if math.prod(found) > MOST_ELEMENTS:
+        raise ValueError(f"{name}: expected at most {MOST_ELEMENTS} elements in all, got {found}")
+    return found
 
 
 def lengths(name: str, value, count: int) -> tuple[float, ...]:
     """Return a tuple of ``count`` positive finite floats (voxel or pixel sizes, m), or raise naming it."""
     items = _items(name, value, f"{count} numbers", count)
     return tuple(number(f"{name}[{i}]", v, above=0) for i, v in enumerate(items))
+
+
+def numbers_of(name: str, value, count: int) -> tuple[float, ...]:
+    """Return a tuple of ``count`` finite numbers, or raise naming it."""
+    items = _items(name, value, f"{count} numbers", count)
+    return tuple(number(f"{name}[{i}]", v) for i, v in enumerate(items))
 
 
 def _items(name, value, expected, count):
@@ -138,9 +162,12 @@ def array(
         if value.min() < limits.min or value.max() > limits.max:
             raise ValueError(f"{name}: expected integers that {dtype} can hold, got {value.min()} to {value.max()}")
     given = value
-    with np.errstate(over="ignore"):
-        # a memory-mapped record or a field of a structured array may lie at any address
-        value = np.require(np.ascontiguousarray(given, dtype=dtype), requirements="A")
+    try:
+        with np.errstate(over="ignore"):
+            # a memory-mapped record or a field of a structured array may lie at any address
+            value = np.require(np.ascontiguousarray(given, dtype=dtype), requirements="A")
+    except MemoryError:
+        raise MemoryError(f"{name}: expected an array that fits into memory, got {describe(given)}") from None
     # real and imaginary parts as one real array: twice as fast
     if finite and value.dtype.kind in "fc" and not np.isfinite(value.ravel().view(value.real.dtype)).all():
         count = np.count_nonzero(~np.isfinite(value))
@@ -168,7 +195,7 @@ def numpy_array(name: str, value) -> np.ndarray:
             if str(error).startswith(f"{name}: "):
                 raise
             raise TypeError(f"{name}: expected an array, got {describe(value)}: {error}") from None
-    return value
+    return np.asarray(value)  # a matrix adds and multiplies otherwise
 
 
 def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dtype, axes: str | None = None) -> None:
@@ -183,9 +210,12 @@ def kind_and_shape(name: str, value, shape: tuple[int | None, ...], dtype: np.dt
         raise ValueError(f"{name}: expected shape {label}, got {tuple(value.shape)}")
 
 
-def good_pixels(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask, bool, True = good, of ``shape`` (frames, rows, cols) or of one frame, or raise naming it."""
-    mask = numpy_array(name, value)
+def good_pixels(name: str, value, shape: tuple[int, ...], take: Callable | None = None):
+    """Return a mask, bool, True = good, of ``shape`` (frames, rows, cols) or of one frame, or raise naming it.
+
+    take : (name, value) -> array, where the mask may lie elsewhere than on the host.
+    """
+    mask = (take or numpy_array)(name, value)
     refuse_unless_bool(name, mask)
     shape = tuple(shape)
     if mask.shape not in (shape, shape[1:], (1, *shape[1:])):

@@ -216,5 +216,5 @@ def is_regular(path: Path | str) -> bool:
     """Whether there is a file that is no folder, device, pipe or socket."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name of a file
         return False

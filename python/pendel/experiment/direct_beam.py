@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.axes import Axis, axis_vector
 
 MOST_TILT = 0.3  # rad: a detector of 0.3 m at 1 m
@@ -51,8 +51,9 @@ def arm_through_pixel(
     """
     pixel = checks.array("pixel", pixel, (2,), np.float64)
     direct_beam = checks.array("direct_beam", direct_beam, (2,), np.float64)
-    distance = checks.number("distance", distance, above=0)
-    pitch = np.broadcast_to(checks.array("pixel_size", np.ravel(pixel_size), (None,), np.float64), 2)
+    distance = plausible.number(plausible.DISTANCE, "distance", distance)
+    pixel_size = (pixel_size,) * 2 if np.ndim(pixel_size) == 0 else pixel_size
+    pitch = np.array(plausible.lengths(plausible.PIXEL, "pixel_size", pixel_size, 2))
     column, row = (axis_vector("pixel_orientation", axis) for axis in pixel_orientation)
 
     rows, columns = (pixel - direct_beam) * pitch

@@ -103,13 +103,16 @@ def load_gemmi():
     return gemmi
 
 
-def structure(material, lattice=None) -> Structure:
-    """`Structure` of a built-in name, a CIF file or a list of atoms. Raises as `pendel.susceptibility` says."""
+def structure(material, lattice=None, *, displacements=True) -> Structure:
+    """`Structure` of a built-in name, a CIF file or a list of atoms. Raises as `pendel.susceptibility` says.
+
+    displacements : False: those of a file are not looked at, others take their place.
+    """
     gemmi = load_gemmi()
     if isinstance(material, str) and material in BUILT_IN:
         result = _built_in(gemmi, material, lattice)
     elif isinstance(material, (str, os.PathLike)):
-        result = _read_cif(gemmi, material, lattice)
+        result = _read_cif(gemmi, material, lattice, displacements)
     else:
         lattice = _lattice(lattice, None)
         result = Structure(lattice, _listed(gemmi, material), "", "list of atoms")
@@ -223,7 +226,7 @@ def _listed_atom(gemmi, name, item):
     )
 
 
-def _read_cif(gemmi, path, lattice):
+def _read_cif(gemmi, path, lattice, displacements):
     """`Structure` of the only block of a CIF file that has atom sites."""
     block, cif = _cif_block(gemmi, path)
     own = _cif_lattice(cif, path)
@@ -231,9 +234,7 @@ def _read_cif(gemmi, path, lattice):
     cif_contents.refuse_other_symmetry(gemmi, block, cif, operations, metric(own), path)
 
     lattice = _lattice(lattice, own)
-    tensors = cif_contents.displacements(gemmi, block, cif.cell, path)
-    known = tensors | {site.label: site.u_iso for site in cif.sites if site.u_iso}
-    cif_contents.refuse_missing_displacements(gemmi, block, known, path)
+    known = _displacements(gemmi, block, cif, path) if displacements else {}
     dummies = cif_contents.dummies(gemmi, block)
     sites = [site for site in cif.sites if site.label not in dummies]
     listed = [_cif_atom(site, known.get(site.label, 0.0), path) for site in sites]
@@ -245,6 +246,14 @@ def _read_cif(gemmi, path, lattice):
     cif_contents.warn_of_other_contents(gemmi, block, atoms, path)
     source = f"{Path(path).name}, data_{cif.name}" + (", ions as neutral atoms" if any(s.charge for s in sites) else "")
     return Structure(lattice, atoms, cif.name, source)
+
+
+def _displacements(gemmi, block, cif, path):
+    """{label: U (angstrom^2), isotropic equivalent} of a file; ValueError where it has some and they are not known."""
+    tensors = cif_contents.displacements(gemmi, block, cif.cell, path)
+    known = tensors | {site.label: site.u_iso for site in cif.sites if site.u_iso}
+    cif_contents.refuse_missing_displacements(gemmi, block, known, path)
+    return known
 
 
 def _cif_block(gemmi, path):

@@ -170,7 +170,7 @@ def susceptibility(
     wavelength = wavelength_of(wavelength, energy)
     _check_energy(energy_of(wavelength))
     electronvolt = _electronvolt(wavelength)
-    cell = materials.structure(material, lattice)
+    cell = materials.structure(material, lattice, displacements=debye_waller is None)
     elements = sorted({atom.element for atom in cell.atoms})
     B = _debye_waller(gemmi, debye_waller, cell.atoms, elements)
     f1_f2 = _dispersion(gemmi, dispersion, elements, electronvolt)

@@ -27,7 +27,7 @@ from . import checkpoint as checkpoints
 from . import checkpoint_file, kernels
 from .adam import Adam
 from .checkpoint import HISTORY, Run
-from .nuisances import Corrections
+from .corrections import Corrections
 from .objective import Objective, ObjectiveRecipe, bounded, initial, measured
 from .refinement import Angles, Flux
 from .result import FREE_HISTORY, Result, finish, free_numbers

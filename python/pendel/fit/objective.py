@@ -19,6 +19,7 @@ from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, has_ax
 from ..model.passes import Evaluation, Fit, Nuisance
 from ..model.pixels import check_background, error_weights, free_pixels
 from ..operator.engines import on_device
+from .corrections import BY_FRAME, Corrections
 from .refinement import Turns
 from .total_variation import unchecked_atv
 
@@ -197,10 +198,7 @@ class Objective:
         support,
         frames=None,
         s_0=None,
-        angle_offsets=None,
-        flux=None,
-        background_level=None,
-        point_spread=None,
+        *corrections,
         gradients=(),
     ):
         """`Evaluation` of ``frames``, indices on the host, at their best scale; its loss and adj_S are those of (1).
@@ -209,11 +207,10 @@ class Objective:
         ----------
         S, support : arrays
         s_0 : the density, real (nz, ny, nx), where it is "free"
-        angle_offsets, flux, background_level, point_spread : `pendel.fit.nuisances.Corrections`
+        corrections : the fields of `pendel.fit.nuisances.Corrections`, as many as there are
         gradients : as in `pendel.model.passes.Nuisance`
         """
-        corrections = angle_offsets, flux, background_level, point_spread
-        now = self._evaluate(S, support, frames, s_0, corrections, gradients=gradients)
+        now = self._evaluate(S, support, frames, s_0, Corrections(*corrections), gradients=gradients)
         if not self._weight:
             return now
         value, adj_S = self._total_variation(S, support)
@@ -223,14 +220,15 @@ class Objective:
         """The loss alone, in (1)."""
         model = self.model
         frames = np.arange(model.n_frames) if frames is None else frames
-        scan, level = self._scan(*corrections[:2]), corrections[2]
+        scan, level = self._scan(corrections), corrections.background_level
         level = None if level is None else level.astype(model.real_dtype)
-        scan |= {"nuisance": Nuisance(level, corrections[3], gradients), "s_0": self._density(S, support, s_0)}
+        nuisance = Nuisance(level, corrections.point_spread, gradients, corrections.coherence)
+        scan |= {"nuisance": nuisance, "s_0": self._density(S, support, s_0)}
         return model.passes.evaluate(S, self.fit, frames, None, support=support, gradient=gradient, **scan)
 
-    def _scan(self, angle_offsets, flux):
+    def _scan(self, corrections):
         """dq and flux of the frames, in the model's numbers."""
-        model = self.model
+        model, angle_offsets, flux = self.model, corrections.angle_offsets, corrections.flux
         if flux is not None or self.monitor is not None:
             flux = (1.0 if flux is None else flux) * (1.0 if self.monitor is None else self.monitor)
             flux = flux.astype(model.real_dtype)
@@ -246,44 +244,39 @@ class Objective:
         return unchecked_atv(S, self._weight, support=support, **exponents)
 
     @on_device
-    def on_host(
-        self,
-        S,
-        support,
-        s_0=None,
-        angle_offsets=None,
-        flux=None,
-        background_level=None,
-        point_spread=None,
-        gradients=(),
-    ):
+    def on_host(self, S, support, s_0=None, *corrections, gradients=()):
         """`evaluate` of all frames with NumPy arrays and floats in and out, wherever the model works."""
-        arrays = S, support, s_0, angle_offsets, flux, background_level
         if not self.engine.reads_values:
-            arrays = (self.engine.upload(a) for a in arrays)
-        S, support, *others = arrays
-        now = self.evaluate(S, support, None, *others, point_spread, gradients)
+            S, support, s_0 = (self.engine.upload(a) for a in (S, support, s_0))
+            corrections = self._uploaded(corrections)
+        now = self.evaluate(S, support, None, s_0, *corrections, gradients=gradients)
         return now if self.engine.reads_values else _on_host(now)
 
     @on_device
-    def measure(self, S, support, s_0=None, angle_offsets=None, flux=None, background_level=None, point_spread=None):
+    def measure(self, S, support, s_0=None, *corrections):
         """Scale, misfit and held-out pixels of S: an `Evaluation` of the loss, without gradients, as of `on_host`."""
-        arrays = S, support, s_0, angle_offsets, flux, background_level
-        S, support, s_0, *corrections = (self.engine.upload(a) for a in arrays)
-        return _on_host(self._evaluate(S, support, None, s_0, (*corrections, point_spread), gradient=False))
+        S, support, s_0 = (self.engine.upload(a) for a in (S, support, s_0))
+        return _on_host(self._evaluate(S, support, None, s_0, self._uploaded(corrections), gradient=False))
+
+    def _uploaded(self, corrections):
+        """`Corrections` of some of its fields, the arrays where the model works."""
+        corrections = Corrections(*corrections)
+        arrays = {name: self.engine.upload(getattr(corrections, name)) for name in BY_FRAME}
+        return corrections._replace(**arrays)
 
     @on_device
-    def trusted(self, S, support, trim, angle_offsets=None, flux=None, background_level=None, point_spread=None):
+    def trusted(self, S, support, trim, *corrections):
         """The good pixels that S misses by at most ``trim`` times the rms of sqrt(model) - sqrt(data).
 
         Arguments on the host; the result, bool (n_frames, rows, cols), is where the model works.
         """
         upload, model, pixels = self.engine.upload, self.model, self.fit.pixels
-        S, support, *corrections = (upload(a) for a in (S, support, angle_offsets, flux, background_level))
-        scale = self._evaluate(S, support, None, None, (*corrections, point_spread), gradient=False).scale
-        scan = self._scan(*corrections[:2]) | {"s_0": self._density(S, support, None), "point_spread": point_spread}
+        S, support, corrections = upload(S), upload(support), self._uploaded(corrections)
+        scale = self._evaluate(S, support, None, None, corrections, gradient=False).scale
+        beam = {"point_spread": corrections.point_spread, "coherence": corrections.coherence}
+        scan = self._scan(corrections) | {"s_0": self._density(S, support, None)} | beam
         D = model.passes.intensities(S, np.arange(model.n_frames), **scan)
-        frames, level = self.engine.xp.arange(model.n_frames), corrections[2]
+        frames, level = self.engine.xp.arange(model.n_frames), corrections.background_level
         background = self.fit.likelihood.beside(frames, None if level is None else level.astype(D.dtype))
         D = scale * D if background is None else scale * D + background
 

@@ -33,12 +33,14 @@ from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
-from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
+from .corrections import NO_CORRECTIONS, Corrections
+from .nuisances import NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
+from .preconditioner import Preconditioned
 from .priors import Priors
 from .quasi_newton import Cartesian, Limits, Log, minimise
 from .result import Result, finish
-from .steps import NO_STEPS, unpacked_corrections
+from .steps import NO_STEPS, packed_corrections, unpacked_corrections
 
 EVALUATIONS = 3  # for an iteration, on average, at most
 
@@ -218,7 +220,7 @@ class _Run(NamedTuple):
         def compute(_):
             found = self._from(at, log)
             history = {name: np.array(values) for name, values in log.history.items()}
-            return {"S": found.S, "ended": found.ended, "history": history} | found.corrections._asdict()
+            return {"S": found.S, "ended": found.ended, "history": history} | packed_corrections(found.corrections)
 
         found = steps.once(name, compute)
         log.go_on(found["history"])
@@ -237,8 +239,10 @@ def _run(objective, S, support, recipe, iterations, log, corrections):
 
     Its priors are judged by where it begins.
     """
-    variables = Cartesian(S, support)
     priors = Priors(recipe, S, support, objective.whole)
+    variables = Cartesian(S, support)
+    if priors.stiff:
+        variables = Preconditioned(S, support, priors, objective.model.threads)
     limits = Limits(iterations, EVALUATIONS * iterations, recipe.memory, 0.0)
     nuisances = Nuisances(recipe, objective.whole, corrections, 2 * variables.size) if recipe.refines else None
     found = minimise(objective, variables, priors, limits, log, corrections, "polish", nuisances)

@@ -34,20 +34,32 @@ class Priors:
     S : complex (nz, ny, nx), by which bulk, evidence and what is solid are judged
     support : bool (nz, ny, nx)
     fit : Fit
+
+    Attributes
+    ----------
+    perfection, smoothness, uniformity, sharpness : where the recipe expects perfection
+    learned : f of `pendel.fit.evidence`, 0 where nothing counts or nothing is expected
     """
 
     def __init__(self, recipe, S, support, fit):
         self.recipe, self.support = recipe, support
         self.bulk = bulk_of(S, support)[support]
+        self.learned = 0.0
         self.nats, self.counts = fit.likelihood.nats, fit.counts if recipe.expects_perfection else None
         if recipe.expects_perfection:
             voxel = fit.model.voxel
             seen = np.divide(voxel, fit.model.experiment.suggest_voxel())
             self.perfection = Perfection(S, support, voxel, recipe.bulk_amplitude or 1.0, seen)
             self.smoothness, self.uniformity = self._precisions(S, fit.information)
+            self.learned = 2 * fit.information / max(np.count_nonzero(self.perfection.solid), 1)
             self.sharpness = recipe.sharpness
             if recipe.sharpness == "evidence":
                 self.sharpness = self.perfection.clearing(fit.information)
+
+    @property
+    def stiff(self):
+        """Whether voxels are tied so that `Preconditioned` has something to loosen."""
+        return self.learned > 0 and bool(self.perfection.solid.any())
 
     def _precisions(self, S, information):
         """lambda and alpha, (nz, ny, nx) or a number: as given, or the most probable for S."""

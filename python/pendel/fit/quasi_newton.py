@@ -25,8 +25,9 @@ from ..base.progress import Progress
 from ..base.recipe import choice, from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
+from .corrections import NO_CORRECTIONS, Corrections
 from .minibatch import OPTIMISED
-from .nuisances import NO_CORRECTIONS, Corrections, NuisanceRecipe, Nuisances
+from .nuisances import NuisanceRecipe, Nuisances
 from .objective import Objective, ObjectiveRecipe, initial, measured
 from .result import FREE_HISTORY, Result, finish, free_numbers
 
@@ -113,8 +114,8 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
     Parameters
     ----------
     objective : Objective
-    variables : `Polar` or alike: start, bounds, S, s_0, adjoint, the support and its size
-    priors : None, or `Priors` for `Cartesian` variables, in units of the mean intensity
+    variables : `Polar` or alike: start, bounds, S, s_0, adjoint, the support and its size; values, where priors ask
+    priors : None, or `Priors` for `Cartesian` or `Preconditioned` variables, in units of the mean intensity
     limits : Limits
     log : Log
     corrections : Corrections
@@ -137,12 +138,11 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
         x = whole[:own]
         S, s_0 = variables.S(x), variables.s_0(x)
         now = objective.on_host(S, variables.support, s_0, *corrected(whole), **wanted)
-        gradient = variables.adjoint(x, now.adj_S, now.adj_s_0) / unit
-        value = 0.0
+        adj_c, value = now.adj_S[variables.support].astype(np.complex128) / unit, 0.0
         if priors is not None:
-            value, adj = priors.value(x.view(np.complex128))
-            gradient = gradient + adj
-        gradient = gradient.view(np.float64)
+            value, adj = priors.value(variables.values(x))
+            adj_c = adj_c + adj
+        gradient = variables.adjoint(x, adj_c, None if now.adj_s_0 is None else now.adj_s_0 / unit)
         if nuisances is not None:
             term, adj = nuisances.adjoint(whole[own:], now)
             value, gradient = value + term / unit, np.concatenate([gradient, adj / unit])
@@ -281,12 +281,12 @@ class Polar:
             s_0[self.support] = x[2 * self.size :]
         return s_0
 
-    def adjoint(self, x, adj_S, adj_s_0):
-        """Equation (2) of the gradients with respect to `S` and `s_0`."""
-        adj_S, wave = adj_S[self.support].astype(np.complex128), np.exp(1j * x[: self.size])
-        parts = [(adj_S * np.conj(self._a(x) * wave)).imag]
+    def adjoint(self, x, adj_c, adj_s_0):
+        """Equation (2) of the gradients with respect to S of the support's voxels, complex128, and to `s_0`."""
+        wave = np.exp(1j * x[: self.size])
+        parts = [(adj_c * np.conj(self._a(x) * wave)).imag]
         if not self.phase_only:
-            parts.append((np.conj(adj_S) * wave).real)
+            parts.append((np.conj(adj_c) * wave).real)
             if self.free_density:
                 parts.append(adj_s_0[self.support].astype(np.float64))
         return np.concatenate(parts)
@@ -310,16 +310,20 @@ class Cartesian:
         """x at S."""
         return self.begin[self.support].astype(np.complex128).view(np.float64)
 
+    def values(self, x):
+        """S of the support's voxels, complex128."""
+        return x.view(np.complex128)
+
     def S(self, x):
         """S, complex (nz, ny, nx)."""
         S = np.zeros_like(self.begin)
-        S[self.support] = x.view(np.complex128)
+        S[self.support] = self.values(x)
         return S
 
     def s_0(self, x):
         """The density is not free."""
         return None
 
-    def adjoint(self, x, adj_S, adj_s_0):
-        """The gradient with respect to `S`, complex."""
-        return adj_S[self.support]
+    def adjoint(self, x, adj_c, adj_s_0):
+        """Of the gradient with respect to `values`."""
+        return adj_c.view(np.float64)

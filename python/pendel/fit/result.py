@@ -6,9 +6,10 @@ import numpy as np
 
 from ..base.arrays import host
 from ..base.symmetry import strain as strain_along_h
+from ..experiment.coherence import Coherence
 from ..model.loss import has_axes
 from ..model.model import Model
-from .nuisances import Corrections
+from .corrections import Corrections
 
 FREE_HISTORY = ("free_misfit", "free_loss")
 
@@ -28,6 +29,7 @@ class Result:
     background : counts per pixel that the fit was given, a number or an array as in `Model.fit`.
     background_level : float64 (n_frames,), refined counts per pixel beside these, or None.
     point_spread : (row, col), refined rms widths in pixels, or None: the model's.
+    coherence : `Coherence`, refined, or None: the model's.
     free_misfit, free_loss : as in history, at the end; None where no pixels were held out.
     model : the `Model` that `solve` chose, or None: the one that was given.
     trust : `Trust`, how far `solve` trusts it, or None.
@@ -50,13 +52,14 @@ class Result:
     free_loss: float | None = None
     background_level: np.ndarray | None = None
     point_spread: tuple[float, float] | None = None
+    coherence: Coherence | None = None
     model: Model | None = None
     trust: object | None = None
 
     @property
     def corrections(self):
         """What was refined beside S, as `Corrections`."""
-        return Corrections(self.angle_offsets, self.flux, self.background_level, self.point_spread)
+        return Corrections(self.angle_offsets, self.flux, self.background_level, self.point_spread, self.coherence)
 
     @property
     def crystal(self):

@@ -9,8 +9,9 @@ import dataclasses
 import numpy as np
 
 from ..base import checks
+from ..experiment.coherence import Coherence
 from . import checkpoint_file
-from .nuisances import Corrections
+from .corrections import Corrections
 from .result import Result
 
 BETWEEN = "/"
@@ -129,6 +130,7 @@ def _packed(result):
     """A `Result` as a dict; a background of pixels is that of its fit."""
     found = {item.name: getattr(result, item.name) for item in dataclasses.fields(Result)}
     found = {name: value for name, value in found.items() if name not in ("model", "trust")}
+    found["coherence"] = _packed_coherence(result.coherence)
     if np.ndim(found["background"]):
         del found["background"]
     return found
@@ -142,6 +144,7 @@ def _unpacked(found, model, background):
             found[name] = checks.array(f"checkpoint ({name})", found[name], (model.n_frames,), np.float64)
     if "point_spread" in found:
         found["point_spread"] = tuple(found["point_spread"].tolist())
+    found["coherence"] = _unpacked_coherence(found.get("coherence"))
     found["voxel"] = tuple(found["voxel"].tolist())
     if "background" not in found:
         found["background"] = background()
@@ -150,7 +153,7 @@ def _unpacked(found, model, background):
 
 def packed_corrections(corrections):
     """{name: value} of `Corrections`."""
-    return corrections._asdict()
+    return corrections._asdict() | {"coherence": _packed_coherence(corrections.coherence)}
 
 
 def unpacked_corrections(found):
@@ -158,7 +161,21 @@ def unpacked_corrections(found):
     values = {name: found.get(name) for name in Corrections._fields}
     if values["point_spread"] is not None:
         values["point_spread"] = tuple(float(v) for v in values["point_spread"])
+    values["coherence"] = _unpacked_coherence(values["coherence"])
     return Corrections(**values)
+
+
+def _packed_coherence(coherence):
+    """Its numbers, or None."""
+    return None if coherence is None else dataclasses.astuple(coherence)
+
+
+def _unpacked_coherence(numbers):
+    """The `Coherence` of these numbers, or None."""
+    if numbers is None:
+        return None
+    *widths, modes = map(float, numbers)
+    return Coherence(*widths, int(modes))
 
 
 NO_STEPS = Steps()

@@ -23,8 +23,8 @@ __all__ = [
     "read_id01",
     "read_result",
     "read_scan",
-    "tell_of_frames",
     "sum_scans",
+    "tell_of_frames",
     "write_result",
     "write_scan",
 ]

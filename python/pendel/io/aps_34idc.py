@@ -19,6 +19,7 @@ from ..base.reading import read_text
 from .array_files import three_axes
 from .counts import bad_values
 from .frame_files import find_frames, name_missing, read_frames
+from .frames import below_saturation
 from .npy_files import open_arrays, read_array
 from .scans import Scan, mask_bad_values, pattern_centre, relative_flux
 from .spec import parse_spec
@@ -47,6 +48,7 @@ def read_34idc(
     dark_threshold: float = 1,
     whitefield_minimum: float = 0.1,
     pixel_size: float | None = None,
+    saturation: float | None = None,
 ) -> Scan:
     """Read one 34-ID-C scan as a `pendel.io.Scan`.
 
@@ -66,6 +68,7 @@ def read_34idc(
         white field is below ``whitefield_minimum`` of its median, are masked; the others are divided by white field /
         median (data become float32).
     pixel_size : m, for detectors not known by name.
+    saturation : counts, as they were read out, at and above which a pixel is masked; None: none is.
 
     Raises
     ------
@@ -82,6 +85,9 @@ def read_34idc(
     files = _find_files(folder, scan)
     record = _find_spec(folder, scan, spec, files.points)
     data, mask, notes = _read_counts(folder, files, record)
+    if saturation is not None:  # before the white field is divided out
+        below = below_saturation(data, saturation)
+        mask = mask if below.all() else mask & below
     if files.packed:
         fields = _read_fields_npz(folder, dark, whitefield)
     else:

@@ -48,9 +48,9 @@ def read_array_scan(path: Path | str) -> Scan:
         data, good = read_tif(path), None
     else:
         data, good = _read_archive(path)
-        beside = _bcdi_mask(path)
+        beside = mask_beside(path)
         if good is None and beside is not None:
-            good = read_mask(beside)
+            good = _good(beside, read_array(beside, *_MASKS), sure=True)
     data = three_axes(data)
     if data.ndim != 3 or data.dtype.kind not in "iuf" or data.size == 0:
         raise ValueError(f"{path}: expected counts >= 0 (frame, row, col), got {checks.describe(data)}")
@@ -81,13 +81,14 @@ def three_axes(data: np.ndarray) -> np.ndarray:
     return data
 
 
-def _good(path, mask):
+def _good(path, mask, sure=False):
+    """bool mask, True = good; ``sure``: integers are known to be 0 where good."""
     if mask.dtype.kind not in "biu":
         raise ValueError(f"{path}: expected a mask of bool (True = good) or integers (0 = good), got {mask.dtype}")
     if mask.dtype.kind == "b":
         return mask
     good = mask == 0
-    if good.mean() < 0.5:
+    if not sure and good.mean() < 0.5:
         raise ValueError(
             f"{path}: expected a mask whose integers are 0 where pixels are good, got {good.mean():.0%} of them 0; "
             "save it as bool, True = good"
@@ -123,7 +124,7 @@ def _check_kind(path, there):
         raise ValueError(f"{path}: expected the frames of a rocking scan, got a result ({', '.join(there[:8])})")
 
 
-def _bcdi_mask(path):
+def mask_beside(path: Path) -> Path | None:
     """The mask that bcdi writes beside its data, or None."""
     found = _BCDI.fullmatch(path.name)
     beside = path.with_name(f"{found.group(1)}_maskpynx{found.group(2)}.npz") if found else None

@@ -16,7 +16,7 @@ Another package registers a beamline of its own in its pyproject.toml; nothing c
 
 A name of this package's own cannot be taken by another. Options of a reader are keywords with defaults. It gets those
 that it declares by name: of a configuration ``data.scan``,
-``data.dark`` and ``data.whitefield``, whichever it has a use for.
+``data.dark``, ``data.whitefield`` and ``data.saturation``, whichever it has a use for.
 """
 
 import inspect
@@ -33,6 +33,7 @@ from .aps_34idc import read_34idc
 from .array_files import is_array_file, read_array_scan
 from .cxi_scans import read_scan
 from .eiger import is_eiger, read_eiger
+from .frames import mask_saturated
 from .id01 import is_bliss, read_id01
 from .scans import Scan
 
@@ -47,6 +48,8 @@ class Reader(Protocol):
     path : folder or file.
     scan : number of the scan, where several are there; None: the only one.
     dark, whitefield : False leaves that correction of the detector out.
+    saturation : counts, before any correction, at and above which a pixel is masked; to be declared by readers that
+        correct counts.
 
     Returns
     -------
@@ -71,6 +74,8 @@ class Beamline:
     def read(self, path: Path | str, **options: Any) -> Scan:
         """The scan in a folder or file; of ``options`` the reader gets those that it declares.
 
+        Pixels from ``saturation`` on are masked here where the reader does not declare it.
+
         Raises as the reader does, TypeError where it gives something else than a `Scan`.
         """
         declared = inspect.signature(self.reader).parameters
@@ -78,7 +83,8 @@ class Beamline:
         if not isinstance(scan, Scan):
             raise TypeError(f"{self.reader!r}: expected a pendel.io.Scan of {path}, got {checks.describe(scan)}")
         scan.mask = checks.good_pixels(f"{path}: mask", scan.mask, scan.data.shape)
-        return scan
+        saturation = options.get("saturation")
+        return scan if saturation is None or "saturation" in declared else mask_saturated(scan, saturation)
 
 
 def _is_no_folder(path):

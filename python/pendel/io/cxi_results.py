@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..base import checks
+from ..base import checks, plausible
 from ..base.constants import LIGHT_SPEED, PLANCK
 from ..base.recipe import refuse_unknown
 from . import hdf5, hdf5_arrays, hdf5_images, hdf5_reading, kinds
@@ -69,8 +69,13 @@ def _numbers(*shape: int) -> Callable[[str, Any], Any]:
     return check
 
 
-def _above_zero(name, value):
-    return checks.number(name, value, above=0)
+def _numbers_or_inf(count: int) -> Callable[[str, Any], Any]:
+    """A check for so many numbers, some of which may be inf."""
+    return lambda name, value: checks.array(name, np.asarray(value, np.float64), (count,), np.float64, finite=False)
+
+
+def _wavelength(name, value):
+    return plausible.number(plausible.WAVELENGTH, name, value)
 
 
 def _complex(name, value):
@@ -113,7 +118,7 @@ class StoredResult:
         MAPS, "derivative of u.h/|h| along h; NaN where not known", key="het_strain", dtype=np.float32
     )
 
-    wavelength: float | None = _stored(CONFIGURATION, "of the beam", unit="m", check=_above_zero)
+    wavelength: float | None = _stored(CONFIGURATION, "of the beam", unit="m", check=_wavelength)
     k_0: np.ndarray | None = _stored(CONFIGURATION, "(x, y, z), model frame", unit="rad/m", check=_numbers(3))
     k_h: np.ndarray | None = _stored(CONFIGURATION, "(x, y, z), model frame", unit="rad/m", check=_numbers(3))
     frame: np.ndarray | None = _stored(CONFIGURATION, "(3, 3), rows: model x, y, z in the lab", check=_numbers(3, 3))
@@ -138,6 +143,12 @@ class StoredResult:
     background: float | np.ndarray | None = _stored(RESULT, "given, counts per pixel, a number or of frames and pixels")
     background_level: np.ndarray | None = _stored(RESULT, "(frame,), refined, counts per pixel beside these")
     point_spread: tuple | None = _stored(RESULT, "(row, col), refined, rms widths in pixels", loaded=_tuple)
+    coherence: tuple | None = _stored(
+        RESULT,
+        "refined: (horizontal, vertical) coherence lengths in m, relative bandwidth, settings",
+        check=_numbers_or_inf(4),
+        loaded=_tuple,
+    )
     measured_frame: np.ndarray | None = _stored(RESULT, "(row, col), counts")
     modelled_frame: np.ndarray | None = _stored(RESULT, "(row, col), counts, of the same frame")
     frame_index: int | None = _stored(RESULT, "which frame these are")
@@ -206,6 +217,8 @@ def write_result(
     values = _checked(result)
     if pixel_size is not None:
         pixel_size = hdf5.checked_pixel_size(pixel_size)
+    if distance is not None:
+        distance = plausible.number(plausible.DISTANCE, "distance", distance)
 
     with hdf5.replacing(path, kinds.RESULT, force=force) as file:
         entry = hdf5.put_head(file, 150, values.get("name"))
@@ -223,7 +236,7 @@ def write_result(
 def _checked(result):
     """{field: what is written} of all fields but those that are None."""
     S = checks.array("S", result.S, (None, None, None), np.complex64, axes="(nz, ny, nx)")
-    values = {"S": S, "voxel": checks.lengths("voxel", result.voxel, 3)}
+    values = {"S": S, "voxel": plausible.lengths(plausible.VOXEL, "voxel", result.voxel, 3)}
     for f in fields(StoredResult):
         value, check, dtype = getattr(result, f.name), f.metadata["check"], f.metadata["dtype"]
         if f.name in values or value is None:

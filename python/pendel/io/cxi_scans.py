@@ -139,7 +139,7 @@ def _geometry(scan):
     if scan.arm is not None:
         for i, (axis, angle) in enumerate(scan.arm):
             axis_vector(f"arm[{i}]", axis)
-            checks.number(f"arm[{i}] angle", angle)
+            plausible.number(plausible.TURN, f"arm[{i}] angle", angle)
         geometry["arm_axes"] = [_axis_text(axis) for axis, _ in scan.arm]
         geometry["arm_angles"] = np.array([angle for _, angle in scan.arm], float)
     if scan.rocking_angles is not None:

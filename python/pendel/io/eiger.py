@@ -136,7 +136,5 @@ def _energy(links):
 def _notes(links):
     """What else is known: the detector's name and the beam's centre."""
     notes = {"detector": hdf5_reading.text(links, f"{_DETECTOR}/description")}
-    centre = [hdf5_reading.find(links, f"{_DETECTOR}/beam_center_{axis}") for axis in "yx"]
-    if None not in centre:
-        notes["direct_beam"] = [float(hdf5_reading.array(links, found).ravel()[0]) for found in centre]
+    notes["direct_beam"] = hdf5_reading.pixel(links, *(f"{_DETECTOR}/beam_center_{axis}" for axis in "yx"))
     return {key: value for key, value in notes.items() if value}

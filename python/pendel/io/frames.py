@@ -8,9 +8,9 @@ import numpy as np
 from ..base import checks
 from .scans import Scan
 
+MUCH_LIGHT = 100  # counts in a frame beside which one without any count is no matter of chance
 BRIGHT = 1000  # counts: as many photons do not come to the same number in several pixels by chance
 STOPPED = 5  # pixels at the largest count of a scan, from which it is taken for the detector's
-LIT = 20  # counts in a frame, beside which one without any is none of the crystal's doing
 
 
 def mask_saturated(scan: Scan, saturation: float) -> Scan:
@@ -25,8 +25,13 @@ def mask_saturated(scan: Scan, saturation: float) -> Scan:
     ------
     TypeError, ValueError : naming ``saturation``.
     """
-    below = scan.data < checks.number("saturation", saturation, above=0)
+    below = below_saturation(scan.data, saturation)
     return scan if below.all() else replace(scan, mask=scan.mask & below)
+
+
+def below_saturation(data, saturation: float) -> np.ndarray:
+    """bool, shape of ``data``, counts as they were read out: False where they are saturated."""
+    return data < checks.number("saturation", saturation, above=0)
 
 
 def tell_of_frames(scan: Scan) -> None:
@@ -36,8 +41,9 @@ def tell_of_frames(scan: Scan) -> None:
     ------
     ValueError : where no pixel is good, or no good one has any count.
 
-    Warns (UserWarning) of frames without light between frames that have some, of frames that are masked as a whole, and
-    of pixels that stop at one count, as saturated ones do.
+    Warns (UserWarning) of frames without light beside frames that have much, and of frames that are masked as a whole,
+    where the reader has not done so (``metadata["frames_empty"]``, ``["frames_missing"]``), and of pixels that stop at
+    one count, as saturated ones do.
     """
     good = np.broadcast_to(scan.mask, scan.data.shape)
     if not good.any():
@@ -47,13 +53,32 @@ def tell_of_frames(scan: Scan) -> None:
     if not light.any():
         raise ValueError("data: expected a Bragg peak, got no counts in good pixels: dark frames, or a closed shutter")
 
-    masked = ~good.any(axis=(1, 2))
-    _warn_of(np.nonzero(masked)[0], "frames with good pixels", "masked as a whole")
-    lit = np.nonzero(light >= LIT)[0]
-    between = np.arange(len(light))
-    dark = (light == 0) & ~masked & (between > lit.min(initial=len(light))) & (between < lit.max(initial=-1))
-    _warn_of(np.nonzero(dark)[0], "light in frames between others that have some", "without any count")
+    told = [scan.metadata.get(name, ()) for name in ("frames_missing", "frames_empty")]  # by the reader
+    masked = np.setdiff1d(np.nonzero(~good.any(axis=(1, 2)))[0], told[0])
+    _warn_of(masked, "frames with good pixels", "masked as a whole")
+    dark = np.setdiff1d(frames_without_light(scan.data, scan.mask), told[1])
+    _warn_of(dark, "light in frames beside others that have much", "without any count")
     _warn_of_saturation(data)
+
+
+def frames_without_light(data, mask) -> np.ndarray:
+    """Indices of the frames that have no count although the next ones that have some, on either side, have many.
+
+    Parameters
+    ----------
+    data : (frame, row, col) counts.
+    mask : bool, (row, col) or the shape of data, True = good.
+    """
+    good = np.broadcast_to(mask, data.shape)
+    light = np.array([np.sum(one, dtype=np.float64, where=g) for one, g in zip(data, good, strict=True)])
+    lit = np.flatnonzero(light > 0)
+    dark = np.flatnonzero((light == 0) & good.any(axis=(1, 2)))
+    if not len(lit):
+        return dark[:0]
+    after = np.searchsorted(lit, dark)
+    # at an end of the scan there is one side only
+    sides = light[lit[np.maximum(after - 1, 0)]], light[lit[np.minimum(after, len(lit) - 1)]]
+    return dark[np.minimum(*sides) >= MUCH_LIGHT]
 
 
 def _warn_of(frames, expected, got):

@@ -5,11 +5,10 @@ import warnings
 import numpy as np
 
 from . import hdf5_arrays
+from .frames import frames_without_light
 from .hdf5_links import Found, Links
 from .hdf5_reading import good_pixels, without_axes_of_length_one
 from .scans import mask_bad_values
-
-MUCH_LIGHT = 100  # counts in a frame beside which one without any count is no matter of chance
 
 
 def read_frames(links: Links, found: Found, mask: Found | None = None, cxi: bool = True):
@@ -65,26 +64,10 @@ def _narrow(data):
 
 
 def _note_empty(found, data, good, notes):
-    """Say which frames have no count although one beside them has many."""
-    sums = np.array(
-        [
-            np.sum(frame, dtype=np.float64, where=one)
-            for frame, one in zip(data, np.broadcast_to(good, data.shape), strict=True)
-        ]
-    )
-    here = np.broadcast_to(good, data.shape).reshape(len(data), -1).any(1)
-    empty = (sums == 0) & here
-    if not empty.any() or empty.all():
-        return
-    lit = np.flatnonzero(~empty & here)
-    frames = np.flatnonzero(empty)
-    before, after = np.searchsorted(lit, frames) - 1, np.searchsorted(lit, frames)
-    beside = np.maximum(
-        np.where(before >= 0, sums[lit[np.maximum(before, 0)]], 0),
-        np.where(after < len(lit), sums[lit[np.minimum(after, len(lit) - 1)]], 0),
-    )
-    if (beside >= MUCH_LIGHT).any():
-        notes["frames_empty"] = frames[beside >= MUCH_LIGHT].tolist()
+    """Say which frames have no count although those beside them have many."""
+    frames = frames_without_light(data, good)
+    if len(frames):
+        notes["frames_empty"] = frames.tolist()
         _warn(found, notes["frames_empty"], "have no count, beside frames that have many; were they measured?")
 
 

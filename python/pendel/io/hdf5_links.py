@@ -48,13 +48,28 @@ def open_file(path: Path, where: str) -> h5py.File:
     raise ValueError(f"{where}, got a truncated or damaged one ({text})")
 
 
+def folders_of(path: Path | str) -> tuple[Path, Path]:
+    """The folders in which what an HDF5 file leads to is looked for: where it is named, and where it lies."""
+    path = Path(path)
+    return Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent
+
+
+def places_of(name: str, folder: Path | str) -> list[str]:
+    """Where in a folder a file may be that an HDF5 file calls ``name``, the likeliest first.
+
+    One that was written elsewhere and brought here has an absolute name: HDF5 looks beside the file too.
+    """
+    names = [name, os.path.basename(name)] if os.path.isabs(name) else [name]
+    return [os.path.join(folder, name) for name in names]
+
+
 class Links:
     """The HDF5 files that one file leads to. ``path`` is what the user gave; close with `close`."""
 
     def __init__(self, path: Path):
         self.path = path
         self._stack = contextlib.ExitStack()
-        self._folders = [os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))]
+        self._folders = [os.fspath(folder) for folder in folders_of(path)]
         self.file = self._stack.enter_context(open_file(path, f"{path}: expected a CXI/HDF5 file"))
         self._files = {os.path.realpath(path): self.file}
         self.place = "/"  # what was looked at last, for errors that nobody foresaw
@@ -137,13 +152,10 @@ class Links:
         if "\0" in name or not name:
             raise ValueError(f"{where}: expected the name of a file, got {name!r}")
         folders = dict.fromkeys([os.path.dirname(beside), *self._folders])
-        candidates = [os.path.join(folder, name) for folder in folders]
+        # as it is called in all folders first
+        candidates = [path for paths in zip(*(places_of(name, f) for f in folders), strict=True) for path in paths]
         there = [path for path in candidates if os.path.lexists(path)]
-        if os.path.isabs(name) and not there:
-            # written elsewhere and brought here: HDF5 looks beside the file too
-            candidates = [os.path.join(folder, os.path.basename(name)) for folder in folders]
-            there = [path for path in candidates if os.path.lexists(path)]
-        path = os.path.realpath((there or candidates)[0])
+        path = os.path.realpath((there or candidates[-len(folders) :])[0])
         if not any(path.startswith(os.path.join(folder, "")) for folder in self._folders):
             raise ValueError(
                 f"{where}: expected a link into the folder of the file, got one that leads out of it, to {path}; "

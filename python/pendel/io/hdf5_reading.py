@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from h5py import h5a
 
+from ..base import plausible
 from ..base.constants import ELECTRONVOLT, LIGHT_SPEED, PLANCK
 from . import hdf5_arrays, units
 from .hdf5_links import Found, Links
@@ -21,10 +22,10 @@ MOST_TEXTS = 4096  # of one dataset
 MOST_MEMBERS = 10_000  # of groups that are read whole
 MOST_DEPTH = 32  # of groups in groups
 LARGEST_ATTRIBUTE = 1 << 16  # bytes
-SAME = 1e-6  # values that differ by less, relative, are one value that was written again and again
+SAME = 2e-4  # relative: readings of one motor or monochromator, again and again, differ by less
 _BAD_BITS = 0x0FFF  # CXI pixel mask: every bit below 0x1000 ("has signal") marks a fault
 _MOST_ENERGY = 1e-10  # 624 MeV in J: no X-ray energy is above it in J or below it in eV
-_ELECTRONVOLTS = (50.0, 1e6)  # what an energy without a unit may be in eV
+_ELECTRONVOLTS = tuple(e / ELECTRONVOLT for e in (plausible.LOWEST_ENERGY, plausible.HIGHEST_ENERGY))  # without a unit
 _FLAGS = {"0": False, "no": False, "false": False, "n": False, "1": True, "yes": True, "true": True, "y": True}
 
 
@@ -60,13 +61,16 @@ def find(links: Links, *paths: str) -> Found | None:
     return None
 
 
-def members(links: Links, path: str) -> dict[str, Found]:
-    """{name: object} of a group, empty where it is not there."""
+def members(links: Links, path: str, names: tuple[str, ...] | None = None) -> dict[str, Found]:
+    """{name: object} of a group, empty where it is not there; of ``names`` alone, where given.
+
+    Other links may lead nowhere: of a beamline's files not all are brought along.
+    """
     found = links.find(path)
     if found is None or not isinstance(found.item, h5py.Group):
         return {}
-    names = _names(found)
-    return {name: links.find(name, found.item) for name in names}
+    wanted = [name for name in _names(found) if names is None or name in names]
+    return {name: links.find(name, found.item) for name in wanted}
 
 
 def _names(found):
@@ -199,8 +203,8 @@ def in_si(links: Links, found: Found, dimension: str, unit: str = "") -> np.ndar
 def quantity(links: Links, *paths: str, dimension: str, unit: str = "") -> float | None:
     """The one value > 0 of the first of ``paths`` in SI units, or None where the file does not say it.
 
-    Zero, NaN and datasets without elements say nothing. A value may be repeated, for every frame; one that changes is
-    a ValueError.
+    Zero, NaN and datasets without elements say nothing. A value may be repeated, for every frame, also as it is read
+    back: then it is the median. One that changes is a ValueError.
     """
     found = find(links, *paths)
     if found is None:
@@ -213,7 +217,20 @@ def quantity(links: Links, *paths: str, dimension: str, unit: str = "") -> float
         raise ValueError(f"{found.where}: expected a finite number > 0, got {low if not low > 0 else high:g}")
     if high - low > SAME * high:
         raise ValueError(f"{found.where}: expected one value, got {values.size} from {low:g} to {high:g}")
-    return float(values.flat[0])
+    return float(np.median(values))
+
+
+def pixel(links: Links, *paths: str) -> list[float] | None:
+    """[row, col] of the datasets at two paths, or None where the file does not say it.
+
+    Detectors write (0, 0) as long as nobody has told them.
+    """
+    found = [find(links, path) for path in paths]
+    if None in found:
+        return None
+    values = [array(links, item).ravel()[:1] for item in found]
+    indices = [float(index) for value in values for index in value]
+    return indices if len(indices) == 2 and np.isfinite(indices).all() and any(indices) else None
 
 
 def energy(links: Links, *places: str) -> float | None:

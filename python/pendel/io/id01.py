@@ -36,14 +36,18 @@ def is_bliss(path: Path) -> bool:
         return False
     try:
         with hdf5_reading.opened(path) as links:
-            return any(_is_group(links, f"{name}/measurement") for name in _scans(links).values())
+            return any(_measured(links, name) is not None for name in _scans(links).values())
     except (OSError, ValueError, TypeError):
         return False
 
 
-def _is_group(links, path):
-    found = links.find(path)
-    return found is not None and isinstance(found.item, h5py.Group)
+def _measured(links, name):
+    """The group of what a scan measured; None without one, and where the link to it leads nowhere."""
+    try:
+        found = links.find(f"{name}/measurement")
+    except (OSError, ValueError):
+        return None
+    return found.item if found is not None and isinstance(found.item, h5py.Group) else None
 
 
 def _scans(links):
@@ -96,8 +100,11 @@ def _find_frames(links, number):
         listed = ", ".join(map(str, sorted(scans)[:20])) or "none"
         raise ValueError(f"{links.path}: expected scan {number}, got scans {listed}")
     asked = scans if number is None else {number: scans[number]}
-    with_frames = {key: _frames_of(links, name) for key, name in asked.items()}
-    with_frames = {key: found for key, found in with_frames.items() if found}
+    looked_at = {key: _frames_of(links, name) for key, name in asked.items()}
+    with_frames = {key: found for key, (found, _) in looked_at.items() if found}
+    broken = next((error for _, error in looked_at.values() if error is not None), None)
+    if not with_frames and broken is not None:
+        raise broken
     if len(with_frames) != 1:
         what = f"scans {', '.join(map(str, sorted(with_frames)))} (give its number)" if with_frames else "none"
         raise ValueError(f"{links.path}: expected one scan with frames in measurement, got {what}")
@@ -108,18 +115,22 @@ def _find_frames(links, number):
 
 
 def _frames_of(links, name):
-    """{detector: dataset} of the datasets of frames in a scan; links that lead nowhere are errors where it has none."""
-    measured = links.find(f"{name}/measurement")
-    if measured is None or not isinstance(measured.item, h5py.Group):
-        return {}
-    frames = {}
-    for key in list(measured.item)[: hdf5_reading.MOST_MEMBERS]:
-        found = links.find(key, measured.item)
+    """{detector: dataset} of the datasets of frames in a scan, and the first error of a link that leads nowhere, or
+    None: files of other detectors and other scans are often left where they were measured.
+    """
+    frames, broken = {}, None
+    measured = _measured(links, name)
+    for key in () if measured is None else list(measured)[: hdf5_reading.MOST_MEMBERS]:
+        try:
+            found = links.find(key, measured)
+        except (OSError, ValueError) as error:
+            broken = broken or error
+            continue
         if found is not None and isinstance(found.item, h5py.Dataset):
             shape, dtype = hdf5_arrays.shape_and_type(found.item, found.where)
             if len(shape) > 2 and dtype.kind in "iuf":
                 frames[key] = Found(found.item, found.group, f"{links.path}: {name}/measurement/{key}")
-    return frames
+    return frames, broken
 
 
 def _alive(detector, shape):
@@ -176,7 +187,6 @@ def _take_arm(scan, links, place, detector):
     turns = tuple((axis, _position(links, place, name)) for axis, name in _ARM)
     if None not in dict(turns).values():
         scan.arm = turns
-    paths = [f"{place}/instrument/{detector}/beam_center_{axis}" for axis in "yx"]
-    beam = [hdf5_reading.find(links, path) for path in paths]
-    if None not in beam:
-        scan.metadata["direct_beam"] = [float(hdf5_reading.array(links, found).ravel()[0]) for found in beam]
+    beam = hdf5_reading.pixel(links, *(f"{place}/instrument/{detector}/beam_center_{axis}" for axis in "yx"))
+    if beam is not None:
+        scan.metadata["direct_beam"] = beam

@@ -3,19 +3,22 @@
 import gzip
 import os
 import re
+import zlib
 from pathlib import Path
 
 import h5py
 
 from ..base import files
+from .hdf5_links import folders_of, places_of
 
 RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE = "result", "scan", "simulated scan", "checkpoint", "picture"
-FOREIGN = "HDF5 file"  # that can be read and is none of pendel
+FOREIGN = "HDF5 file"  # none of pendel, or one that cannot be read
 OTHER = "other file"
 CHECKPOINTS = ("pendel_checkpoint", "pendel_multiscale")  # attributes of the root; the second: of older ones
 TRUTH = "entry_1/data_1/process_1/configuration/extra/truth"  # what only simulated scans hold
 _MADE_BY_PENDEL = re.compile(rb"pendel \d")  # in the metadata that `pendel.analysis.plot.save` writes
 _GZIP = b"\x1f\x8b"
+LARGEST_PICTURE = 1 << 26  # bytes
 MOST_LINKS = 100_000  # of a file, followed; more are no measured scan
 
 
@@ -27,9 +30,14 @@ def kind_of(path: Path | str) -> str | None:
     try:
         if path.stat().st_size == 0:
             return None
-        return _kind_of_hdf5(path) if h5py.is_hdf5(path) else _kind_of_picture(path)
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError):
+        if not h5py.is_hdf5(path):
+            return _kind_of_picture(path)
+    except (OSError, EOFError, zlib.error):
         return OTHER
+    try:
+        return _kind_of_hdf5(path)
+    except Exception:  # h5py lets all kinds through; a file that another program writes cannot be opened
+        return FOREIGN
 
 
 def _kind_of_hdf5(path):
@@ -45,9 +53,12 @@ def _kind_of_hdf5(path):
 
 
 def _kind_of_picture(path):
+    if path.stat().st_size > LARGEST_PICTURE:
+        return OTHER
     content = path.read_bytes()
     if content.startswith(_GZIP):
-        content = gzip.decompress(content)
+        with gzip.open(path) as file:
+            content = file.read(LARGEST_PICTURE)
     return PICTURE if _MADE_BY_PENDEL.search(content) else OTHER
 
 
@@ -68,31 +79,34 @@ def linked_files(path: Path | str) -> set[Path]:
 
     Files that are not there or cannot be read lead nowhere.
     """
-    found, waiting = set(), [Path(path)]
+    found, waiting, folders = set(), [Path(path)], folders_of(path)
     while waiting and len(found) < MOST_LINKS:
-        for other in _links_of(waiting.pop()):
+        for other in _links_of(waiting.pop(), folders):
             if other not in found:
                 found.add(other)
                 waiting.append(other)
     return found
 
 
-def _links_of(path):
-    """The files that are named in one HDF5 file, where they are relative to it."""
+def _links_of(path, folders):
+    """The files that are named in one HDF5 file, beside it, in ``folders`` and, for HDF5, where the process is."""
     if not (files.is_regular(path) and h5py.is_hdf5(path)):
         return set()
     names = set()
     try:
         with h5py.File(path, "r") as file:
             _collect(file, names)
-    except (OSError, RuntimeError, KeyError, ValueError):
-        pass  # what could be read of it is known
+    except Exception:  # h5py lets all kinds through; what could be read of it is known
+        pass
     places = set()
     for name in names:
-        # the file's own folder, and for HDF5 that of the process too; the blocks of a virtual dataset may be numbered
-        for folder in (path.parent, Path()):
-            pattern = re.sub(r"%\d*[bd]", "*", name)
-            places |= set(folder.glob(pattern)) if "*" in pattern and not os.path.isabs(name) else {folder / name}
+        # the blocks of a virtual dataset may be numbered
+        pattern = re.sub(r"%\d*[bd]", "*", name)
+        for folder in {*folders_of(path), *folders, Path()}:
+            if "*" in pattern and not os.path.isabs(name):
+                places |= set(folder.glob(pattern))
+            else:
+                places |= set(map(Path, places_of(name, folder)))
     return {place for place in places if files.is_regular(place)}
 
 

@@ -16,9 +16,7 @@ MOST_TURNS = 16  # one on the other
 def per_frame(links: Links, place: str, count: int, names: tuple[str, ...] | None = None) -> list[Motor]:
     """The motors of a group that turn and were recorded for each of ``count`` frames, ``names`` alone where given."""
     motors = []
-    for name, found in hdf5_reading.members(links, place).items():
-        if names is not None and name not in names:
-            continue
+    for name, found in hdf5_reading.members(links, place, names).items():
         if found is not None and isinstance(found.item, h5py.Dataset) and _is_angle(links, place, name, found):
             positions = _positions(links, found, count)
             if positions is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 AT_REST = 1e-2  # of the span of the motor that moves most: a motor at rest jitters by less
+SAME = 0.3  # of a step: a motor as it was sent and as it is read back differ by less
 TREND = 0.5  # correlation with the number of the frame, above which a motor with less than a tenth of that span moves
 
 
@@ -34,9 +35,9 @@ def rocking_motor(where: str, motors: list[Motor]) -> Motor | None:
     if not moving:
         raise ValueError(f"{where}: expected one motor that turns from frame to frame, got none: {listed}")
     first = next((motor for motor in moving if motor.axis is not None), moving[0])
-    span = np.ptp(first.positions)
+    step = np.ptp(first.positions) / (len(first.positions) - 1)
     for other in moving:
-        if np.abs(other.positions - first.positions).max() > 1e-3 * span or not _agree(first.axis, other.axis):
+        if np.abs(other.positions - first.positions).max() > SAME * step or not _agree(first.axis, other.axis):
             raise ValueError(f"{where}: expected one motor that turns from frame to frame, got several: {listed}")
     return first
 

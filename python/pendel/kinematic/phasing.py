@@ -370,10 +370,7 @@ def _measured(data, mask):
 def _mask(mask, shape):
     if mask is None:
         return np.ones(shape, bool)
-    mask = checks.numpy_array("mask", mask)
-    if mask.shape == shape[1:]:
-        mask = np.broadcast_to(mask, shape)
-    mask = checks.array("mask", mask, shape, bool, axes="(frames, rows, cols)")
+    mask = np.broadcast_to(checks.good_pixels("mask", mask, shape), shape).copy()
     if not mask.any():
         raise ValueError("mask: expected at least one good pixel, got none")
     return mask

@@ -116,8 +116,7 @@ def even_scan(experiment: Experiment, data: ArrayLike, mask: ArrayLike | None = 
     data = checks.array("data", data, shape, np.float32, axes="(frames, rows, cols)", finite=False)
     good = np.ones(shape, bool)
     if mask is not None:
-        mask = checks.numpy_array("mask", mask)
-        good = np.broadcast_to(checks.array("mask", mask, shape if mask.ndim == 3 else shape[1:], bool), shape)
+        good = np.broadcast_to(checks.good_pixels("mask", mask, shape), shape)
     grid = _grid(experiment)
     even = _experiment_on(experiment, grid)
     checked_basis(even)

@@ -3,13 +3,18 @@
 (1) D_blurred = A_1 A_2 .. A_n D,   (A D)[p] = sum_k g_k D[p - k e],   e a step in whole pixels (rows, cols)
 (2) g_k = exp(-b k^2) / sum_k exp(-b k^2),   b such that sum_k k^2 g_k = t, the variance along e, in steps squared
 (3) dg_k/dt = g_k (k^2 - t) / (sum_k k^4 g_k - t^2),   for t -> 0 half the second difference (1, -2, 1)/2
-(4) covariance = sum over the steps of t e e^T
+(4) u u^T + rho v v^T = t_1 e_1 e_1^T + t_2 e_2 e_2^T,   v across u, as long
 
 (2) is a Gaussian on whole pixels that has the variance asked for however narrow it is, where samples of a Gaussian are
 too narrow below half a pixel; it is nowhere negative, as a band-limited one would be, and keeps dark pixels apart from
 bright ones to the last bit, which a Fourier transform in float32 would not. Widths along rows and columns are two
-factors of (1); a turned covariance needs a third, or two oblique ones: Selling's reduction finds steps with t >= 0 in
-(4).
+factors of (1). A blur along any direction u is that along the two short steps between which it lies, u = a_1 e_1 +
+a_2 e_2: with the least rho for which (4) has no third term, rho = -a_1 a_2/(b_1 b_2), v = b_1 e_1 + b_2 e_2, both
+t_i = a_i^2 + rho b_i^2 are >= 0. So u is blurred across as well, by at most 0.056 of what it is along. A sum of blurs
+along given directions, w_k u_k u_k^T, has the steps of all of them, and their variances are linear in the w_k: the
+intensities are smooth in these, and no step comes or goes.
+
+(5) adj_t of a factor A_i = adj_D.(A_1 .. A_i-1 (dA_i/dt) A_i+1 .. A_n D),   adj_w_k = sum over the steps of t_k adj_t
 
 Pixels outside the detector are dark: light that leaves it is lost, and none comes in. Each factor is a symmetric
 matrix, so the adjoint of (1) is the factors in reverse order; along rows and columns alone they commute, and (1) is its
@@ -28,9 +33,8 @@ ROW, COLUMN = (1, 0), (0, 1)
 REACH = 6.0  # standard deviations after which (2) ends: exp(-18) = 1.5e-8 of its middle, the rounding of float32
 STEEPEST = 50.0  # b of (2), of a variance of 4e-22: narrower ones are none
 LARGEST = 1e4  # a variance in (2): a blur of a hundred pixels
-# The narrow width of a turned covariance is at least so much of the wide one, squared: narrower ones need long steps,
-# which sample the pattern too coarsely.
-ROUNDNESS = 0.1
+# Steps of (4) from rows to columns, next to one another. Longer ones blur less across, and sample the pattern coarsely.
+FAN = ((1, 0), (2, 1), (1, 1), (1, 2), (0, 1))
 
 
 @functools.lru_cache(maxsize=64)
@@ -80,34 +84,20 @@ def _overlap(n, shift):
     return slice(0, n + shift), slice(-shift, n)
 
 
-def steps_of(covariance):
-    """[(step, variance), ...] of (4), variances > 0, for a covariance (2, 2) in pixels squared, rows first.
-
-    Its narrow axis is widened to ROUNDNESS.
-    """
-    values, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
-    if not values[1] > 0:
+def steps_along(direction):
+    """[(step, t), ...] of (4), t > 0, for u (2,), pixels, rows first."""
+    length, sign = math.hypot(*direction), 1 if direction[0] * direction[1] >= 0 else -1
+    if not length > 0:
         return []
-    values = np.maximum(values, ROUNDNESS * values[1])
-    covariance = (axes * values) @ axes.T
-
-    base = [np.array(b) for b in ((1, 0), (0, 1), (-1, -1))]  # an obtuse superbase, once reduced
-    pairs = ((0, 1), (0, 2), (1, 2))
-    while True:
-        products = [base[i] @ covariance @ base[j] for i, j in pairs]
-        worst = int(np.argmax(products))
-        if products[worst] <= 1e-12 * values[1]:
-            break
-        i, j = (base[n] for n in pairs[worst])
-        base = [-i, j, i - j]
-
-    found = []
-    for (i, j), product in zip(pairs, products, strict=True):
-        y, x = map(int, base[3 - i - j])
-        step = max((-x, y), (x, -y))  # both are the same
-        if product < -1e-12 * values[1]:
-            found.append((step, float(-product)))
-    return found
+    u = np.abs(direction) / length
+    first = max(i for i, (y, x) in enumerate(FAN[:-1]) if y * u[1] >= x * u[0])
+    steps = np.array(FAN[first : first + 2], float)
+    a, b = np.linalg.solve(steps.T, u), np.linalg.solve(steps.T, (-u[1], u[0]))
+    # u on a step: its part of the other is rounding
+    a = np.where(a > 1e-12, a, 0)
+    variances = (a**2 - b**2 * a.prod() / b.prod()) * length**2
+    found = zip(FAN[first : first + 2], variances.tolist(), strict=True)
+    return [((y, x if y == 0 else sign * x), t) for (y, x), t in found if t > 0]
 
 
 class Blur:
@@ -116,50 +106,67 @@ class Blur:
     Parameters
     ----------
     point_spread : (row, col), rms widths in pixels, >= 0
-    covariance : (2, 2) of a further blur, pixels squared, rows first, or None
+    weights, directions : (k,) >= 0 and (k, 2), of a further blur of covariance sum_k w_k u_k u_k^T, pixels squared
+
+    Attributes
+    ----------
+    steps : of all factors, of `ROW` and `COLUMN` first, whether they have a variance or not
     """
 
-    def __init__(self, point_spread, covariance=None):
-        self.point_spread, self.covariance = tuple(map(float, point_spread)), covariance
-        self._oblique, own = [], {ROW: 0.0, COLUMN: 0.0}
-        for step, variance in [] if covariance is None else steps_of(covariance):
-            if step in own:
-                own[step] = variance
-            else:
-                self._oblique.append((step, variance))
-        widths = zip((ROW, COLUMN), self.point_spread, strict=True)
-        self._axes = [(step, min(width**2 + own[step], LARGEST)) for step, width in widths]
-        self._factors = [(step, variance) for step, variance in (*self._axes, *self._oblique) if variance > 0]
+    def __init__(self, point_spread, weights=(), directions=()):
+        self.point_spread, self._further = tuple(map(float, point_spread)), (weights, directions)
+        parts = [steps_along(direction) for direction in directions]
+        self.steps = list(dict.fromkeys((ROW, COLUMN, *(step for part in parts for step, _ in part))))
+        self._shares = np.zeros((len(self.steps), len(parts)))  # t of (4) of every direction
+        for k, part in enumerate(parts):
+            for step, t in part:
+                self._shares[self.steps.index(step), k] = t
+        variances = self._shares @ np.asarray(weights, np.float64)
+        variances[:2] += np.square(self.point_spread)
+        self._factors = list(zip(self.steps, np.minimum(variances, LARGEST).tolist(), strict=True))
 
     def __bool__(self):
         """Whether it changes anything."""
-        return bool(self._factors)
+        return any(variance > 0 for _, variance in self._factors)
 
     def with_point_spread(self, point_spread):
         """The same with other widths."""
-        return Blur(point_spread, self.covariance)
+        return Blur(point_spread, *self._further)
 
     def forward(self, D):
         """(1) of D (n, rows, cols), which is left as it is."""
-        for step, variance in reversed(self._factors):
-            D = along(D, kernel(variance)[0], step)
+        for factor in reversed(self._factors):
+            D = _blurred(D, factor)
         return D
 
     def adjoint(self, adj_D):
         """Reverse of (1): the same factors in reverse order."""
-        for step, variance in self._factors:
-            adj_D = along(adj_D, kernel(variance)[0], step)
+        for factor in self._factors:
+            adj_D = _blurred(adj_D, factor)
         return adj_D
 
-    def adjoint_variances(self, D, adj_D):
-        """Gradient of every frame with respect to the squared widths of the point spread, float64 (2, n), equation (3).
+    def adjoint_variances(self, D, adj_D, count=None):
+        """(5): gradient of every frame with respect to the variances of the first ``count`` steps, float64 (count, n).
 
-        D : before the blur.  adj_D : behind it.
+        D : before the blur.  adj_D : behind it.  count : None: of all. The first two are those with respect to the
+        squared widths of the point spread, along rows and columns.
         """
-        for step, variance in reversed(self._oblique):
-            D = along(D, kernel(variance)[0], step)
-        (row, row_variance), (column, column_variance) = self._axes
-        by_row = along(along(D, kernel(column_variance)[0], column), kernel(row_variance)[1], row)
-        by_column = along(along(D, kernel(row_variance)[0], row), kernel(column_variance)[1], column)
-        xp = module(D)
-        return xp.stack([(adj_D * by).sum(axis=(1, 2), dtype=np.float64) for by in (by_row, by_column)])
+        xp, rows = module(D), []
+        behind = [D]
+        for factor in reversed(self._factors[1:]):
+            behind.append(_blurred(behind[-1], factor))
+        for (step, variance), before in zip(self._factors[:count], reversed(behind), strict=False):
+            rows.append((adj_D * along(before, kernel(variance)[1], step)).sum(axis=(1, 2), dtype=np.float64))
+            adj_D = _blurred(adj_D, (step, variance))
+        return xp.stack(rows)
+
+    def adjoint_weights(self, adj_variances):
+        """(5): gradient with respect to the weights (k,), of that with respect to the variances of all steps."""
+        shares = module(adj_variances).asarray(self._shares)
+        return (shares * adj_variances[:, None]).sum(axis=0)
+
+
+def _blurred(D, factor):
+    """A D of one factor, (step, variance)."""
+    step, variance = factor
+    return along(D, kernel(variance)[0], step) if variance > 0 else D

@@ -304,14 +304,8 @@ def check_data(name, data, shape, take=checks.numpy_array):
 
 
 def check_mask(name, mask, shape, take=checks.numpy_array):
-    """``mask`` as a bool array of ``shape`` (frames, rows, cols) or (rows, cols), True = good; None stays None."""
-    if mask is None:
-        return None
-    mask = take(name, mask)
-    checks.refuse_unless_bool(name, mask)
-    if mask.shape not in (tuple(shape), tuple(shape[1:])):
-        raise ValueError(f"{name}: expected shape {tuple(shape)} or {tuple(shape[1:])}, got {mask.shape}")
-    return mask
+    """``mask`` as `checks.good_pixels` gives it; None stays None."""
+    return None if mask is None else checks.good_pixels(name, mask, shape, take)
 
 
 def refuse_bad_data(name, root):

@@ -62,13 +62,13 @@ class PassMemory:
         self.given_density = given_density
         self.has_density = given_density or refracts  # as the sweep is given it
 
-        states, far = len(passes.operators), passes.far_field
+        states, far = len(passes.beam.operators), passes.far_field
         layers = op.layers_shape(1)
         exit_field = states * math.prod(op.exit_shape)
         row = states * (op.shape[1] * op.row_length + (math.prod(layers) if layers else 0))
         plane = max(far.far_shape) * far.detector_shape[1]  # what the last FFT gives, of which rows are kept
         self.exit_field, self.state = exit_field * self.complex, (exit_field + row) * self.complex
-        light = self.real * (2 if passes.blur else 1)
+        light = self.real * (2 if passes.beam.blur else 1)
         self.measured = states * max(plane, self.pixels) * self.complex + (light + compared.loaded) * self.pixels
         threads = min(passes.threads, -(-self.frames // CHUNK))
         self.chunk = threads * far.chunk_bytes
@@ -104,7 +104,7 @@ class PassMemory:
         largest, several = self._blocks(frames)
         voxel, fields = self._gradient_voxel(), (self.state + self.exit_field) * largest
         sweep = fields + self._adjoint_sweep(largest)
-        sums = voxel if several or len(self.passes.operators) > 1 else 0  # to which those of another block are added
+        sums = voxel if several or len(self.passes.beam.operators) > 1 else 0  # to which those of another block are added
         far_field = self.chunk + (sums if several else largest * self.measured) + fields
         found = self.taken + max(far_field, sweep + 2 * sums, self.through_taken())
         return max(found, self.without_gradient(frames)) if several else found

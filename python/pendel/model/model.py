@@ -27,7 +27,7 @@ from ..operator.far_field import FarField
 from ..operator.fields import USUAL, refuse_overflow
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
-from .blur import Blur
+from .beam import Beam
 from .passes import GRADIENTS, NOTHING, Evaluation, Fit, Nuisance, Pass, is_number
 from .pixels import Pixels, check_background, check_weights, refuse_bad_values
 from .swept import AsItIs, Swept
@@ -99,9 +99,7 @@ class Model:
         self.coupling = checks.choice("coupling", coupling, ("dynamical", "kinematic"))
         self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
         self.point_spread = checked_point_spread(point_spread)
-        if coherence is not None and not isinstance(coherence, Coherence):
-            raise TypeError(f"coherence: expected a Coherence or None, got {checks.describe(coherence)}")
-        self.coherence = coherence
+        self.coherence = checked_coherence(coherence)
         numerics = {"scheme": scheme, "transport": transport, "dtype": dtype, "device": device}
         numerics |= {"threads": threads, "resync": resync}
         self.operators = tuple(
@@ -113,12 +111,10 @@ class Model:
         self.transport, self.scheme, self.threads = op.transport, scheme, op.threads
         self.n_frames = experiment.n_frames
         seen = self._make_far_field(op)
-        beam = Coherence() if coherence is None else coherence
-        settings = beam.settings(experiment, self.shape[0] * self.voxel[0])
-        blur = Blur(self.point_spread, None if coherence is None else beam.blur(experiment, len(settings[0])))
+        beam = Beam(self.operators, experiment, self.shape[0] * self.voxel[0], self.point_spread, coherence)
         self.ewald = checks.choice("ewald", ewald, ("curved", "flat"))
         self.sampling = checks.choice("sampling", sampling, ("mean", "point"))
-        self.passes = Pass(self.operators, self.far_field, seen, self.threads, settings, blur, self._swept())
+        self.passes = Pass(op, self.far_field, seen, self.threads, beam, self._swept())
         self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
 
     def _swept(self):
@@ -200,6 +196,7 @@ class Model:
         dq: Array | None = None,
         flux: Array | None = None,
         point_spread: float | tuple[float, float] | None = None,
+        coherence: Coherence | None = None,
     ) -> Array:
         """Computed intensities D (L, rows, cols), float32 or float64, equation (2), at flux 1 sum D <= sum |E_h|^2.
 
@@ -209,24 +206,25 @@ class Model:
         frames : indices of the L frames, or None for all
         s_0 : real (nz, ny, nx), or None for |S|
         dq, flux : as in `evaluate`
-        point_spread : to replace the model's
+        point_spread, coherence : to replace the model's
         """
         frames = checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self._crystal(S, s_0)
         if point_spread is not None:
             point_spread = checked_point_spread(point_spread)
-        dq, flux = self._dq(dq), self._flux(flux)
-        D = self.passes.intensities(S, frames, s_0, dq, flux, point_spread)
+        dq, flux, beam = self._dq(dq), self._flux(flux), (point_spread, checked_coherence(coherence))
+        D = self.passes.intensities(S, frames, s_0, dq, flux, *beam)
         if self.engine.reads_values and not is_finite(D):
             refuse_overflow(D.dtype, S=S, s_0=s_0, dq=dq, flux=flux)
         return D
 
     @on_device
-    def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None, point_spread=None):
+    def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None, point_spread=None, coherence=None):
         """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
         given = {"S": S, "s_0": s_0, "dq": dq, "flux": flux}
         S, s_0, dq, flux = (self.engine.upload(value, name) for name, value in given.items())
-        return host(self.intensities(S, frames, s_0, dq=dq, flux=flux, point_spread=point_spread))
+        beam = {"point_spread": point_spread, "coherence": coherence}
+        return host(self.intensities(S, frames, s_0, dq=dq, flux=flux, **beam))
 
     @on_device
     def fit(
@@ -328,7 +326,8 @@ class Model:
         support : bool (nz, ny, nx), the gradient is 0 outside; None: everywhere
         dq : (n_frames, 3) rad/m, to replace those of the experiment
         flux : (n_frames,) relative incident intensity that multiplies D of each frame; None: 1
-        nuisance : `Nuisance`: more background, another point spread, and the gradients of these and of flux
+        nuisance : `Nuisance`: more background, another point spread and coherence, and the gradients of these and of
+            flux
 
         Raises TypeError or ValueError naming the argument.
         """
@@ -350,7 +349,7 @@ class Model:
                 refuse_overflow(self.dtype, **given)
             raise
         if self.engine.reads_values and _overflowed(result, fit):
-            refuse_overflow(self.dtype, **given)
+            refuse_overflow(self.dtype, **given | {"scale": result.scale})
         return result
 
     @on_device
@@ -361,7 +360,10 @@ class Model:
         fit, frames = self.fit(data, mask, frames=frames), checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self._crystal(S, s_0)
         result = self.passes.evaluate(S, fit, frames, None, dq=self.dq, s_0=s_0, gradient=False)
-        return loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
+        ratio = loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
+        if self.engine.reads_values and not math.isfinite(ratio):
+            refuse_overflow(self.dtype, S=S, s_0=s_0, data=fit.data, scale=result.scale)
+        return ratio
 
     def _crystal(self, S, s_0, support=None):
         """S, s_0 and support, checked."""
@@ -388,7 +390,7 @@ class Model:
 
     def _nuisance(self, nuisance):
         """A `Nuisance`, checked."""
-        background, point_spread, gradients = nuisance
+        background, point_spread, gradients, coherence = nuisance
         if background is not None:
             axes = "(n_frames,)"
             background = self.engine.array("background", background, (self.n_frames,), self.real_dtype, axes=axes)
@@ -397,8 +399,8 @@ class Model:
         if point_spread is not None:
             point_spread = checked_point_spread(point_spread)
         for name in gradients:
-            checks.choice("gradients", name, tuple(GRADIENTS))
-        return Nuisance(background, point_spread, tuple(gradients))
+            checks.choice("gradients", name, GRADIENTS)
+        return Nuisance(background, point_spread, tuple(gradients), checked_coherence(coherence))
 
     def __repr__(self):
         return (
@@ -421,3 +423,10 @@ def checked_point_spread(value):
     if len(value) != 2:
         raise ValueError(f"point_spread: expected a number or (row, col), got {checks.describe(value)}")
     return tuple(checks.number(f"point_spread[{i}]", v, at_least=0) for i, v in enumerate(value))
+
+
+def checked_coherence(value):
+    """A `Coherence`, or None."""
+    if value is not None and not isinstance(value, Coherence):
+        raise TypeError(f"coherence: expected a Coherence or None, got {checks.describe(value)}")
+    return value

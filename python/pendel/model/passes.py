@@ -7,14 +7,16 @@ read back.
 
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..base.arrays import module
+from ..experiment.coherence import Coherence
 from ..operator.far_field import map_chunks
 from . import loss
-from .blur import Blur
+from .beam import Beam
 from .pixels import of_frames
 
 # Bytes of exit fields, states and far fields held at a time, on the CPU and on a device.
@@ -46,6 +48,8 @@ class Evaluation(NamedTuple):
         With respect to each frame's flux, and to counts per pixel more in it; scale > 0, fixed or the best one.
     adj_blur : float64 (2,), or None where not asked for
         With respect to the squared widths of the point spread along rows and columns, pixels squared.
+    adj_coherence : float64 (3,), or None where not asked for, or without gradient
+        With respect to `Coherence.squares`.
     """
 
     loss: float
@@ -60,6 +64,7 @@ class Evaluation(NamedTuple):
     adj_flux: np.ndarray | None = None
     adj_background: np.ndarray | None = None
     adj_blur: np.ndarray | None = None
+    adj_coherence: np.ndarray | None = None
 
 
 class Nuisance(NamedTuple):
@@ -69,15 +74,17 @@ class Nuisance(NamedTuple):
     ----------
     background : (n_frames,) counts per pixel beside those of the `Fit`, or None
     point_spread : (row, col) rms widths in pixels, on the host, instead of the model's, or None
-    gradients : of "flux", "background", "blur", those that the `Evaluation` is to have
+    gradients : of "flux", "background", "blur", "coherence", those that the `Evaluation` is to have
+    coherence : `Coherence` instead of the model's, or None
     """
 
     background: np.ndarray | None = None
     point_spread: tuple[float, float] | None = None
     gradients: tuple[str, ...] = ()
+    coherence: Coherence | None = None
 
 
-GRADIENTS = {"flux": 1, "background": 1, "blur": 2}  # rows of `Pass` for each
+GRADIENTS = ("flux", "background", "blur", "coherence")
 NOTHING = Nuisance()
 
 
@@ -156,7 +163,7 @@ class _Task(NamedTuple):
     dq: np.ndarray  # (n_frames, 3)
     flux: np.ndarray | None  # (n_frames,)
     gradient: bool
-    blur: Blur
+    beam: Beam
     nuisance: Nuisance
 
 
@@ -184,11 +191,11 @@ class _Room:
     Taken by the calling thread: what each of several threads takes, and gives back, the C library keeps for it.
     """
 
-    def __init__(self, states, shape, complex_dtype, real_dtype, blurred):
-        """states : of polarisation.  shape : (frames, rows, cols).  blurred : whether D is not what it was before."""
-        self.spectra = [np.empty(shape, complex_dtype) for _ in states]
+    def __init__(self, beam, shape, complex_dtype, real_dtype):
+        """shape : (frames, rows, cols)."""
+        self.spectra = [np.empty(shape, complex_dtype) for _ in beam.operators]
         self.sharp, self.root = np.empty(shape, real_dtype), np.empty(shape, real_dtype)
-        self.D = np.empty(shape, real_dtype) if blurred else self.sharp
+        self.D = np.empty(shape, real_dtype) if beam.blur else self.sharp
 
     def moved(self, item, chunk):
         """The ``item`` of a chunk, moved here."""
@@ -206,30 +213,22 @@ class _Gradient:
 
     def __init__(self):
         self.adj_S = self.adj_s_0 = None
-        self.adj_dq = []
+        self.adj_dq, self.adj_shifts = [], []
 
     def add(self, adjoints):
-        """Those of one block, an `Adjoint` of every polarisation state."""
-        adj_dq = None
+        """Those of one block, an `Adjoint` of every operator of the `Beam`."""
+        by_operator = []
         for adj in adjoints:
             self.adj_S = adj.S if self.adj_S is None else self.adj_S + adj.S
             if adj.s_0 is not None:
                 self.adj_s_0 = adj.s_0 if self.adj_s_0 is None else self.adj_s_0 + adj.s_0
-            adj_dq = adj.dq if adj_dq is None else adj_dq + adj.dq
-        self.adj_dq.append(adj_dq)
+            by_operator.append(adj.dq)
+        self.adj_dq.append(functools.reduce(operator.add, by_operator))
+        self.adj_shifts.append(by_operator)
 
-
-class _Moved:
-    """An operator at settings dq + shift, shift (3,) rad/m, where it works."""
-
-    def __init__(self, operator, shift):
-        self.operator, self.shift = operator, shift
-
-    def sweep(self, S, dq, s_0=None, *, keep_state=False):
-        return self.operator.sweep(S, dq + self.shift, s_0, keep_state=keep_state)
-
-    def sweep_adjoint(self, S, dq, adj_E_h, s_0=None, *, state, support=None):
-        return self.operator.sweep_adjoint(S, dq + self.shift, adj_E_h, s_0, state=state, support=support)
+    def of_shifts(self, xp):
+        """With respect to the shift of every operator, float64 (operators, 3)."""
+        return xp.stack([xp.concatenate(parts).sum(axis=0) for parts in zip(*self.adj_shifts, strict=True)])
 
 
 class Pass:
@@ -237,25 +236,17 @@ class Pass:
 
     Parameters
     ----------
-    operators : ((weight, TakagiTaupin), ...)
+    op : TakagiTaupin, one of the model's
     far_field : FarField
     seen : columns of E_h that go to the far field
     threads : int
-    settings : (shifts (modes, 3) rad/m, weights (modes,)) of `Coherence.settings`
-    blur : Blur
+    beam : `Beam` of the model's coherence and point spread
     swept : `Swept` or `AsItIs`
     """
 
-    def __init__(self, operators, far_field, seen, threads, settings, blur, swept):
-        self.far_field, self.seen, self.blur, self.swept = far_field, seen, blur, swept
-        self.operator = op = operators[0][1]
-        self.engine, self.real = op.engine, op.real_dtype
-        self.operators = []
-        for shift, part in zip(*settings, strict=True):
-            shift = self.engine.upload(shift) if shift.any() else None
-            for weight, operator in operators:
-                moved = operator if shift is None else _Moved(operator, shift)
-                self.operators.append((weight * float(part), moved))
+    def __init__(self, op, far_field, seen, threads, beam, swept):
+        self.far_field, self.seen, self.beam, self.swept = far_field, seen, beam, swept
+        self.operator, self.engine, self.real = op, op.engine, op.real_dtype
         self.reads_values = self.engine.reads_values
         self.threads = threads if self.reads_values else 1
 
@@ -264,25 +255,22 @@ class Pass:
         """Module of the arrays; not kept, for modules cannot be pickled."""
         return self.engine.xp
 
-    def intensities(self, S, frames, s_0, dq, flux, point_spread=None):
+    def intensities(self, S, frames, s_0, dq, flux, point_spread=None, coherence=None):
         """Computed intensities of ``frames``, indices on the host."""
-        xp, blur = self.xp, self._blur(point_spread)
+        xp, beam = self.xp, self.beam.but(point_spread, coherence)
         S, s_0, dq, *_ = self.swept.taken(S, s_0, dq)
         flux = self.swept.light(flux)
         frames = xp.asarray(frames)
         D = xp.empty((len(frames), *self.far_field.detector_shape), self.real)
-        for block in self.blocks(len(frames)):
+        for block in self.blocks(len(frames), beam):
             indices = frames[block]
-            fields = [op.sweep(S, dq[indices], s_0)[0] for _, op in self.operators]
+            fields = [op.sweep(S, dq[indices], s_0)[0] for _, op in beam.operators]
 
             def part(chunk, D=D[block], fields=fields, indices=indices):
-                D[chunk] = self._spectra(fields, chunk, None if flux is None else flux[indices[chunk]], blur).D
+                D[chunk] = self._spectra(fields, chunk, None if flux is None else flux[indices[chunk]], beam).D
 
             self._map(part, len(indices))
         return D
-
-    def _blur(self, point_spread):
-        return self.blur if point_spread is None else self.blur.with_point_spread(point_spread)
 
     def evaluate(
         self, S, fit, frames, scale, *, dq, s_0=None, support=None, flux=None, gradient=True, nuisance=NOTHING
@@ -291,10 +279,10 @@ class Pass:
         xp, count = self.xp, len(frames)
         crystal, density, moved, inside, filled = self.swept.taken(S, s_0, dq, support)
         light = self.swept.light(flux)
-        blur = self._blur(nuisance.point_spread)
-        task = _Task(crystal, fit, density, inside, moved, light, gradient, blur, nuisance)
+        beam = self.beam.but(nuisance.point_spread, nuisance.coherence)
+        task = _Task(crystal, fit, density, inside, moved, light, gradient, beam, nuisance)
         frames = xp.asarray(frames)
-        blocks = [frames[block] for block in self.blocks(count)]
+        blocks = [frames[block] for block in self.blocks(count, beam)]
 
         all_sums, first = None, None
         if scale is None and len(blocks) > 1:
@@ -316,29 +304,36 @@ class Pass:
         sums, told = rows.sum(axis=1), 3 if fit.pixels.free is None else 7
         free = sums[3:7] if told > 3 else None
         numbers = [float(sums[i]) if self.reads_values else sums[i] for i in range(3)]
-        nuisances = self._nuisances(rows[told:], sums[told:], nuisance.gradients)
+        nuisances = self._nuisances(task, rows[told:], sums[told:], total)
         if "flux" in nuisance.gradients:
             nuisances["adj_flux"] = self.swept.adj_flux(nuisances["adj_flux"], frames)
         return Evaluation(numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances)
 
-    def _nuisances(self, rows, sums, wanted):
-        """{adj_flux, adj_background, adj_blur}, those ``wanted``, of rows (k, L) in the order of `GRADIENTS`."""
-        found, first = {}, 0
-        for name, count in GRADIENTS.items():
+    def _nuisances(self, task, rows, sums, total):
+        """{adj_flux, adj_background, adj_blur, adj_coherence}, those wanted, of what `_nuisance_rows` gave, (k, L)."""
+        wanted, found, first = task.nuisance.gradients, {}, 0
+        for name in ("flux", "background"):
             if name in wanted:
-                found[f"adj_{name}"] = sums[first : first + 2] if count == 2 else rows[first]
-                first += count
+                found[f"adj_{name}"] = rows[first]
+                first += 1
+        if "blur" in wanted:
+            found["adj_blur"] = sums[first : first + 2]
+        if "coherence" in wanted and task.gradient:
+            found["adj_coherence"] = task.beam.adjoint(total.of_shifts(self.xp), sums[first:])
         return found
 
-    def blocks(self, count):
-        """Slices of ``range(count)``, nearly equal, a frame at least, within BLOCK_BYTES or DEVICE_BLOCK_BYTES."""
-        op = self.operator
+    def blocks(self, count, beam=None):
+        """Slices of ``range(count)``, nearly equal, a frame at least, within BLOCK_BYTES or DEVICE_BLOCK_BYTES.
+
+        beam : `Beam`, or None: the model's
+        """
+        op, sweeps = self.operator, len((beam or self.beam).operators)
         ny, columns = op.exit_shape
         stored = op.layers_shape(1)
         exit_pixels = ny * (2 * columns + op.row_length) + (math.prod(stored) if stored else 0)
         pixels = max(self.far_field.far_shape) * max(self.far_field.detector_shape)  # between the two FFTs, at most
         complex_bytes, real_bytes = op.dtype.itemsize, self.real.itemsize
-        size = len(self.operators) * (exit_pixels + pixels) * complex_bytes + 2 * pixels * real_bytes
+        size = sweeps * (exit_pixels + pixels) * complex_bytes + 2 * pixels * real_bytes
 
         parts = -(-count // max(1, (BLOCK_BYTES if self.reads_values else DEVICE_BLOCK_BYTES) // size))
         edges = [count * i // parts for i in range(parts + 1)]
@@ -372,14 +367,14 @@ class Pass:
             dq = task.dq[indices]
             total.add(
                 op.sweep_adjoint(task.S, dq, adj_E_h, task.s_0, state=state, support=task.support)
-                for (_, op), adj_E_h, (_, state) in zip(self.operators, adj_fields, states, strict=True)
+                for (_, op), adj_E_h, (_, state) in zip(task.beam.operators, adj_fields, states, strict=True)
             )
         return rows
 
     def _sweep(self, task, indices):
         """(E_h, state or None) of every polarisation state."""
         dq = task.dq[indices]
-        return [op.sweep(task.S, dq, task.s_0, keep_state=task.gradient) for _, op in self.operators]
+        return [op.sweep(task.S, dq, task.s_0, keep_state=task.gradient) for _, op in task.beam.operators]
 
     def _forward_block(self, task, indices, hold=False):
         """The sums of a block for the scale; with ``hold`` its states and what `_measure` gives, by first frame."""
@@ -387,7 +382,7 @@ class Pass:
         states = self._sweep(task, indices)
         sums, weighted = xp.zeros((2, len(indices))), xp.zeros((2, len(indices)))
         keep = likelihood.has_background or task.nuisance.background is not None
-        room = self._room(len(indices), bool(task.blur)) if hold and self.threads > 1 else None
+        room = self._room(len(indices), task.beam) if hold and self.threads > 1 else None
 
         def part(chunk):
             item = self._measure(task, states, chunk, indices)
@@ -401,16 +396,16 @@ class Pass:
         measured, chunks = {start: item for start, item, _ in parts}, [chunk for *_, chunk in parts]
         return _Block(measured, chunks if keep else [], sums, weighted.sum(axis=1), states if hold else None)
 
-    def _room(self, frames, blurred):
+    def _room(self, frames, beam):
         shape = (frames, *self.far_field.detector_shape)
-        return _Room(self.operators, shape, self.operator.dtype, self.real, blurred)
+        return _Room(beam, shape, self.operator.dtype, self.real)
 
-    def _spectra(self, fields, chunk, flux, blur):
+    def _spectra(self, fields, chunk, flux, beam):
         """`_Light` of a chunk of exit fields, D times ``flux`` of its frames, if any, and blurred."""
         xp = self.xp
         spectra = [self.far_field.forward_chunk(E_h[chunk][..., self.seen]) for E_h in fields]
         D = None
-        for (weight, _), F in zip(self.operators, spectra, strict=True):
+        for (weight, _), F in zip(beam.operators, spectra, strict=True):
             power = xp.square(F.real)
             power += xp.square(F.imag)
             if weight != 1:
@@ -418,18 +413,18 @@ class Pass:
             D = power if D is None else xp.add(D, power, out=D)
         if flux is not None:
             D *= flux[:, None, None]
-        return _Light(spectra, D, blur.forward(D))
+        return _Light(spectra, D, beam.blur.forward(D))
 
     def _measure(self, task, states, chunk, indices):
         """(`_Light`, `Compared`) of a chunk; ``indices`` are the frames of its block."""
         frames = indices[chunk]
         flux = None if task.flux is None else task.flux[frames]
-        light = self._spectra([E_h for E_h, _ in states], chunk, flux, task.blur)
+        light = self._spectra([E_h for E_h, _ in states], chunk, flux, task.beam)
         return light, task.fit.compared(light.D, frames, task.nuisance.background)
 
     def _residual(self, task, item, chunk, indices, scale, count, adj_fields):
         """(3, n) loss, misfit numerator and denominator of each frame, (7, n) with those of `Evaluation.free`, then
-        those of `GRADIENTS` that are wanted; fills the adjoint exit fields, if any.
+        those of `_nuisance_rows`; fills the adjoint exit fields, if any.
         """
         xp, fit, frames = self.xp, task.fit, indices[chunk]
         light, compared = item
@@ -438,10 +433,10 @@ class Pass:
         wanted = self._nuisance_rows(task, light, adj_D, frames, scale)
         rows = [compared.weight * sums, misfit]
         if adj_fields is not None:
-            adj_D = task.blur.adjoint(adj_D)
+            adj_D = task.beam.blur.adjoint(adj_D)
             if task.flux is not None:
                 adj_D *= task.flux[frames][:, None, None]
-            self._far_field_adjoint(light.spectra, adj_D, chunk, adj_fields)
+            self._far_field_adjoint(task.beam, light.spectra, adj_D, chunk, adj_fields)
         rows.append(loss.frame_sums(xp.square(compared.root, out=compared.root)))
 
         if fit.pixels.free is not None:
@@ -452,20 +447,23 @@ class Pass:
         return xp.stack(rows + wanted)
 
     def _nuisance_rows(self, task, light, adj_D, frames, scale):
-        """Gradients of each frame, a list of (n,), from adj_D behind the blur, in the order of `GRADIENTS`."""
+        """Gradients of each frame, a list of (n,), from adj_D behind the blur: with respect to what is wanted of flux,
+        background, and variances of the blur, of all its steps or the two of the point spread.
+        """
         wanted, rows = task.nuisance.gradients, []
         if "flux" in wanted:
             sums = loss.frame_sums(adj_D * light.D)
             rows.append(sums if task.flux is None else sums / task.flux[frames])
         if "background" in wanted:
             rows.append(loss.frame_sums(adj_D) / scale)
-        if "blur" in wanted:
-            rows += list(task.blur.adjoint_variances(light.sharp, adj_D))
+        if "coherence" in wanted or "blur" in wanted:
+            count = None if "coherence" in wanted else 2
+            rows += list(task.beam.blur.adjoint_variances(light.sharp, adj_D, count))
         return rows
 
-    def _far_field_adjoint(self, spectra, adj_D, chunk, adj_fields):
+    def _far_field_adjoint(self, beam, spectra, adj_D, chunk, adj_fields):
         """Reverse of D = sum_p w_p |F_p|^2 and of the far field; ``spectra`` are overwritten."""
-        for (fraction, _), F, adj_E_h in zip(self.operators, spectra, adj_fields, strict=True):
+        for (fraction, _), F, adj_E_h in zip(beam.operators, spectra, adj_fields, strict=True):
             F *= adj_D * self.real.type(2 * fraction)
             adj_E_h[chunk][..., self.seen] = self.far_field.adjoint_chunk(F)
             if self.seen.start:

@@ -25,7 +25,9 @@ import numpy as np
 import scipy.fft
 
 from ..base import checks
+from ..base.arrays import is_finite
 from .cpu_engine import Cpu, available_threads
+from .fields import refuse_overflow
 
 # Frames handled together by one thread: few enough to stay in its cache, enough to hide the interpreter's overhead.
 CHUNK = 4
@@ -104,11 +106,8 @@ class FarField:
         self.detector_shape = checks.sizes("detector_shape", detector_shape, 2)
         self.roll = checks.number("roll", roll)
         self.flip_rows = bool(flip_rows)
-        drow, dcol = centre_offset
-        self.centre_offset = checks.number("centre_offset[0]", drow), checks.number("centre_offset[1]", dcol)
-        self.dtype = np.dtype(dtype)
-        if self.dtype.kind != "c" or self.dtype.itemsize > 16:
-            raise ValueError(f"dtype: expected complex64 or complex128, got {self.dtype}")
+        self.centre_offset = checks.numbers_of("centre_offset", centre_offset, 2)
+        self.dtype = checks.complex_dtype("dtype", dtype)
         self.workers = available_threads() if workers is None else checks.integer("workers", workers, at_least=1)
         self.engine = Cpu() if engine is None else engine
         if any(n > far for n, far in zip(self.shape, self.far_shape, strict=True)):
@@ -196,6 +195,8 @@ class FarField:
             xp.multiply(self.forward_chunk(E_h[chunk]), self._phase_row, out=F[chunk])
 
         map_chunks(part, len(E_h), self.workers, self.chunk)
+        if self.engine.reads_values and not is_finite(F):
+            refuse_overflow(self.dtype, E_h=E_h)
         return F
 
     def adjoint(self, adj_F):
@@ -207,6 +208,8 @@ class FarField:
             adj_E_h[chunk] = self.adjoint_chunk(adj_F[chunk] * self._phase_row.conj())
 
         map_chunks(part, len(adj_F), self.workers, self.chunk)
+        if self.engine.reads_values and not is_finite(adj_E_h):
+            refuse_overflow(self.dtype, adj_F=adj_F)
         return adj_E_h
 
     def forward_chunk(self, E_h):

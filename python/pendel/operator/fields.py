@@ -1,5 +1,7 @@
 """What a sweep gives back: fields for its adjoint, and gradients."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +41,8 @@ class StateShapes(NamedTuple):
 
 
 # Of a crystal in an X-ray beam, and of its fit to counted photons, at most.
-USUAL = {"S": 1e2, "s_0": 1e2, "dq": 1e12, "incident": 1e6, "adj_E_h": 1e12, "flux": 1e6, "scale": 1e20, "data": 1e20}
+USUAL = {"S": 1e2, "s_0": 1e2, "dq": 1e12, "incident": 1e6, "E_h": 1e6, "adj_E_h": 1e12, "adj_F": 1e12}
+USUAL |= {"flux": 1e6, "scale": 1e20, "data": 1e20}
 
 
 def refuse_overflow(dtype: Any, **arguments: Any) -> None:
@@ -53,6 +56,22 @@ def refuse_overflow(dtype: Any, **arguments: Any) -> None:
         f"{name}: expected values whose results {np.dtype(dtype)} can hold (usual are up to {USUAL[name]:g}), got "
         f"absolute values up to {largest[name]:.3g}"
     )
+
+
+def naming_frames(sweep: Callable) -> Callable:
+    """A sweep (self, S, dq, ...) whose MemoryError names the frames: its memory grows with them."""
+
+    @functools.wraps(sweep)
+    def run(self, S, dq, *args, **kwargs):
+        try:
+            return sweep(self, S, dq, *args, **kwargs)
+        except MemoryError as error:
+            raise MemoryError(
+                f"dq: expected frames whose sweep fits into memory (estimate_memory tells), got {len(dq)} of shape "
+                f"{self.exit_shape}; give fewer at a time"
+            ) from error
+
+    return run
 
 
 def check_state(state: Any, shapes: StateShapes, dtype: np.dtype) -> None:

@@ -92,9 +92,10 @@ def choose_transport(transport: Any, scheme: str, orientation: str, pixels: floa
 
     is_whole = round(pixels) >= 1 and abs(pixels - round(pixels)) <= WHOLE
     if transport == "shift" and not is_whole:
+        hint = f"; dz = {dz / pixels:.8g} m would give 1" if pixels > 0 else ""  # 0: of the smallest of all angles
         raise ValueError(
             "transport: expected 'fourier' or 'auto', got 'shift', which needs a whole number >= 1 of pixels"
-            f" {_move_in_words(orientation)}, here {pixels:.8g}; dz = {dz / pixels:.8g} m would give 1"
+            f" {_move_in_words(orientation)}, here {pixels:.8g}{hint}"
         )
     return "shift" if is_whole and transport != "fourier" else "fourier"
 

@@ -11,7 +11,7 @@ from ..base.arrays import is_finite
 from .cpu_engine import available_threads
 from .engine import Array
 from .engines import engine_for, on_device
-from .fields import Adjoint, State, StateShapes, check_state, refuse_overflow
+from .fields import Adjoint, State, StateShapes, check_state, naming_frames, refuse_overflow
 from .physics import (
     ORIENTATIONS,
     SCHEMES,
@@ -128,7 +128,8 @@ class TakagiTaupin:
         self.dtype = checks.complex_dtype("dtype", dtype)
         self.real_dtype = np.dtype("float32" if self.dtype == np.complex64 else "float64")
         self.engine, self.device = engine_for(device), device
-        self.threads = checks.integer("threads", available_threads() if threads is None else threads, at_least=1)
+        threads = available_threads() if threads is None else threads
+        self.threads = checks.integer("threads", threads, at_least=1, at_most=checks.MOST_THREADS)
         self.resync = checked_resync(resync, self.scheme)
 
         self.pixels_per_layer = pixels_per_layer(self.voxel, self.two_theta, self.orientation)
@@ -366,6 +367,7 @@ class TakagiTaupin:
         """
         return self._run_adjoint(S, dq, adj_E_h, s_0, None, state, support)
 
+    @naming_frames
     def _run_forward(self, S, dq, s_0, incident_row, *, keep_E_0: bool, keep_layers: bool) -> State:
         """The forward sweep; what is not kept of the `State` is None."""
         frames, xp = len(dq), self.engine.xp
@@ -388,6 +390,7 @@ class TakagiTaupin:
         )
         return fields
 
+    @naming_frames
     def _run_adjoint(self, S, dq, adj_E_h, s_0, incident_row, state: State, support) -> Adjoint:
         """The adjoint sweep; ``incident_row`` is for scheme etd2rk, which repeats the forward sweep."""
         frames, ny, xp = len(dq), self.shape[1], self.engine.xp
@@ -424,11 +427,8 @@ class TakagiTaupin:
         return (stored, 2, frames, *self.shape[1:]) if stored else None
 
     def _state_shapes(self, frames: int, row_length: int) -> StateShapes:
-        return StateShapes(
-            E_h=(frames, *self.exit_shape),
-            E_0_row=(frames, self.shape[1], row_length),
-            layers=self.layers_shape(frames),
-        )
+        E_h, E_0_row = (frames, *self.exit_shape), (frames, self.shape[1], row_length)
+        return StateShapes(E_h, E_0_row, self.layers_shape(frames))
 
     def _checked(self, S, dq, s_0):
         S = self.engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")

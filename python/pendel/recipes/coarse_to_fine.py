@@ -18,7 +18,7 @@ from scipy import ndimage
 from ..base import files
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
 from ..fit.checkpoint_file import fields_of, signature_of
-from ..fit.nuisances import Corrections
+from ..fit.corrections import Corrections
 from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe
 from ..fit.result import Result

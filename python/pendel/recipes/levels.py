@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..base import checks
-from ..fit.nuisances import NO_CORRECTIONS, Corrections
+from ..fit.corrections import NO_CORRECTIONS, Corrections
 from ..fit.objective import measured
 from ..kinematic.support import body, core
 from ..kinematic.uneven import is_even

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base import checks
 from ..base.recipe import from_keywords, with_keywords_of
-from ..fit.nuisances import NO_CORRECTIONS, Corrections
+from ..fit.corrections import NO_CORRECTIONS, Corrections
 from ..fit.objective import begun, initial, measured
 from ..fit.polishing import PolishRecipe, polish_fit
 

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from ..fit.nuisances import Corrections
+from ..fit.corrections import Corrections
 from ..fit.objective import DataRecipe, begun
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.result import host_background

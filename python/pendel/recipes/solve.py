@@ -7,8 +7,8 @@
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness,
    uniformity and sharpness by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
-   and the point spread refined too, on the data's voxels first; what they leave enters as variance, in proportion to
-   that of photons.
+   and the point spread refined too, on the data's voxels first, and there with the beam's coherence as well, which
+   stays if the frames are met better; what they leave enters as variance, in proportion to that of photons.
 
 Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
@@ -30,9 +30,9 @@ from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint_file import as_text, fields_of, signature_of_model
 from ..fit.evidence import Perfection
+from ..fit.expected import expected_counts
 from ..fit.objective import check_frames, measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
-from ..fit.refinement import dq_at
 from ..fit.result import Result, host_background
 from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
@@ -62,6 +62,11 @@ GRANTED = 0.03
 LONGER, PAYS = 3, 0.97
 EVIDENCE = dict.fromkeys(("smoothness", "uniformity", "sharpness"), "evidence")
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+# Part of the excess, on the data's voxels, below which a coherence that is refined stays; chosen. bench/foreign.py,
+# smooth (1), coherence, 1e8 photons: after 120 iterations the misfit is 0.965 of that with a point spread alone.
+COHERENCE_PAYS = 0.99
+# Steps that leave the crystals before them to be asked for: what comes after them may begin with these.
+BESIDE = ("rougher", "refined 2", "coherence")
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -74,7 +79,7 @@ class SolveRecipe(MultiscaleRecipe):
     )
     fine_rounds: int = option(2, integer(at_least=1), "of `polish` on the voxels that the light asks for.")
     fine_iterations: int = option(
-        120, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
+        60, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
     )
 
 
@@ -375,20 +380,31 @@ class _Fine:
         result, excess, granted = self._first_polish(found)
         result, excess = self._longer(result, excess, granted)
         variance, refined = 1.0, {"granted": granted}
-        if excess > ALL_PHOTONS and not set(self.polishing) & set(REFINED):
-            refined |= REFINED
-            # Phases found with a wrong beamline have far to go, so first on wide voxels, where it costs little.
-            # bench/foreign.py, smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
-            for again, model in enumerate((self.wide, self.wide, self.model, self.model), 1):
-                name = f"refined {again}"
-                result = self._polish(name, result, model, **refined)
-            excess = self._excess(name, result)
+        if excess > ALL_PHOTONS and not set(self.polishing) & {*REFINED, "refine_coherence"}:
+            result, refined = self._refined_on_wide_voxels(result, refined | REFINED)
+            for name in ("refined 3", "refined 4"):
+                result = self._polish(name, result, self.model, **refined)
+            excess = self._excess("refined 4", result)
         if excess > ALL_PHOTONS:
             variance = excess
             result = self._polish("with variance", result, self.model, variance, **refined)
             excess = self._excess("with variance", result)
         trust = Trust(result.misfit, noise, grid, excess, variance)
         return dataclasses.replace(result, model=self.model, trust=trust)
+
+    def _refined_on_wide_voxels(self, result, refined):
+        """(`Result`, what its `PolishRecipe` refined), with the beam's coherence where the data ask for it.
+
+        Phases found with a wrong beamline have far to go, and on wide voxels that costs little. bench/foreign.py,
+        smooth, all, 1e8 photons: from 0.4 to 0.10 and 0.05, on fine voxels to 0.015 and 0.0145.
+        """
+        further = refined | {"refine_coherence": True}
+        begun = self._polish("refined 1", result, self.wide, **refined)
+        plain = self._polish("refined 2", begun, self.wide, **refined)
+        smeared = self._polish("coherence", begun, self.wide, **further)
+        if self._excess("coherence", smeared) < COHERENCE_PAYS * self._excess("refined 2", plain):
+            return smeared, further
+        return plain, refined
 
     def _first_polish(self, found):
         """(`Result`, its excess, what its `PolishRecipe` granted): cores as smooth as the data allow."""
@@ -447,7 +463,7 @@ class _Fine:
 
         steps = self.steps.part("fine", model)
         result = steps.result(name, compute, model, background)
-        if name != "rougher":  # what comes after it may begin with either
+        if name not in BESIDE:
             steps.forget(self.names)
             self.names.clear()
         self.names.append(name)
@@ -475,20 +491,10 @@ class _Fine:
         return float(found["excess"])
 
     def _excess_of(self, result):
-        D = self._expected(result)
+        model = self.model if result.voxel == self.model.voxel else self.wide
+        D = expected_counts(model, result)
         good = np.ones(D.shape, bool) if self.mask is None else np.broadcast_to(self.mask, D.shape)
         lit = good & (D > 0.25)
         if not lit.any():
             return 1.0
         return float(np.square(np.sqrt(D[lit]) - np.sqrt(self.data[lit])).sum() / counting_noise(D[lit]).sum())
-
-    def _expected(self, result):
-        """Counts that the result lets expect, (n_frames, rows, cols)."""
-        dq = None if result.angle_offsets is None else dq_at(self.model.experiment, result.angle_offsets)[0]
-        D = self.model.intensities_on_host(result.S, dq=dq, flux=result.flux, point_spread=result.point_spread)
-        background = np.asarray(result.background, np.float64)
-        if background.ndim == 1:
-            background = background[:, None, None]
-        if result.background_level is not None:
-            background = background + result.background_level[:, None, None]
-        return result.scale * D + background
