@@ -58,6 +58,10 @@ def test_what_a_recipe_asks_for_counts(model):
     assert one < min(whole, kept, free)
     assert pendel.estimate_memory(model, recipe=MinibatchRecipe(batches=1)) == whole
 
+    smooth = pendel.estimate_memory(model, method="polish", smoothness="evidence")
+    smeared = pendel.estimate_memory(model, method="polish", refine_coherence=True)
+    assert pendel.estimate_memory(model, method="polish") < min(smooth, smeared)
+
     polish = [pendel.estimate_memory(model, method="polish", memory=m, support=s) for m, s in _supports(model)]
     assert polish == sorted(polish) and len(set(polish)) == len(polish)
     solve = [pendel.estimate_memory(model, method="solve", voxel=tuple(v / k for v in model.voxel)) for k in (1, 2)]
@@ -67,6 +71,19 @@ def test_what_a_recipe_asks_for_counts(model):
 def _supports(model):
     for fill, pairs in itertools.product((0.2, 0.9), (5, 20)):
         yield pairs, np.arange(np.prod(model.shape)).reshape(model.shape) < fill * np.prod(model.shape)
+
+
+def test_of_smooth_crystals_the_box_about_them_counts(model):
+    places = np.arange(min(model.shape))
+    diagonal, line = np.zeros((2, *model.shape), bool)
+    diagonal[places, places, places] = line[places, 0, 0] = True
+
+    def needed(support, start=None):
+        return pendel.estimate_memory(model, method="polish", smoothness=1.0, support=support, start=start)
+
+    assert needed(diagonal) > 2 * needed(line)
+    everywhere = np.ones(model.shape, bool)
+    assert needed(everywhere, line.astype(model.dtype)) < needed(everywhere)
 
 
 def test_voxels_are_expected_as_fine_as_the_light_asks_for():
@@ -82,6 +99,7 @@ def test_voxels_are_expected_as_fine_as_the_light_asks_for():
         ({"n_frames": 3}, TypeError, "^n_frames: expected None with a Model"),
         ({"epocs": 3}, TypeError, "did you mean 'epochs'"),
         ({"support": np.ones((2, 2, 2), bool)}, ValueError, "^support: expected shape"),
+        ({"method": "solve", "data": np.ones((2, 3))}, ValueError, "^data: expected shape"),
         ({"method": "solve", "voxel": "fine"}, ValueError, "^voxel: "),
         ({"method": "multiscale", "start": "guess"}, ValueError, "^start: expected one of 'kinematic'"),
     ],
@@ -107,10 +125,10 @@ def test_voxels_that_do_not_fit_are_refused_within_a_run(model, monkeypatch):
 
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
-    """Writes limits of control groups: {path: text}, and the groups of this process."""
+    """Writes files of control groups: {path: text}, and the groups of this process."""
 
-    def write(mine, limits):
-        for path, text in limits.items():
+    def write(mine, files):
+        for path, text in files.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text)
         (tmp_path / "mine").write_text(mine)
@@ -120,18 +138,23 @@ def groups(tmp_path, monkeypatch):
     return write
 
 
+V2 = {"memory.max": "1000000\n", "memory.current": "900000\n", "memory.stat": "anon 1\ninactive_file 200000\n"}
+V1 = {"memory.limit_in_bytes": "1000000\n", "memory.usage_in_bytes": "900000\n"}
+V1 |= {"memory.stat": "inactive_file 1\ntotal_inactive_file 200000\n"}
+
+
 @pytest.mark.parametrize(
-    "mine, limits",
+    "mine, folder, files",
     [
-        ("0::/job/step\n", {"job/step/memory.max": "max\n", "job/memory.max": "1000000\n"}),
-        ("0::/\n", {"memory.max": "1000000\n"}),
-        ("4:cpu,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "1000000\n"}),
-        ("4:memory:/not/there\n", {"memory/memory.limit_in_bytes": "1000000\n"}),
+        ("0::/job/step\n", "job", V2 | {"step/memory.max": "max\n"}),
+        ("0::/\n", ".", V2),
+        ("4:cpu,memory:/job\n0::/\n", "memory/job", V1),
+        ("4:memory:/not/there\n", "memory", V1),
     ],
 )
-def test_the_limit_of_a_container_or_batch_job_counts(groups, mine, limits):
-    groups(mine, limits)
-    assert memory.total() == 1000000 and memory.left() == 0
+def test_the_limit_of_a_container_or_batch_job_counts(groups, mine, folder, files):
+    groups(mine, {f"{folder}/{name}": text for name, text in files.items()})
+    assert memory.total() == 1000000 and memory.left() == 300000
     with pytest.raises(ValueError, match="^x: expected an array that fits the memory of 976.6 KiB"):
         check_memory("x", 2000000, 2000000)
 
@@ -141,6 +164,12 @@ def test_without_limits_the_machine_is_the_limit(groups):
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         assert memory.total() == machine and 0 < memory.left() < machine
+
+
+def test_what_others_have_taken_is_not_left(groups, monkeypatch, tmp_path):
+    groups("0::/\n", {"meminfo": "MemTotal:  900 kB\nMemFree:  1 kB\nMemAvailable:  300 kB\n"})
+    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
+    assert memory.left() == 300 << 10
 
 
 def test_a_limit_on_addresses_counts():

@@ -30,7 +30,7 @@ def check(config, begun, scan, options, checkpoint) -> None:
         polishing = methods.polish_options(options, config) | {"trim": None}
         needed = max(needed, estimate_memory(model, method="polish", **given, **polishing))
     if model.device != "cpu":
-        say(f"memory: about {size_of(needed)} of the device at the largest moment")
+        say(f"memory: about {size_of(needed)} of host and device at the largest moment")
         return
     left = memory.left()
     say(

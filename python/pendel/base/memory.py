@@ -2,14 +2,11 @@
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
-try:
-    import resource
-except ImportError:  # Windows has none
-    resource = None
-
-CGROUPS, STATUS, GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/status"), Path("/proc/self/cgroup")
+CGROUPS, GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+MACHINE, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 
 
 def size_of(count: int) -> str:
@@ -20,51 +17,51 @@ def size_of(count: int) -> str:
 
 def total() -> int:
     """Bytes that this process may take: of the machine, its control group (container, batch job), and its own limit."""
-    return min(_resident_limit(), _address_limit())
+    return min([_machine(), _address_limit(), *(limit for limit, _ in _groups())])
 
 
 def left() -> int:
-    """Bytes that this process may take beside those that it has."""
-    resident, address = _taken()
-    return max(0, min(_resident_limit() - resident, _address_limit() - address))
+    """Bytes that this process may take beside those that it and others have."""
+    free = _named(MACHINE, "MemAvailable:", _machine() >> 10) << 10
+    addresses = _address_limit() - (_named(STATUS, "VmSize:") << 10)
+    return max(0, min([free, addresses, *(limit - taken for limit, taken in _groups())]))
 
 
-def _resident_limit():
-    """Of the machine, or of the control groups that this process is in."""
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()])
+def _machine():
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _address_limit():
     """RLIMIT_AS, which counts addresses, whether there is anything at them or not."""
-    if resource is None:
-        return 1 << 62
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return 1 << 62 if limit == resource.RLIM_INFINITY else limit
 
 
-def _group_limits():
-    """Limits of the control groups, of either version, and of those that they are in; none is a number beyond reach."""
+def _groups():
+    """(limit, bytes taken) of the control groups of this process, of either version, and of those that they are in."""
     with contextlib.suppress(OSError, ValueError):
         for line in GROUP.read_text().splitlines():
             _, kinds, place = line.split(":", 2)
             if not kinds:
-                folder, name = CGROUPS, "memory.max"
+                folder, limit, taken, cache = CGROUPS, "memory.max", "memory.current", "inactive_file"
             elif "memory" in kinds.split(","):
-                folder, name = CGROUPS / "memory", "memory.limit_in_bytes"
+                folder, limit, taken = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+                cache = "total_inactive_file"
             else:
                 continue
             within = Path(place.lstrip("/"))
-            for group in (within, *within.parents):
+            for group in (folder / path for path in (within, *within.parents)):
                 with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-                    yield int((folder / group / name).read_text())
+                    most = int((group / limit).read_text())
+                    # pages of files that nobody reads make room
+                    yield most, int((group / taken).read_text()) - _named(group / "memory.stat", cache)
 
 
-def _taken():
-    """(bytes in memory, bytes of addresses) of this process; 0 where the system does not tell."""
-    found = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in STATUS.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in ("VmRSS", "VmSize"):
-                found[name] = int(value.split()[0]) << 10
-    return found.get("VmRSS", 0), found.get("VmSize", 0)
+def _named(path, name, default=0):
+    """The whole number behind a name, in a file of lines; ``default`` where there is none."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] == [name]:
+                return int(words[1])
+    return default

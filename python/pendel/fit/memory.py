@@ -8,10 +8,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from ..base import checks
 from ..base.arrays import host
+from ..kinematic.support import reference_amplitude
 from ..model.memory import Compared, PassMemory
+from .evidence import SOLID
 from .total_variation import SLAB
 
 DOUBLE, INTEGER = 8, 4
@@ -25,6 +28,9 @@ BOUNDED = 64 + 24 + 16 + 8
 # leaves holes that the next one may not fit into; larger ones go back at once. bench/memory.py: holes of two arrays.
 HEAP, HOLES = 32 << 20, 2
 CROSS = 0.83  # by how much a ball's radius grows where it is dilated along the axes, voxels
+BALL = math.pi / 6  # of its box
+# Of `pendel.model.pixels.local_mean` per pixel, which refined corrections are told by.
+LOCAL_MEAN = 5 * DOUBLE
 
 
 class Crystals(NamedTuple):
@@ -50,16 +56,46 @@ class Given(NamedTuple):
     checkpoint: bool = False
 
 
+class Voxels(NamedTuple):
+    """How many voxels are in a support, and in the box about the crystal there."""
+
+    inside: int
+    box: int
+
+    @classmethod
+    def of(cls, model, support=None, S=None):
+        """Of a support, bool (nz, ny, nx), and S in it, where it is known; None: as `initial` begins."""
+        if support is None:
+            return cls.ball(0.8**3 * BALL * math.prod(model.shape))
+        solid = support = checks.array("support", host(support, "support"), model.shape, bool)
+        if S is not None and support.any():
+            size = np.abs(checks.array("start", host(S, "start"), model.shape, np.complex128))
+            solid = support & (size > SOLID * reference_amplitude(size, support=support, above=0.3))
+        box = ndimage.find_objects(solid.astype(np.uint8))
+        return cls(int(np.count_nonzero(support)), math.prod(s.stop - s.start for s in box[0]) if box else 0)
+
+    @classmethod
+    def ball(cls, inside):
+        """Of a ball."""
+        return cls(int(inside), int(inside / BALL))
+
+    def times(self, share):
+        """Of the same crystal on other voxels."""
+        return Voxels(int(self.inside * share), int(self.box * share))
+
+    def found(self):
+        """Of a crystal that a search has found: blurred by a voxel."""
+        return self._replace(box=int((self.box ** (1 / 3) + 1) ** 3))
+
+    def widened(self, by):
+        """Of a ball of so many that is dilated ``by`` voxels along the axes; the crystal in it is the same."""
+        ball = 4 * math.pi / 3
+        return self._replace(inside=int(ball * ((self.inside / ball) ** (1 / 3) + CROSS * by) ** 3))
+
+
 def holes(of):
     """Of freed arrays that the C library keeps."""
     return HOLES * of.complex if of.complex <= HEAP else 0
-
-
-def voxels_in(model, support=None):
-    """How many voxels are in a support, bool (nz, ny, nx); None: in the ellipsoid that `initial` begins with."""
-    if support is None:
-        return int(0.8**3 * math.pi / 6 * math.prod(model.shape))
-    return int(np.count_nonzero(checks.array("support", host(support, "support"), model.shape, bool)))
 
 
 def minibatch(model, recipe, given):
@@ -102,18 +138,20 @@ def vectors(unknowns, memory):
 
 
 def quasi_newton(model, recipe, given, inside):
-    """Of `lbfgs`; recipe : LbfgsRecipe.  inside : voxels of the support."""
+    """Of `lbfgs`; recipe : LbfgsRecipe.  inside : how many voxels the support has."""
     of = Crystals.of(model)
-    passes = PassMemory(model, Compared.of(of.real // of.voxels, recipe, given.mask_axes), recipe.s_0 != "tied")
+    compared = Compared.of(of.real // of.voxels, recipe, given.mask_axes)
+    passes = PassMemory(model, compared, recipe.s_0 != "tied", recipe.refine_coherence)
     unknowns = inside * (1 if recipe.optimise == "phase" else 2 + (recipe.s_0 == "free"))
-    # S and support to begin with, S at work; its start and bounds
-    kept = holes(of) + passes.fit + 2 * of.complex + of.flag + 2 * inside * DOUBLE + unknowns * (2 * DOUBLE + BOUNDED)
+    # S and support to begin with; its start and bounds
+    kept = holes(of) + passes.fit + of.complex + of.flag + 2 * inside * DOUBLE + unknowns * (2 * DOUBLE + BOUNDED)
     kept += vectors(unknowns, recipe.memory) + of.real * (recipe.s_0 != "tied")
-    adjoint = of.complex + inside * 7 * DOUBLE  # gradients of the amplitudes and phases, and what they are made of
-    return kept + max(passes.gradient(model.n_frames), adjoint, variation(of) if recipe.atv_weight else 0)
+    adjoint = inside * 7 * DOUBLE  # gradients of the amplitudes and phases, and what they are made of
+    at_work = max(passes.gradient(model.n_frames), variation(of) if recipe.atv_weight else 0)
+    return max(kept + max(of.complex + at_work, adjoint), begin(of, passes, recipe, 0))
 
 
-def polishing(model, recipe, given, inside):
+def polishing(model, recipe, given, voxels):
     """Of `polish`.
 
     Parameters
@@ -121,31 +159,39 @@ def polishing(model, recipe, given, inside):
     model : Model
     recipe : PolishRecipe
     given : Given
-    inside : voxels of the support, when it is widened
+    voxels : `Voxels` of the support, when it is widened
     """
     of = Crystals.of(model)
-    real = of.real // of.voxels
     trusts = bool(recipe.trim and recipe.iterations[0])
-    passes = PassMemory(model, Compared.of(real, recipe, given.mask_axes, trusts))
-    # S to begin with and after the last run, support as it was and widened, S at work
-    kept = holes(of) + passes.fit + 3 * of.complex + 2 * of.flag + perfection(of, recipe)
-    kept += vectors(2 * inside, recipe.memory)
+    compared = Compared.of(of.real // of.voxels, recipe, given.mask_axes, trusts)
+    passes = PassMemory(model, compared, coherence=recipe.refine_coherence)
+    # S to begin with and after the last run, support as it was and widened
+    kept = holes(of) + passes.fit + 2 * of.complex + 2 * of.flag
 
-    complex_vector = 2 * DOUBLE * inside
-    plain = of.complex + 6 * complex_vector  # priors: size, unit, gradient, and terms on their way to it
-    terms = [passes.gradient(model.n_frames), plain]
-    if not recipe.expects_perfection:
-        terms.append(variation(of) if recipe.atv_weight else 0)
+    complex_vector = 2 * DOUBLE * voxels.inside
+    at_work, priors = of.complex + passes.gradient(model.n_frames), 6 * complex_vector  # size, unit, terms, gradient
+    if recipe.expects_perfection:
+        own = perfection(of, recipe) + preconditioned(voxels, recipe.memory)
+        priors = max(priors, 4 * complex_vector + roughness(of))
     else:
-        terms.append(of.complex + 4 * complex_vector + roughness(of))
-    begin = holes(of) + passes.fit + 2 * of.complex + 2 * of.flag + trusts * trust(passes, given)
-    return max(kept + max(terms), begin)
+        own = vectors(2 * voxels.inside, recipe.memory)
+        at_work = max(at_work, of.complex + variation(of) if recipe.atv_weight else 0)
+    return max(kept + own + max(at_work, priors), begin(of, passes, recipe, trusts * trust(passes, given)))
 
 
-def widened(inside, by):
-    """Voxels of a ball of ``inside`` voxels that is dilated ``by`` voxels along the axes."""
-    ball = 4 * math.pi / 3
-    return int(ball * ((inside / ball) ** (1 / 3) + CROSS * by) ** 3)
+def begin(of, passes, recipe, trusted):
+    """Before there are vectors: pixels ``trusted``, corrections that are refined."""
+    refined = LOCAL_MEAN * passes.frames * passes.pixels if recipe.refines else 0
+    return holes(of) + passes.fit + 2 * of.complex + 2 * of.flag + max(trusted, refined)
+
+
+def preconditioned(voxels, memory):
+    """Of vectors of `Preconditioned` unknowns, and of what these keep.
+
+    x, values, wave and unit, complex; full, stretch and give; M and G.
+    """
+    unknowns = 2 * voxels.inside + voxels.box
+    return vectors(unknowns, memory) + DOUBLE * (unknowns + 9 * voxels.inside + voxels.box) + voxels.box
 
 
 def perfection(of, recipe):
@@ -158,9 +204,9 @@ def perfection(of, recipe):
 
 def roughness(of):
     """Of `Perfection.roughness`: S, unit, gradient, neighbours' sum, twice i times the bends, and what is added of it,
-    complex128; size, bends, and these weighted, float64.
+    complex128; size, float64.
     """
-    return (6 * 2 + 3) * of.double
+    return (6 * 2 + 1) * of.double
 
 
 def trust(passes, given):

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import NamedTuple
 
+from ..experiment.coherence import Coherence
 from ..operator.far_field import CHUNK
 from .swept import AsItIs
 
@@ -50,9 +51,10 @@ class PassMemory:
     model : Model
     compared : Compared
     given_density : whether passes are given s_0
+    coherence : whether that of the beam is refined
     """
 
-    def __init__(self, model, compared, given_density=False):
+    def __init__(self, model, compared, given_density=False, coherence=False):
         passes, op = model.passes, model.operators[0][1]
         self.passes, self.op, self.compared = passes, op, compared
         self.frames, self.pixels = model.n_frames, math.prod(model.experiment.detector_shape)
@@ -62,13 +64,16 @@ class PassMemory:
         self.given_density = given_density
         self.has_density = given_density or refracts  # as the sweep is given it
 
-        states, far = len(passes.beam.operators), passes.far_field
+        self.beam, far = passes.beam, passes.far_field
+        if coherence:
+            self.beam = self.beam.but(coherence=Coherence(modes=max(2, self.beam.modes)))
+        states = len(self.beam.operators)
         layers = op.layers_shape(1)
         exit_field = states * math.prod(op.exit_shape)
         row = states * (op.shape[1] * op.row_length + (math.prod(layers) if layers else 0))
         plane = max(far.far_shape) * far.detector_shape[1]  # what the last FFT gives, of which rows are kept
         self.exit_field, self.state = exit_field * self.complex, (exit_field + row) * self.complex
-        light = self.real * (2 if passes.beam.blur else 1)
+        light = self.real * (2 if self.beam.blur or coherence else 1)
         self.measured = states * max(plane, self.pixels) * self.complex + (light + compared.loaded) * self.pixels
         threads = min(passes.threads, -(-self.frames // CHUNK))
         self.chunk = threads * far.chunk_bytes
@@ -104,7 +109,7 @@ class PassMemory:
         largest, several = self._blocks(frames)
         voxel, fields = self._gradient_voxel(), (self.state + self.exit_field) * largest
         sweep = fields + self._adjoint_sweep(largest)
-        sums = voxel if several or len(self.passes.beam.operators) > 1 else 0  # to which those of another block are added
+        sums = voxel if several or len(self.beam.operators) > 1 else 0  # to which those of another block are added
         far_field = self.chunk + (sums if several else largest * self.measured) + fields
         found = self.taken + max(far_field, sweep + 2 * sums, self.through_taken())
         return max(found, self.without_gradient(frames)) if several else found
@@ -125,5 +130,5 @@ class PassMemory:
 
     def _blocks(self, frames):
         """(frames of the largest block, whether there are several)."""
-        blocks = self.passes.blocks(frames)
+        blocks = self.passes.blocks(frames, self.beam)
         return max(block.stop - block.start for block in blocks), len(blocks) > 1

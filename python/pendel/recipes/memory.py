@@ -14,8 +14,9 @@ from ..base import checks, plausible
 from ..base.arrays import host
 from ..base.recipe import from_keywords
 from ..fit import memory as fits
-from ..fit.memory import CROSS, Crystals, Given, voxels_in, widened
+from ..fit.memory import CROSS, DOUBLE, Crystals, Given, Voxels
 from ..fit.minibatch import MinibatchRecipe
+from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import LbfgsRecipe
 from ..model.model import Model
@@ -35,7 +36,9 @@ from .voxels import finer_model, grid_misfit_memory, usually_fine_enough
 # Bytes of `kinematic.phase` per pixel where it begins: data, good pixels, amplitudes, support, random phases, and on
 # their way to the object five complex arrays; and of the object with its support.
 PHASING, PHASED = 4 + 1 + 4 + 1 + 1 + 4 + 28, 9
-
+# And of what tells how far a result misses its frames, where all are lit: expected counts, these once more, both roots
+# and the noise; good pixels and lit ones.
+JUDGED = 5 * DOUBLE + 2
 # Voxels by which a search's support is wider than the crystal: it is dilated by one, after shrink-wrap, whose threshold
 # of 0.15 a face that is blurred by one voxel crosses 1.04 voxels outside. Phases have the latter behind them, and the
 # ellipsoid that stands for what is not known has room for both.
@@ -47,13 +50,13 @@ OF_A_RUN = ("phased", "voxel", "checkpoint", "resume", "progress", "callback", "
 class _Call(NamedTuple):
     """What a method is called with.
 
-    inside : voxels of the support.  grows : by how many voxels a search widens it.  kind : of STARTS, for
+    voxels : `Voxels` of the support.  grows : by how many voxels a search widens it.  kind : of STARTS, for
     `multiscale`.  phased : whether there are phases already.
     """
 
     model: Model
     given: Given
-    inside: int
+    voxels: Voxels
     grows: float
     kind: str
     phased: bool
@@ -74,7 +77,9 @@ def estimate_memory(
     """Bytes that a gradient or a whole reconstruction needs at its largest moment, beside what it is given.
 
     Counted from the arrays that are made; what Python and the libraries take, some 100 MiB, is not in it. Of an
-    operator or a model on a device they are the device's.
+    operator on a device they are the device's, of a model there those of host and device together: the vectors of
+    L-BFGS are the host's. What a run finds out itself is taken for usual: how large the crystal is where there is no
+    support, the voxels of `solve`, and that photon noise explains the frames.
 
     Parameters
     ----------
@@ -108,7 +113,8 @@ def estimate_memory(
     known = {name: keywords.pop(name, None) for name in OF_A_RUN}
     call = _call(of, data, mask, start, support, known)
     if method == "solve":
-        noise = expected_noise(host(data, "data"), host(mask, "mask"), keywords.pop("counts", "auto"))
+        data, mask = (None, None) if data is None else check_frames(of.experiment, data, mask)
+        noise = expected_noise(data, mask, keywords.pop("counts", "auto"))
         return _solve(call, noise, known["voxel"], recipe, keywords)
     return METHODS[method](call, recipe, keywords)
 
@@ -123,14 +129,15 @@ def _call(model, data, mask, start, support, known):
         kind = "solid" if phased is None and thick(model) else "kinematic"
     elif support is None and kind == "given":
         support = host(start, "start") != 0
-    inside, grows = voxels_in(model, support), 0 if support is None else DILATED + SHRUNK
+    S = start if support is not None and kind == "given" else None
+    voxels, grows = Voxels.of(model, support, getattr(S, "S", S)), 0 if support is None else DILATED + SHRUNK
     if support is None and phased is not None:
         share = sample_volume(phased, model.experiment) / math.prod(model.voxel)
-        inside, grows = min(int(phased.support.sum() * share), math.prod(model.shape)), DILATED
+        voxels, grows = Voxels.ball(min(phased.support.sum() * share, math.prod(model.shape))), DILATED
     axes = 0 if mask is None else np.ndim(mask)
     dtype = np.dtype("float32") if data is None else np.dtype(getattr(data, "dtype", "float64"))
     given = Given(dtype, axes, known["checkpoint"] is not None)
-    return _Call(model, given, inside, grows, kind, phased is not None)
+    return _Call(model, given, voxels, grows, kind, phased is not None)
 
 
 def _reconstruct(call, recipe, keywords):
@@ -140,12 +147,12 @@ def _reconstruct(call, recipe, keywords):
 
 def _lbfgs(call, recipe, keywords):
     recipe = from_keywords(LbfgsRecipe, recipe, keywords, "lbfgs")
-    return fits.quasi_newton(call.model, recipe, call.given, call.inside)
+    return fits.quasi_newton(call.model, recipe, call.given, call.voxels.inside)
 
 
 def _polish(call, recipe, keywords):
     recipe = from_keywords(PolishRecipe, recipe, keywords, "polish")
-    return fits.polishing(call.model, recipe, call.given, widened(call.inside, recipe.widen))
+    return fits.polishing(call.model, recipe, call.given, call.voxels.widened(recipe.widen))
 
 
 def _multiscale(call, recipe, keywords):
@@ -158,10 +165,9 @@ def _multiscale(call, recipe, keywords):
 
 def _levels(call, recipe, base, polishing):
     """Of `multiscale`; base : PolishRecipe.  polishing : its fields that were asked for."""
-    of, inside = Crystals.of(call.model), widened(call.inside, call.grows)
+    voxels = call.voxels.found().widened(call.grows)
     levels, held = _coarser(call, recipe)
-    found = of.complex + of.flag
-    stages = [_polished(call, base.but(widen=1), inside, 0)]
+    stages = [_polished(call, base.but(widen=1), voxels, 0)]
     if not levels:
         stages += _searched(call, recipe, polishing)
     counts, places = recipe.counts, not recipe.counts if recipe.places is None else recipe.places
@@ -169,18 +175,18 @@ def _levels(call, recipe, base, polishing):
     if again and places:
         # S and support to begin with, and polished; as it is, steep, once more, best and moved
         trial = base.without_refinement().but(iterations=(0, ITERATIONS), trim=None)
-        moved = widened(inside, base.widen) + math.pi * (3 * inside / (4 * math.pi)) ** (2 / 3)
-        stages.append(6 * found + fits.polishing(call.model, trial, call.given, int(moved)))
+        moved = voxels.widened(base.widen).inside + math.pi * (3 * voxels.inside / (4 * math.pi)) ** (2 / 3)
+        stages.append(_polished(call, trial, voxels._replace(inside=int(moved)), 6))
     if again:
         evidence = {name: "evidence" for name in ("smoothness", "uniformity") if counts and name not in polishing}
-        stages.append(_polished(call, base.but(**evidence), widened(inside, base.widen), 2))
+        stages.append(_polished(call, base.but(**evidence), voxels.widened(base.widen), 2))
     return held + max(stages)
 
 
-def _polished(call, recipe, inside, others):
+def _polished(call, recipe, voxels, others):
     """Of a polish beside so many ``others``, S and support."""
     of = Crystals.of(call.model)
-    return others * (of.complex + of.flag) + fits.polishing(call.model, recipe, call.given, inside)
+    return others * (of.complex + of.flag) + fits.polishing(call.model, recipe, call.given, voxels)
 
 
 def _coarser(call, recipe):
@@ -232,10 +238,11 @@ def of_fine_voxels(call, fine, recipe, polishing):
     last = COUNTED.but(rounds=recipe.fine_rounds, iterations=(0, recipe.fine_iterations), **EVIDENCE, widen=0)
     last = last.but(**{k: v for k, v in polishing.items() if k not in ("rounds", "iterations")})
     wide = call.model
-    share = math.prod(wide.voxel) / math.prod(fine.voxel)
-    rim = max(1, round(wide.voxel[1] / fine.voxel[1]))
-    polished = _polished(call._replace(model=fine), last, widened(call.inside * share, rim), 2)
-    return max(polished, grid_misfit_memory(fine, call.inside * share))
+    voxels = call.voxels.times(math.prod(wide.voxel) / math.prod(fine.voxel)).found()
+    rim = 1 + max(1, round(wide.voxel[1] / fine.voxel[1]))  # one more, for wide voxels blur the crystal
+    polished = _polished(call._replace(model=fine), last, voxels.widened(rim), 2)
+    pixels = fine.n_frames * math.prod(fine.experiment.detector_shape)
+    return max(polished, grid_misfit_memory(fine, voxels.inside), JUDGED * pixels)
 
 
 def _fine_model(model, voxel, noise):
