@@ -122,22 +122,29 @@ def estimate_memory(
 def _call(model, data, mask, start, support, known):
     """The `_Call` of the arguments; known : {name: value} of `OF_A_RUN`."""
     phased = known["phased"]
-    if support is None and hasattr(start, "support"):  # a `Result`
-        support = start.support
     kind = checks.choice("start", start, NAMES) if isinstance(start, str) else "given"
     if start is None:
         kind = "solid" if phased is None and thick(model) else "kinematic"
-    elif support is None and kind == "given":
-        support = host(start, "start") != 0
-    S = start if support is not None and kind == "given" else None
-    voxels, grows = Voxels.of(model, support, getattr(S, "S", S)), 0 if support is None else DILATED + SHRUNK
-    if support is None and phased is not None:
-        share = sample_volume(phased, model.experiment) / math.prod(model.voxel)
-        voxels, grows = Voxels.ball(min(phased.support.sum() * share, math.prod(model.shape))), DILATED
+    S = getattr(start, "S", start) if kind == "given" else None
+    if support is None:
+        support = getattr(start, "support", None)  # of a `Result`
+    if support is None and S is not None:
+        support = host(S, "start") != 0
+    voxels, grows = _voxels(model, S, support, phased)
     axes = 0 if mask is None else np.ndim(mask)
     dtype = np.dtype("float32") if data is None else np.dtype(getattr(data, "dtype", "float64"))
     given = Given(dtype, axes, known["checkpoint"] is not None)
     return _Call(model, given, voxels, grows, kind, phased is not None)
+
+
+def _voxels(model, S, support, phased):
+    """(`Voxels` of the support, by how many a search widens it)."""
+    if support is not None:
+        return Voxels.of(model, support, S), DILATED + SHRUNK
+    if phased is None:
+        return Voxels.of(model), 0
+    share = sample_volume(phased, model.experiment) / math.prod(model.voxel)
+    return Voxels.ball(min(phased.support.sum() * share, math.prod(model.shape))), DILATED
 
 
 def _reconstruct(call, recipe, keywords):
