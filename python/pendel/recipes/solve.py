@@ -43,7 +43,7 @@ from .in_band import in_band_start
 from .kinematic_starts import box_for
 from .levels import like, unit_flux
 from .multiscale_recipe import MultiscaleRecipe
-from .polisher import COUNTED
+from .polisher import COUNTED, EVIDENCE
 from .sharpening import phase_blurred
 from .thick_crystals import thick
 from .voxels import FRAMES, counting_noise, fine_enough, grid_misfit, noise_misfit
@@ -60,7 +60,6 @@ GRANTED = 0.03
 # Polished again at most so often, and as long as the excess falls to that part of itself; no bench has set them. That
 # more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
 LONGER, PAYS = 3, 0.97
-EVIDENCE = dict.fromkeys(("smoothness", "uniformity", "sharpness"), "evidence")
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 # Part of the excess, on the data's voxels, below which a coherence that is refined stays; chosen. bench/foreign.py,
 # smooth (1), coherence, 1e8 photons: after 120 iterations the misfit is 0.965 of that with a point spread alone.
