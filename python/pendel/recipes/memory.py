@@ -27,8 +27,8 @@ from .kinematic_starts import sample_volume
 from .levels import like
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import ITERATIONS
-from .polisher import COUNTED, NO_NOISE, data_recipe
-from .solve import EVIDENCE, SolveRecipe, expected_noise
+from .polisher import COUNTED, EVIDENCE, NO_NOISE, data_recipe
+from .solve import SolveRecipe, expected_noise
 from .starts import NAMES, STARTS
 from .thick_crystals import thick
 from .voxels import finer_model, grid_misfit_memory, usually_fine_enough
@@ -185,7 +185,7 @@ def _levels(call, recipe, base, polishing):
         moved = voxels.widened(base.widen).inside + math.pi * (3 * voxels.inside / (4 * math.pi)) ** (2 / 3)
         stages.append(_polished(call, trial, voxels._replace(inside=int(moved)), 6))
     if again:
-        evidence = {name: "evidence" for name in ("smoothness", "uniformity") if counts and name not in polishing}
+        evidence = {name: value for name, value in EVIDENCE.items() if counts and name not in polishing}
         stages.append(_polished(call, base.but(**evidence), voxels.widened(base.widen), 2))
     return held + max(stages)
 
