@@ -82,6 +82,7 @@ class Perfection:
             v = np.moveaxis(u, axis, 0)
             around = v[:-2] + v[2:]
             yield axis, v, around, np.where(triples, (v[1:-1].conj() * around).imag, 0)
+            del around  # or it would stay beside that of the next axis
 
     def roughness(self, S, precision=1.0):
         """R, float, and its adj_S, of the dtype of S.  precision : lambda, a number or (nz, ny, nx)."""
@@ -93,9 +94,11 @@ class Perfection:
             total += float(np.sum(weighted * T, dtype=np.float64))
             # Reverse (1)
             adj_v, turn = np.moveaxis(adj_u, axis, 0), 2j * weighted
+            del T, weighted  # these arrays are most of what a fit takes beside its vectors
             adj_v[:-2] += turn * v[1:-1]
             adj_v[2:] += turn * v[1:-1]
             adj_v[1:-1] -= turn * around
+            del around, turn
         # Reverse u(S)
         return total, (adj_u - u * (u.conj() * adj_u).real) / size
 

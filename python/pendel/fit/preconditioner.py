@@ -66,13 +66,15 @@ class Preconditioned(Cartesian):
         c, wave = self._at(x)
         adj_u = np.zeros(self.begin.shape)
         adj_u[self.support] = (np.conj(c) * adj_c).imag
-        turned = np.conj(wave) * adj_c
         adj_b = self.modes.adjoint(adj_u, self.threads)
+        del adj_u
+        turned = np.conj(wave) * adj_c
         return np.concatenate([self.stretch * turned.real, self.give * turned.imag, adj_b])
 
     def _at(self, x):
         """`values` of x, and w of (2); kept, for x is asked for several times in turn."""
         if self._latest is None or not np.array_equal(x, self._latest[0]):
+            self._latest = None  # what it has makes room
             a, v, b = np.split(x, [self.size, 2 * self.size])
             u = self.modes.forward(b, self.begin.shape, self.threads)[self.support]
             wave = self.unit * np.exp(1j * u)

@@ -36,6 +36,7 @@ from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.result import Result, host_background
 from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
+from ..model.pixels import local_mean, of_frames
 from ..operator.engine import Array
 from .coarse_to_fine import multiscale
 from .in_band import in_band_start
@@ -45,7 +46,7 @@ from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED, EVIDENCE
 from .sharpening import phase_blurred
 from .thick_crystals import thick
-from .voxels import counting_noise, fine_enough, grid_misfit, noise_misfit
+from .voxels import FRAMES, counting_noise, fine_enough, grid_misfit, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
 DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
@@ -313,6 +314,17 @@ def _in_counts(model, data, mask, counts):
         return data, 1.0
     factor = BRIGHT * good.sum() / counts_of(data, mask)
     return (data * factor).astype(np.float32), factor
+
+
+def expected_noise(data, mask, counts):
+    """Misfit of photon noise as some frames, NumPy arrays, let expect it; None: of frames without noise."""
+    if data is not None:
+        some = slice(None, None, -(-len(data) // FRAMES))
+        good = of_frames(mask, some)
+        data = np.where(True if good is None else good, data[some], 0)
+    if data is None or not data.sum() > 0:
+        return noise_misfit(np.full((1, 1, 1), BRIGHT))
+    return noise_misfit(local_mean(_in_counts(None, data, good, counts)[0], good), good)
 
 
 def _in_units_of_data(result, factor):
