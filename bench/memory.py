@@ -138,16 +138,20 @@ def resident(key):
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
 
 
+# glibc: own mapping for every array, no kept heap, one of it for all threads.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+
+
 def child_method(method, n):
     """`measure_method` in a process of its own."""
     command = [sys.executable, __file__, "--child-method", method, str(n)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | MALLOC)
+    return json.loads(done.stdout)
 
 
 def child(code, transport, nz, frames):
     command = [sys.executable, __file__, "--child", code, transport, str(nz), str(frames)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: own mapping for every array, no kept heap
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC)
     if done.returncode and code == "pendel":
         raise SystemExit(f"memory.py: the case {command[3:]} ended with status {done.returncode}")
     return json.loads(done.stdout) if done.returncode == 0 else None  # PyTorch: out of memory, shown as -

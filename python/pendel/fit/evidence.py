@@ -43,9 +43,9 @@ from scipy import ndimage
 from ..kinematic.support import reference_amplitude
 
 # Of a full voxel's amplitude; FILLED of |S| blurred by AROUND voxels, which tells a hole from noise. bench/foreign.py,
-# porous (1), 1e8 photons, in which a hole is too small to be seen where the last step begins: with 0.5 of |S| itself it
-# stays filled, 0.0094 rad, with 0.75 it opens, 0.0051; but noise of 0.2 then counts too many voxels out. Blurred by 0.5,
-# 0.7, 1 voxels 0.85, 0.88, 0.9 leave 0.0044, 0.0044, 0.0092 rad; by 0.5 0.75 leaves 0.0120.
+# porous (1), 1e8 photons, with a hole too small to be seen where the last step begins: with 0.5 of |S| itself it stays
+# filled, 0.0094 rad, with 0.75 it opens, 0.0051; but noise of 0.2 then counts too many voxels out. Blurred by 0.5, 0.7,
+# 1 voxels 0.85, 0.88, 0.9 leave 0.0044, 0.0044, 0.0092 rad; by 0.5 0.75 leaves 0.0120.
 SOLID, FILLED, AROUND = 0.25, 0.88, 0.7
 FLOOR = 0.01
 # Standard deviation of a neighbourhood, and the depth of its voxels, in voxels of the data's resolution; and the excess

@@ -20,6 +20,7 @@ from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import LbfgsRecipe
 from ..model.model import Model
+from ..model.pixels import local_mean, of_frames
 from ..operator.engine import Array
 from ..operator.takagi_taupin import TakagiTaupin
 from ..operator.takagi_taupin import estimate_memory as of_operator
@@ -28,10 +29,10 @@ from .levels import like
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import ITERATIONS
 from .polisher import COUNTED, EVIDENCE, NO_NOISE, data_recipe
-from .solve import SolveRecipe, expected_noise
+from .solve import BRIGHT, SolveRecipe, in_counts
 from .starts import NAMES, STARTS
 from .thick_crystals import thick
-from .voxels import finer_model, grid_misfit_memory, usually_fine_enough
+from .voxels import FRAMES, finer_model, grid_misfit_memory, noise_misfit, usually_fine_enough
 
 # Bytes of `kinematic.phase` per pixel where it begins: data, good pixels, amplitudes, support, random phases, and on
 # their way to the object five complex arrays; and of the object with its support.
@@ -114,7 +115,7 @@ def estimate_memory(
     call = _call(of, data, mask, start, support, known)
     if method == "solve":
         data, mask = (None, None) if data is None else check_frames(of.experiment, data, mask)
-        noise = expected_noise(data, mask, keywords.pop("counts", "auto"))
+        noise = _expected_noise(data, mask, keywords.pop("counts", "auto"))
         return _solve(call, noise, known["voxel"], recipe, keywords)
     return METHODS[method](call, recipe, keywords)
 
@@ -135,6 +136,17 @@ def _call(model, data, mask, start, support, known):
     dtype = np.dtype("float32") if data is None else np.dtype(getattr(data, "dtype", "float64"))
     given = Given(dtype, axes, known["checkpoint"] is not None)
     return _Call(model, given, voxels, grows, kind, phased is not None)
+
+
+def _expected_noise(data, mask, counts):
+    """Misfit of photon noise as some frames, NumPy arrays, let expect it; None: of frames without noise."""
+    if data is not None:
+        some = slice(None, None, -(-len(data) // FRAMES))
+        good = of_frames(mask, some)
+        data = np.where(True if good is None else good, data[some], 0)
+    if data is None or not data.sum() > 0:
+        return noise_misfit(np.full((1, 1, 1), BRIGHT))
+    return noise_misfit(local_mean(in_counts(None, data, good, counts)[0], good), good)
 
 
 def _voxels(model, S, support, phased):

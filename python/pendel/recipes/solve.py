@@ -36,7 +36,6 @@ from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.result import Result, host_background
 from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
-from ..model.pixels import local_mean, of_frames
 from ..operator.engine import Array
 from .coarse_to_fine import multiscale
 from .in_band import in_band_start
@@ -46,7 +45,7 @@ from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED, EVIDENCE
 from .sharpening import phase_blurred
 from .thick_crystals import thick
-from .voxels import FRAMES, counting_noise, fine_enough, grid_misfit, noise_misfit
+from .voxels import counting_noise, fine_enough, grid_misfit, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
 DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
@@ -173,7 +172,7 @@ def solve(
         phased, options["point_spread"] = phase_blurred(
             light,
             mask,
-            lambda: noise_misfit(_in_counts(small, data, mask, counts)[0], mask),
+            lambda: noise_misfit(in_counts(small, data, mask, counts)[0], mask),
             small.point_spread,
             **how,
         )
@@ -226,7 +225,7 @@ def solve_on(
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
     data, mask = check_frames(model.experiment, data, mask)
-    data, factor = _in_counts(model, data, mask, counts)
+    data, factor = in_counts(model, data, mask, counts)
     if polishing.get("background") is not None:
         polishing["background"] = factor * polishing["background"]
 
@@ -303,7 +302,7 @@ def _known_background(keywords):
     return background if isinstance(background, np.ndarray) else None
 
 
-def _in_counts(model, data, mask, counts):
+def in_counts(model, data, mask, counts):
     """(data as counts of photons, the factor that makes them such)."""
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     if counts == "auto":
@@ -314,17 +313,6 @@ def _in_counts(model, data, mask, counts):
         return data, 1.0
     factor = BRIGHT * good.sum() / counts_of(data, mask)
     return (data * factor).astype(np.float32), factor
-
-
-def expected_noise(data, mask, counts):
-    """Misfit of photon noise as some frames, NumPy arrays, let expect it; None: of frames without noise."""
-    if data is not None:
-        some = slice(None, None, -(-len(data) // FRAMES))
-        good = of_frames(mask, some)
-        data = np.where(True if good is None else good, data[some], 0)
-    if data is None or not data.sum() > 0:
-        return noise_misfit(np.full((1, 1, 1), BRIGHT))
-    return noise_misfit(local_mean(_in_counts(None, data, good, counts)[0], good), good)
 
 
 def _in_units_of_data(result, factor):
