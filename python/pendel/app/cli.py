@@ -196,6 +196,8 @@ def _reconstruct(args):
     if made.output.pictures:
         written.append(Written("output.pictures", path.with_suffix(".png"), (kinds.PICTURE,)))
     outputs.refuse_losses(written, outputs.read_by(made, args.config, data=args.data), force=args.force)
+    if args.force and method.keeps_checkpoint and not args.resume:
+        outputs.make_room(written[1])  # methods replace checkpoints alone
 
     with _claimed(checkpoint if method.keeps_checkpoint else None):
         begun, scan, result = _solved(args, made, method, options, checkpoint)
@@ -203,7 +205,7 @@ def _reconstruct(args):
         given = begun.model, scan.data, scan.mask
         store.save_result(path, *given, result, name=name, config=made.text, extra=extra, force=args.force)
         if made.output.pictures:
-            store.save_picture(path.with_suffix(".png"), path)
+            store.save_picture(path.with_suffix(".png"), path, force=args.force)
     names = [str(item.path) for item in written if item.option != "recipe.checkpoint"]
     say("written to " + ", ".join(names))
     _tell_trust(result)
@@ -306,7 +308,7 @@ def _view(args):
     known = figure.canvas.get_supported_filetypes()
     if picture.suffix[1:].lower() not in known:
         raise UsageError(f"-o: expected an ending out of {', '.join(sorted(known))}, got {picture}")
-    plot.save(figure, picture)
+    plot.save(figure, picture, force=args.force)
     say(f"written to {picture}")
 
 

@@ -222,7 +222,7 @@ def _save(data, S, result, report):
     m, folder = result.model, report.folder
     extra = {"phase_rmse": {"kinematic": report.kinematic.phase_rmse, "dynamical": report.dynamical.phase_rmse}}
     store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra, force=True)
-    store.save_picture(folder / "result.png", folder / "result.cxi")
+    store.save_picture(folder / "result.png", folder / "result.cxi", force=True)
     stored = io.read_result(folder / "result.cxi")
     figure = plot.comparison_figure(
         S,
@@ -235,4 +235,4 @@ def _save(data, S, result, report):
         loss={"relative misfit": result.history["misfit"]},
         title=CRYSTAL,
     )
-    plot.save(figure, folder / "demo.png")
+    plot.save(figure, folder / "demo.png", force=True)

@@ -67,6 +67,12 @@ def refuse_losses(written: list[Written], read: list[Read] = (), *, force: bool 
         files.remove_parts(folder)
 
 
+def make_room(item: Written) -> None:
+    """Remove a file of another kind that stands in the place of one, which --force asks for."""
+    if kinds.kind_of(item.path) not in (None, *item.kinds):
+        item.path.unlink()
+
+
 def refuse_unwritable(option, path) -> None:
     """Raise UsageError where ``path`` cannot be written."""
     if not path.parent.is_dir():

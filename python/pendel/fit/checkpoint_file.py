@@ -4,6 +4,7 @@ A run is told by a signature, {name: text}: of numbers and words the text itself
 must have the same one; what differs is named.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -11,6 +12,7 @@ import os
 import h5py
 import numpy as np
 
+from ..base import files
 from ..base.arrays import host
 from ..base.recipe import Recipe
 from ..io import hdf5, kinds
@@ -89,6 +91,18 @@ def refuse_another(path, stored, signature) -> None:
         if known.startswith(DIGEST) or text.startswith(DIGEST):
             raise ValueError(f"{name}: expected that of the checkpoint {path}, got another; begin without resuming")
         raise ValueError(f"{name}: expected {known}, that of the checkpoint {path}, got {text}")
+
+
+@contextlib.contextmanager
+def claimed(path, resume=False):
+    """Have a checkpoint for oneself while the block runs; None: nothing to have.
+
+    Raises FileExistsError where a file of another kind is there, unless it is to be read (``resume``), which says more.
+    """
+    with files.claimed(path):
+        if path is not None and not resume:
+            kinds.refuse_to_replace(path, kinds.CHECKPOINT, name="checkpoint", hint=None)
+        yield
 
 
 def write(path, maker, signature, contents) -> None:

@@ -63,12 +63,12 @@ def write_scan(
     flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
     arm, centre : see `Scan`.
     extra : dict of numbers, arrays, text or dicts of these, read back as ``metadata``.
-    force : replace any file, a result too.
+    force : replace any file; without it, scans of pendel alone.
 
     Raises
     ------
     TypeError, ValueError : naming the argument.
-    OSError : when the file cannot be written; FileExistsError for a result or checkpoint.
+    OSError : when the file cannot be written; FileExistsError for one of another kind, or of another program.
     """
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
@@ -91,7 +91,7 @@ def write_scan(
         metadata=dict(extra or {}),
     )
     geometry = _geometry(scan)
-    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, kinds.FOREIGN, force=force) as file:
+    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, force=force) as file:
         entry = hdf5.put_head(file, 140, scan.name)
         detector = hdf5.put_instrument(entry, scan.energy, scan.distance, scan.pixel_size)
         _put_frames(detector, scan)
