@@ -1,7 +1,9 @@
 """No command writes over what it reads, over another of its outputs, or over a file of another kind."""
 
 import os
+import threading
 from contextlib import nullcontext
+from pathlib import Path
 
 import h5py
 import kills
@@ -13,6 +15,7 @@ from pendel import io
 from pendel.analysis import plot
 from pendel.app import config
 from pendel.app.cli import main
+from pendel.base import files
 from pendel.fit import checkpoint_file
 from pendel.io import kinds
 
@@ -268,3 +271,32 @@ def test_a_fit_is_refused_before_it_begins_where_its_checkpoint_would_replace_so
     assert reconstruct() == 2
     assert reconstruct("--force") == 0
     assert kinds.kind_of("r.checkpoint.h5") == kinds.CHECKPOINT
+
+
+def test_two_runs_do_not_write_into_one_file(folder, capsys):
+    """The second is refused before any work, whichever of the outputs they share."""
+    long = "r" * 250 + ".cxi"  # as long as names may be
+
+    def second(command, taken, option):
+        said = []
+
+        def run():
+            said.append((main(command), capsys.readouterr().err))
+
+        with files.claimed(taken, "first"):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+        [(status, text)] = said
+        assert status == 2 and f"{option}: expected a file that no other run writes, got" in text, text
+        assert not Path(taken).exists() and not list(folder.rglob("*.lock"))
+
+    command = ["reconstruct", "run.toml", "--data", "scan.cxi", "--quiet", "--set", "output.pictures=true", "-o"]
+    second([*command, "r.cxi"], "r.cxi", "-o")
+    second([*command, "./r.cxi"], folder / "r.png", "output.pictures")
+    second([*command, "r.cxi"], "r.checkpoint.h5", "recipe.checkpoint")
+    second([*command, long, "--set", 'recipe.checkpoint="c.h5"'], long, "-o")
+    second(["simulate", "run.toml", "-o", "s.cxi"], "s.cxi", "-o")
+    (folder / "demo").mkdir()
+    second(["demo", "--size", "24", "-o", "demo"], "demo/result.png", "-o (result.png)")
+    assert reconstruct() == 0 and not list(folder.rglob("*.lock"))
