@@ -5,6 +5,7 @@ say.
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def test_pixels_are_saturated_by_the_counts_that_were_read_out(packed):
     assert (scan.mask == good).all() and not scan.data[~good].any()
     with pytest.raises(ValueError, match="^saturation: expected"):
         beamline.read_34idc(packed, saturation=0)
+
+
+def test_saturation_is_told_of_before_the_white_field_is_divided_out(packed):
+    [path] = packed.glob("*_raw_counts.npz")
+    raw = frames()
+    most = int(np.sort(raw, axis=None)[-30])
+    np.savez(path, data=np.minimum(raw, most) * 100 + 1)
+    with pytest.warns(UserWarning, match=f"at the largest, {most * 100 + 1}, as saturated ones are"):
+        scan = beamline.read_34idc(packed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        beamline.tell_of_frames(scan)
+        beamline.tell_of_frames(beamline.read_34idc(packed, saturation=most * 100 + 1))
 
 
 def test_dark_and_weak_pixels_are_masked_and_the_white_field_is_normalised(packed):

@@ -19,7 +19,7 @@ from ..base.reading import read_text
 from .array_files import three_axes
 from .counts import bad_values
 from .frame_files import find_frames, name_missing, read_frames
-from .frames import below_saturation
+from .frames import SATURATION_TOLD, below_saturation, tell_of_saturation
 from .npy_files import open_arrays, read_array
 from .scans import Scan, mask_bad_values, pattern_centre, relative_flux
 from .spec import parse_spec
@@ -92,8 +92,12 @@ def read_34idc(
         fields = _read_fields_npz(folder, dark, whitefield)
     else:
         fields = _read_fields_tif(folder, dark, whitefield, record, data.shape[1:])
-    data, mask, masked = _correct(folder, data, mask, fields, dark_threshold, whitefield_minimum)
+    raw = data
+    data, mask, masked = _correct(folder, raw, mask, fields, dark_threshold, whitefield_minimum)
     notes |= masked
+    if "whitefield" in fields:  # which makes equal counts differ
+        notes[SATURATION_TOLD] = tell_of_saturation(raw, mask)
+    del raw
 
     values = {k: _agree(folder, meta, record, k, *rule) for k, rule in _FIELDS.items()}
     detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
