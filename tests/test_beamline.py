@@ -267,3 +267,20 @@ def test_the_real_scan(tmp_path):
     change(folder, gamma_deg=12.7)
     with pytest.raises(ValueError, match="gamma_deg"):
         beamline.read_34idc(folder)
+
+
+def test_angles_that_are_given_elsewhere_need_no_motor(packed):
+    change(packed, scan_step_deg=3.0)  # of another scan
+    with pytest.raises(ValueError, match="expected scan_step_deg of meta.json as in SPEC"):
+        beamline.read_34idc(packed)
+    scan = beamline.read_34idc(packed, rocking=False)
+    assert scan.rocking_angles is None and scan.rocking_axis is None and scan.energy
+    change(packed, frames=N + 1)
+    with pytest.raises(ValueError, match="frames as meta.json says"):
+        beamline.read_34idc(packed, rocking=False)
+    change(packed, frames=N)
+    for path in packed.glob("spec_*"):
+        path.unlink()
+    change(packed, scan_motor="energy")
+    with pytest.raises(ValueError, match="expected a scan of Theta or Phi, got Energy: frames at different energies"):
+        beamline.read_34idc(packed, rocking=False)

@@ -115,6 +115,8 @@ class Config:
         """The scan at a path, with what [data] masks and measured beside it."""
         data = self.data
         options = {name: getattr(data, name) for name in ("scan", "dark", "whitefield", "saturation")}
+        given = self.experiment_keys.rocking_angles_deg, self.experiment_keys.rocking_step_deg
+        options["rocking"] = given == (None, None)
         scan = self._beamline(path).read(path, **options)
         if data.hot_pixels:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
