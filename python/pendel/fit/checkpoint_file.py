@@ -1,7 +1,7 @@
 """Checkpoint files: what a run has found so far, of which run it is, and a checksum of both.
 
 A run is told by a signature, {name: text}: of numbers and words the text itself, of arrays a digest. A run that goes on
-must have the same one; what differs is named.
+must have the same one; what differs is named. It must be of the same version of pendel, too.
 """
 
 import contextlib
@@ -15,10 +15,12 @@ import numpy as np
 from ..base import files
 from ..base.arrays import host
 from ..base.recipe import Recipe
+from ..base.version import __version__
 from ..io import hdf5, kinds
 from ..io.kinds import CHECKPOINTS
 
 FORMAT = 2
+VERSION = "pendel_version"  # attribute: pendel's
 DIGEST = "digest "  # begins the text of an array
 MODEL = ("shape", "voxel", "polarization", "coupling", "scheme", "transport", "resync", "ewald", "sampling")
 MODEL += ("point_spread", "coherence")
@@ -115,6 +117,7 @@ def write(path, maker, signature, contents) -> None:
     """
     with hdf5.replacing(path, kinds.CHECKPOINT) as file:
         file.attrs["pendel_checkpoint"], file.attrs["maker"] = FORMAT, maker
+        file.attrs[VERSION] = __version__
         _put(file, contents)
         _put(file.create_group("signature"), signature)
         file.attrs["checksum"] = checksum(file)
@@ -131,6 +134,12 @@ def read(path, maker) -> tuple[dict, dict]:
                 raise ValueError("no checkpoint in it")
             if file.attrs.get("pendel_checkpoint") != FORMAT:
                 raise ValueError("one of an older version of pendel, which does not tell of what data it is")
+            version = file.attrs.get(VERSION, "of an unknown version")
+            if version != __version__:  # the same numbers, but not the same bits
+                raise ValueError(
+                    f"one of pendel {version}, and this is pendel {__version__}; begin without resuming, or go on with "
+                    "the version that wrote it"
+                )
             if file.attrs["maker"] != maker:
                 raise ValueError(f"one of pendel.{file.attrs['maker']}")
             if file.attrs["checksum"] != checksum(file):
