@@ -5,6 +5,7 @@ say.
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def test_pixels_are_saturated_by_the_counts_that_were_read_out(packed):
     assert (scan.mask == good).all() and not scan.data[~good].any()
     with pytest.raises(ValueError, match="^saturation: expected"):
         beamline.read_34idc(packed, saturation=0)
+
+
+def test_saturation_is_told_of_before_the_white_field_is_divided_out(packed):
+    [path] = packed.glob("*_raw_counts.npz")
+    raw = frames()
+    most = int(np.sort(raw, axis=None)[-30])
+    np.savez(path, data=np.minimum(raw, most) * 100 + 1)
+    with pytest.warns(UserWarning, match=f"at the largest, {most * 100 + 1}, as saturated ones are"):
+        scan = beamline.read_34idc(packed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        beamline.tell_of_frames(scan)
+        beamline.tell_of_frames(beamline.read_34idc(packed, saturation=most * 100 + 1))
 
 
 def test_dark_and_weak_pixels_are_masked_and_the_white_field_is_normalised(packed):
@@ -253,3 +267,20 @@ def test_the_real_scan(tmp_path):
     change(folder, gamma_deg=12.7)
     with pytest.raises(ValueError, match="gamma_deg"):
         beamline.read_34idc(folder)
+
+
+def test_angles_that_are_given_elsewhere_need_no_motor(packed):
+    change(packed, scan_step_deg=3.0)  # of another scan
+    with pytest.raises(ValueError, match="expected scan_step_deg of meta.json as in SPEC"):
+        beamline.read_34idc(packed)
+    scan = beamline.read_34idc(packed, rocking=False)
+    assert scan.rocking_angles is None and scan.rocking_axis is None and scan.energy
+    change(packed, frames=N + 1)
+    with pytest.raises(ValueError, match="frames as meta.json says"):
+        beamline.read_34idc(packed, rocking=False)
+    change(packed, frames=N)
+    for path in packed.glob("spec_*"):
+        path.unlink()
+    change(packed, scan_motor="energy")
+    with pytest.raises(ValueError, match="expected a scan of Theta or Phi, got Energy: frames at different energies"):
+        beamline.read_34idc(packed, rocking=False)

@@ -76,8 +76,6 @@ REFUSED = {
     ),
     "no group": (cell() + symmetry("x,y,z", "y,z,x"), site(), "operations that are a group"),
     "cell of another symmetry": (cell(c=4.3) + GROUP, site(), "a cell of its symmetry"),
-    "multiplicity": (None, site("Au1 0 0 0 8", "symmetry_multiplicity"), "'Au1' with a _atom_site_symmetry_mult"),
-    "order": (None, site("Au1 0 0 0 1", "site_symmetry_order"), "_atom_site_site_symmetry_order of 48"),
     "anharmonic": (None, site("Au1 0 0 0 0.1", "anharm_gc_c_111"), "forms U, B or beta, got _atom_site_anharm"),
     "another form": (None, site("Au1 0 0 0 0.5", "B_equiv_geom_mean"), "got _atom_site_b_equiv_geom_mean"),
     "said, not given": (None, site("Au1 0 0 0 Uani", "adp_type"), "displacements of 'Au1'"),
@@ -100,6 +98,36 @@ def test_what_contradicts_itself_or_is_not_understood_is_refused(tmp_path, name)
     head, text, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         chi(tmp_path, text, head)
+
+
+CONTENTS = "_chemical_formula_sum 'Au'\n_cell_formula_units_Z 4\n"
+FOUR = "Au1 0 0 0\nAu2 0 0.5 0.5\nAu3 0.5 0 0.5\nAu4 0.5 0.5 0"
+TOLD = {
+    "multiplicity": (cell() + GROUP, site("Au1 0 0 0 8", "symmetry_multiplicity"), "_atom_site_symmetry_mult.* of 4"),
+    "order": (cell() + GROUP, site("Au1 0 0 0 1", "site_symmetry_order"), "_atom_site_site_symmetry_order of 48"),
+    "all atoms of a cubic group": (cell() + GROUP + CONTENTS + symmetry("x,y,z"), site(FOUR), "192 .* of F m .* got 1"),
+    "number and symbol": (cell() + GROUP + CONTENTS + "_space_group_IT_number 221\n", site(), "of number 221"),
+    "two numbers, and operations": (
+        cell() + GROUP + CONTENTS + "_space_group_IT_number 227\n" + ALL,
+        site(),
+        "one space group, got F m -3 m and number 227; the operations",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_slips_beside_atoms_that_are_known_are_told(tmp_path, name):
+    """Published files often have them: the operations say where the atoms are, formula and Z that these are all."""
+    head, text, message = TOLD[name]
+    expected = chi(tmp_path, site()).chi_h
+    with pytest.warns(UserWarning, match=message):
+        found = chi(tmp_path, text, head)
+    assert found.chi_h == pytest.approx(expected, rel=1e-9)
+    if CONTENTS in head:
+        with pytest.raises(ValueError, match="one of both is wrong"):
+            chi(tmp_path, text, head.replace(CONTENTS, ""))
+        with pytest.warns(UserWarning, match="expected 8 Au"), pytest.raises(ValueError, match="one of both is wrong"):
+            chi(tmp_path, text, head.replace("Z 4", "Z 8"))
 
 
 def test_what_agrees_is_taken(tmp_path):

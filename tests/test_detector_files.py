@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from pendel import io
+from pendel.app import config
 from pendel.base.constants import ELECTRONVOLT
 from pendel.io import beamlines, detector_mounting
 
@@ -201,3 +202,51 @@ def test_a_motor_as_it_was_sent_and_as_it_is_read_back_is_one(tmp_path, rng):
             file[f"entry_1/sample_1/transformations/{name}"] = value
             file[f"entry_1/sample_1/transformations/{name}"].attrs.update(units="deg", transformation_type="rotation")
     assert np.degrees(io.read_scan(tmp_path / "a.cxi").rocking_angles) == pytest.approx(sent)
+
+
+def resting_cxi(folder, counts):
+    """A CXI file of others whose motors were recorded at rest."""
+    with h5py.File(folder / "rest.cxi", "w") as file:
+        file["entry_1/data_1/data"] = counts
+        for name in ("theta", "chi"):
+            motor = file.create_dataset(f"entry_1/sample_1/transformations/{name}", data=np.full(len(counts), 10.0))
+            motor.attrs.update(units="deg", transformation_type="rotation", vector=[0.0, 1.0, 0.0], depends_on=".")
+    return folder / "rest.cxi"
+
+
+def resting_master(folder, counts):
+    path = master_file(folder, counts)
+    with h5py.File(path, "a") as file:
+        file["entry/sample/goniometer/omega"][...] = 10
+    return path
+
+
+def resting_bliss(folder, counts):
+    return bliss_file(folder, counts, eta=np.full(6, 10.0), phi=np.full(6, 30.0))
+
+
+@pytest.mark.parametrize("resting", [resting_cxi, resting_master, resting_bliss])
+def test_angles_that_are_set_win_over_motors_at_rest(tmp_path, counts, resting):
+    """They are no fault of a file whose angles stand elsewhere; where nobody gives them, they are."""
+    path = resting(tmp_path, counts)
+    with pytest.raises(ValueError, match="one motor that turns .*, got none: .*; where other angles hold, give"):
+        beamlines.find("auto", path).read(path)
+    scan = beamlines.find("auto", path).read(path, rocking=False)
+    assert scan.rocking_angles is None and (scan.data[:, 6:] == counts[:, 6:]).all()
+
+    beam = "energy_keV = 9\ndistance_mm = 900\npixel_um = 75\narm = [['y+', 30]]\ncentre = [3, 6, 7]"
+    for angles in ("rocking_step_deg = 0.02", f"rocking_angles_deg = {SCAN.tolist()}"):
+        made = config.loads(f"[experiment]\n{beam}\nrocking_axis = 'x-'\n{angles}")
+        found = made.experiment(made.scan(path))
+        assert np.degrees(np.diff(found.rocking_angles)) == pytest.approx(0.02)
+    missing = config.loads(f"[experiment]\n{beam}\n{angles}")
+    with pytest.raises(config.ConfigError, match="experiment.rocking_axis: expected a value"):
+        missing.experiment(missing.scan(path))
+    with pytest.raises(ValueError, match="expected one motor that turns"):
+        config.loads(f"[experiment]\n{beam}\nrocking_axis = 'x-'").scan(path)
+
+
+def test_motors_that_turn_are_still_taken_where_angles_are_set(tmp_path, counts):
+    made = config.loads("[experiment]\nrocking_step_deg = 0.03")
+    scan = made.scan(bliss_file(tmp_path, counts))
+    assert scan.rocking_axis == (-1, 0, 0)

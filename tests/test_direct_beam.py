@@ -1,5 +1,7 @@
 """Detectors off the centre of their arm: k_h goes through the pixel that it hits, wherever the arm points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pendel import io
@@ -77,3 +79,15 @@ def test_the_configuration_takes_it_in_pixels_of_the_data_as_stored():
     assert cropped.k_h == pytest.approx(whole.k_h, rel=1e-14) and cropped.distance == whole.distance
     scan.metadata["direct_beam"] = [10, 64]  # as a reader found it
     assert config.loads("").experiment(scan).k_h == pytest.approx(whole.k_h, rel=1e-14)
+
+    for text in ("arm = [['y+', 30], ['x-', 12]]", "two_theta_deg = 30"):  # set: no file turns it unasked
+        made = config.loads(f"[experiment]\n{text}")
+        with pytest.warns(UserWarning, match=r"experiment.direct_beam: .* the data's \[10.0, 64.0\]"):
+            found = made.experiment(scan)
+        assert found.distance == 0.5
+        assert found.k_h == pytest.approx(made.experiment(replace(scan, metadata={})).k_h, rel=1e-14)
+    told = config.loads("[experiment]\ndirect_beam = [10, 64]\ntwo_theta_deg = 30").experiment(scan)
+    assert told.distance == whole.distance
+
+    scan.metadata["direct_beam"] = [41.4, 22.4]  # within the pattern's own pixel: nothing to tell
+    assert made.experiment(scan).distance == 0.5

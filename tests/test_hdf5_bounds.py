@@ -116,5 +116,5 @@ def test_groups_without_an_end_are_refused(path, counts):
     deep = {"a": 1}
     for _ in range(20):
         deep = {"b": deep}
-    io.write_scan(path, counts, distance=1, pixel_size=1e-5, wavelength=1e-10, extra=deep)
-    assert io.read_scan(path).metadata == deep
+    io.write_scan(path.with_name("deep.cxi"), counts, distance=1, pixel_size=1e-5, wavelength=1e-10, extra=deep)
+    assert io.read_scan(path.with_name("deep.cxi")).metadata == deep

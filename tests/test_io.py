@@ -219,7 +219,7 @@ def test_files_that_cannot_be_read_say_what_they_are(tmp_path, rng, read):
         ValueError, match=r"expected the dataset entry_1/\w+_1/data, got a file without it; entry_1 holds other"
     ):
         read(path)
-    io.write_scan(path, **small_scan(rng, data=rng.poisson(9, (40, 32, 32)), rocking_angles=None))
+    io.write_scan(path, force=True, **small_scan(rng, data=rng.poisson(9, (40, 32, 32)), rocking_angles=None))
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(ValueError, match="a.cxi: expected a CXI/HDF5 file, got a truncated or damaged one"):
         read(path)

@@ -1,13 +1,22 @@
 """No command writes over what it reads, over another of its outputs, or over a file of another kind."""
 
 import os
+import threading
+from contextlib import nullcontext
+from pathlib import Path
 
 import h5py
 import kills
 import numpy as np
+import pendel
 import pytest
+from matplotlib.figure import Figure
 from pendel import io
+from pendel.analysis import plot
+from pendel.app import config
 from pendel.app.cli import main
+from pendel.base import files
+from pendel.fit import checkpoint_file
 from pendel.io import kinds
 
 CONFIG = (
@@ -176,9 +185,6 @@ def test_other_commands_do_the_same(folder, refused):
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg", "svgz", "eps", "jpg", "tif", "webp", "gif"])
 def test_old_pictures_are_known_by_what_they_hold(folder, ending, monkeypatch):
-    from matplotlib.figure import Figure
-    from pendel.analysis import plot
-
     if ending not in Figure().canvas.get_supported_filetypes():
         pytest.skip(f"matplotlib here writes no {ending}")
     plot.save(Figure(), folder / f"r.{ending}", dpi=20)
@@ -215,3 +221,82 @@ def test_writers_of_python_do_not_replace_data(folder):
         io.write_scan("r.cxi", np.ones((3, 4, 4)), distance=1.0, pixel_size=1e-5, energy=1e-15)
     io.write_result("scan.cxi", S=S, voxel=(1e-9,) * 3, force=True)
     assert kinds.kind_of("scan.cxi") == kinds.RESULT
+
+
+@pytest.mark.parametrize("what", ["HDF5", "text", "picture", "checkpoint"])
+def test_writers_of_python_replace_their_own_kind_alone(folder, what):
+    """As the command line does without --force."""
+    path = folder / "mine.png"
+    if what == "HDF5":
+        with h5py.File(path, "w") as file:
+            file["entry_1/data_1/data"] = np.ones((3, 4, 4))
+    elif what == "picture":
+        plot.save(Figure(), path, dpi=20)
+    elif what == "checkpoint":
+        checkpoint_file.write(path, "reconstruct", {}, {})
+    else:
+        path.write_text("notes")
+    before, beam = path.read_bytes(), {"distance": 1.0, "pixel_size": 1e-5, "energy": 1e-15}
+    writers = {
+        "scan": lambda **force: io.write_scan(path, np.ones((3, 4, 4)), **beam, **force),
+        "result": lambda **force: io.write_result(path, S=np.ones((3, 3, 3), complex), voxel=(1e-9,) * 3, **force),
+        "picture": lambda **force: plot.save(Figure(), path, dpi=20, **force),
+        "checkpoint": lambda: checkpoint_file.write(path, "reconstruct", {}, {}),
+    }
+    for kind in set(writers) - {what}:
+        with pytest.raises(FileExistsError, match=f"mine.png: expected a new file, or an old {kind}"):
+            writers[kind]()
+    refusal = pytest.raises(FileExistsError, match="checkpoint: expected a new file")
+    with nullcontext() if what == "checkpoint" else refusal, checkpoint_file.claimed(path):
+        pass
+    assert path.read_bytes() == before
+    if what in writers:
+        writers[what]()  # again over the old one
+    for kind in ("picture", "result", "scan"):
+        writers[kind](force=True)
+        writers[kind]()
+        assert kinds.kind_of(path) == getattr(kinds, kind.upper())
+
+
+def test_a_fit_is_refused_before_it_begins_where_its_checkpoint_would_replace_something(folder):
+    (folder / "notes.txt").write_text("notes")
+    made = config.load("run.toml")
+    scan = made.scan("scan.cxi")
+    model = made.make_model(made.experiment(scan), (16, 16, 16), made.voxel(made.experiment(scan)))
+    for fit in (pendel.reconstruct, pendel.multiscale):
+        with pytest.raises(FileExistsError, match="checkpoint: expected a new file, or an old checkpoint .* it away$"):
+            fit(model, scan.data, checkpoint="notes.txt")
+    assert (folder / "notes.txt").read_text() == "notes"
+    (folder / "r.checkpoint.h5").write_text("notes")
+    assert reconstruct() == 2
+    assert reconstruct("--force") == 0
+    assert kinds.kind_of("r.checkpoint.h5") == kinds.CHECKPOINT
+
+
+def test_two_runs_do_not_write_into_one_file(folder, capsys):
+    """The second is refused before any work, whichever of the outputs they share."""
+    long = "r" * 250 + ".cxi"  # as long as names may be
+
+    def second(command, taken, option):
+        said = []
+
+        def run():
+            said.append((main(command), capsys.readouterr().err))
+
+        with files.claimed(taken, "first"):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+        [(status, text)] = said
+        assert status == 2 and f"{option}: expected a file that no other run writes, got" in text, text
+        assert not Path(taken).exists() and not list(folder.rglob("*.lock"))
+
+    command = ["reconstruct", "run.toml", "--data", "scan.cxi", "--quiet", "--set", "output.pictures=true", "-o"]
+    second([*command, "r.cxi"], "r.cxi", "-o")
+    second([*command, "./r.cxi"], folder / "r.png", "output.pictures")
+    second([*command, "r.cxi"], "r.checkpoint.h5", "recipe.checkpoint")
+    second([*command, long, "--set", 'recipe.checkpoint="c.h5"'], long, "-o")
+    second(["simulate", "run.toml", "-o", "s.cxi"], "s.cxi", "-o")
+    (folder / "demo").mkdir()
+    second(["demo", "--size", "24", "-o", "demo"], "demo/result.png", "-o (result.png)")
+    assert reconstruct() == 0 and not list(folder.rglob("*.lock"))

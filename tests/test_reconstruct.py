@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from cube import QUIET, SIZE, bright_frames, make_model, make_problem, with_loss
 from pendel import Model, compare, reconstruct
+from pendel.fit import checkpoint_file
 from pendel.fit.checkpoint import checkpoint_shape
 from pendel.fit.checkpoint_file import checksum
+from pendel.fit.steps import Steps
 from pendel.kinematic.support import box_support
 from scipy import ndimage
 
@@ -158,6 +160,28 @@ def test_a_checkpoint_of_an_older_version_is_refused(problem, tmp_path):
         file.attrs["pendel_checkpoint"] = 1
     with pytest.raises(ValueError, match="checkpoint: .*run.h5: one of an older version of pendel"):
         run(problem, epochs=4, checkpoint=path, resume=True)
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_both_named(problem, tmp_path, monkeypatch):
+    """Another version has other bits, and what goes on from one says nothing of it."""
+    path, refusal = tmp_path / "run.h5", "run.h5: one of pendel 0.0.1, and this is pendel .*; begin without resuming"
+    monkeypatch.setattr(checkpoint_file, "__version__", "0.0.1")
+    run(problem, epochs=4, checkpoint=path)
+    steps = Steps(tmp_path / "steps.h5")
+    steps.once("one", lambda _: {"a": 1.0})
+    assert run(problem, epochs=4, checkpoint=path, resume=True).epochs == 4
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=refusal):
+        run(problem, epochs=4, checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match=refusal):
+        checkpoint_shape(path)
+    with pytest.raises(ValueError, match="steps.h5: one of pendel 0.0.1"):
+        Steps(tmp_path / "steps.h5", resume=True)
+    with h5py.File(path, "a") as file:
+        del file.attrs[checkpoint_file.VERSION]
+    with pytest.raises(ValueError, match="run.h5: one of pendel of an unknown version, and this is"):
+        run(problem, epochs=4, checkpoint=path, resume=True)
+    assert run(problem, epochs=1, checkpoint=path).epochs == 1  # a new one takes its place
 
 
 def test_seed_and_threads(problem):

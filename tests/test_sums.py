@@ -1,6 +1,7 @@
 """Several scans of one peak: the drift between them is found, removed, and their sum is what one longer scan gives."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -110,6 +111,18 @@ def test_scans_of_another_pattern_or_shape_are_named(rng):
         io.sum_scans([scan(pattern()), dataclasses.replace(other, data=other.data[:-1])])
     with pytest.raises(ValueError, match="scans: expected at least one"):
         io.sum_scans([])
+
+
+def test_saturation_is_told_of_the_counts_that_were_read_out():
+    counts = np.rint(pattern(brightest=1e5)).astype(np.int32)
+    clipped = np.minimum(counts, np.sort(counts, axis=None)[-20])
+    assert (clipped == clipped.max()).sum() == 20 and clipped.max() >= 1000
+    with pytest.warns(UserWarning, match=f"got 20 at the largest, {clipped.max()}, as saturated ones"):
+        total = io.sum_scans([scan(counts), scan(clipped)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        io.tell_of_frames(total)  # once
+        io.tell_of_frames(io.sum_scans([scan(counts), scan(counts)]))
 
 
 def test_what_one_scan_does_not_know_the_other_may():

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from ..base import checks, files
 from ..base.version import __version__
-from ..io import StoredResult
+from ..io import StoredResult, kinds
 
 try:
     from matplotlib.colors import LogNorm, hsv_to_rgb
@@ -177,20 +177,22 @@ def comparison_figure(
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike, dpi: float = 100) -> None:
-    """Write a Figure; the ending of ``path`` picks the format. 1600 pixels wide at dpi=100.
+def save(figure: Figure, path: str | os.PathLike, dpi: float = 100, *, force: bool = False) -> None:
+    """Write a Figure, in the format of the ending of ``path``, whole or not at all. 1600 pixels wide at dpi=100.
 
-    Written whole or not at all, with a note that pendel made it where the format has room for one.
+    The file says that pendel made it, where the format has room. Without ``force`` only such ones are replaced.
 
     Raises
     ------
     ValueError : for an ending matplotlib does not know.
-    OSError : where the file cannot be written.
+    OSError : where the file cannot be written; FileExistsError where one of another kind is there.
     """
     path = Path(path)
     ending, known = path.suffix[1:].lower(), figure.canvas.get_supported_filetypes()
     if ending not in known:
         raise ValueError(f"{path}: expected an ending out of {', '.join(sorted(known))}, got {path.suffix!r}")
+    if not force:
+        kinds.refuse_to_replace(path, kinds.PICTURE)
     drawn = io.BytesIO()
     figure.savefig(drawn, format=ending, dpi=dpi, facecolor="white", **_NOTES.get(ending, {}))
     files.write_whole(path, drawn.getbuffer())

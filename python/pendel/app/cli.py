@@ -14,7 +14,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from ..base import files, interruption
+from ..base import interruption
 from ..base.printing import Forgiving, say, warn
 from ..base.version import __version__
 from ..fit.polishing import polish
@@ -174,11 +174,13 @@ def _simulate(args):
     made = _load(args)
     option, path = _output(args, made)
     read = outputs.read_by(made, args.config, keys=["crystal.material"])
-    outputs.refuse_losses([Written(option, path, (kinds.SIMULATED,))], read, force=args.force)
-    model = simulate.model_of(made)
-    data, mask, S, scale, unknown = simulate.simulated(made, model)
-    extra = {"config": made.text, "maker": made.simulate.maker} | unknown
-    simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask, force=args.force)
+    written = [Written(option, path, (kinds.SIMULATED,))]
+    outputs.refuse_losses(written, read, force=args.force)
+    with outputs.claimed(written):
+        model = simulate.model_of(made)
+        data, mask, S, scale, unknown = simulate.simulated(made, model)
+        extra = {"config": made.text, "maker": made.simulate.maker} | unknown
+        simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask, force=args.force)
     say(starts.describe_grid(model))
     say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
     say(f"written to {path}")
@@ -196,28 +198,18 @@ def _reconstruct(args):
     if made.output.pictures:
         written.append(Written("output.pictures", path.with_suffix(".png"), (kinds.PICTURE,)))
     outputs.refuse_losses(written, outputs.read_by(made, args.config, data=args.data), force=args.force)
-
-    with _claimed(checkpoint if method.keeps_checkpoint else None):
+    with outputs.claimed(written):
+        if args.force and method.keeps_checkpoint and not args.resume:
+            outputs.make_room(written[1])  # methods replace checkpoints alone
         begun, scan, result = _solved(args, made, method, options, checkpoint)
         name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
         given = begun.model, scan.data, scan.mask
         store.save_result(path, *given, result, name=name, config=made.text, extra=extra, force=args.force)
         if made.output.pictures:
-            store.save_picture(path.with_suffix(".png"), path)
+            store.save_picture(path.with_suffix(".png"), path, force=args.force)
     names = [str(item.path) for item in written if item.option != "recipe.checkpoint"]
     say("written to " + ", ".join(names))
     _tell_trust(result)
-
-
-@contextlib.contextmanager
-def _claimed(checkpoint):
-    """The checkpoint for this run alone."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.claimed(checkpoint, "recipe.checkpoint"))
-        except RuntimeError as error:
-            raise UsageError(str(error)) from None
-        yield
 
 
 def _solved(args, made, method, options, checkpoint):
@@ -307,7 +299,7 @@ def _view(args):
     known = figure.canvas.get_supported_filetypes()
     if picture.suffix[1:].lower() not in known:
         raise UsageError(f"-o: expected an ending out of {', '.join(sorted(known))}, got {picture}")
-    plot.save(figure, picture)
+    plot.save(figure, picture, force=args.force)
     say(f"written to {picture}")
 
 

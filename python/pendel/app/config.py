@@ -115,6 +115,8 @@ class Config:
         """The scan at a path, with what [data] masks and measured beside it."""
         data = self.data
         options = {name: getattr(data, name) for name in ("scan", "dark", "whitefield", "saturation")}
+        given = self.experiment_keys.rocking_angles_deg, self.experiment_keys.rocking_step_deg
+        options["rocking"] = given == (None, None)
         scan = self._beamline(path).read(path, **options)
         if data.hot_pixels:
             scan.mask = scan.mask & io.hot_pixel_mask(scan.data)
@@ -172,15 +174,18 @@ class Config:
     def _through_centre(self, arguments, scan):
         """{arm, distance} of the pixel that k_h hits where the direct beam's pixel is known, else nothing."""
         known = {} if scan is None else scan.metadata
-        direct_beam = self.experiment_keys.direct_beam or known.get("direct_beam")
-        if direct_beam is None:
+        direct_beam, of_file = self.experiment_keys.direct_beam, known.get("direct_beam")
+        if direct_beam is None and of_file is None:
             return {}
         centre = arguments["centre"]
         pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
         stored = np.add(pixel, known.get("crop_start", (0, 0, 0))[1:])
+        if direct_beam is None and self._arm() is not None:  # files keep the beam of other days
+            _tell_of_direct_beam(of_file, stored)
+            return {}
         names = ("arm", "distance", "pixel_size")
-        given = {name: arguments[name] for name in names}
-        return dict(zip(names, arm_through_pixel(**given, pixel=stored, direct_beam=direct_beam), strict=False))
+        given = {name: arguments[name] for name in names} | {"direct_beam": direct_beam or of_file}
+        return dict(zip(names, arm_through_pixel(**given, pixel=stored), strict=False))
 
     def _arm(self):
         """Turns of the detector arm in rad, or None."""
@@ -314,6 +319,18 @@ def _set_or_known(key, value, scan=None, attribute=""):
     if value is None:
         raise ConfigError(f"experiment.{key}: expected a value, got none in the config and none in the data")
     return value
+
+
+def _tell_of_direct_beam(pixel, centre):
+    """UserWarning where a file's direct beam would turn the arm that is set, and more than by rounding."""
+    if np.hypot(*np.subtract(pixel, centre)) > 1:
+        text = [round(float(index), 2) for index in pixel]
+        warnings.warn(
+            f"experiment.direct_beam: expected a pixel with the arm that is set, got none; the data's {text} does not"
+            f" turn this arm, which points at the pattern's centre; set experiment.direct_beam = {text} to have it"
+            " turned",
+            stacklevel=4,
+        )
 
 
 def _times(value, factor):

@@ -142,11 +142,19 @@ def run(
     seed = checks.integer("seed", seed, at_least=0)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    outputs.refuse_losses([Written(f"-o ({n})", folder / n, (kind,)) for n, kind in WRITTEN.items()], force=force)
-    seconds = {}
+    written = [Written(f"-o ({n})", folder / n, (kind,)) for n, kind in WRITTEN.items()]
+    outputs.refuse_losses(written, force=force)
+    with outputs.claimed(written):
+        report = _run(folder, model(size, threads), seed, photons, progress, say)
+    total = sum(report.seconds.values())
+    say(f"\n{report}\n\nwritten to {folder}{os.sep}: data.cxi result.cxi result.png demo.png, in {total:.0f} s")
+    return report
 
+
+def _run(folder, m, seed, photons, progress, say):
+    """The `Report` of the demo of a model; writes its files."""
+    seconds = {}
     with _timed(seconds, "simulate"):
-        m = model(size, threads)
         data = _simulate(folder / "data.cxi", m, seed, photons, say)
     with _timed(seconds, "kinematic"):
         phased = phase(data, seed=seed, threads=m.threads, progress=progress)
@@ -156,8 +164,6 @@ def run(
     with _timed(seconds, "compare and draw"):
         report, truth = _compare(phased, result, seconds, folder)
         _save(data, truth, result, report)
-    total = sum(seconds.values())
-    say(f"\n{report}\n\nwritten to {folder}{os.sep}: data.cxi result.cxi result.png demo.png, in {total:.0f} s")
     return report
 
 
@@ -221,7 +227,7 @@ def _save(data, S, result, report):
     m, folder = result.model, report.folder
     extra = {"phase_rmse": {"kinematic": report.kinematic.phase_rmse, "dynamical": report.dynamical.phase_rmse}}
     store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra, force=True)
-    store.save_picture(folder / "result.png", folder / "result.cxi")
+    store.save_picture(folder / "result.png", folder / "result.cxi", force=True)
     stored = io.read_result(folder / "result.cxi")
     figure = plot.comparison_figure(
         S,
@@ -234,4 +240,4 @@ def _save(data, S, result, report):
         loss={"relative misfit": result.history["misfit"]},
         title=CRYSTAL,
     )
-    plot.save(figure, folder / "demo.png")
+    plot.save(figure, folder / "demo.png", force=True)

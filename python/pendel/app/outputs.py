@@ -4,6 +4,7 @@ Files are compared, not their names: links and other spellings are the same file
 and an HDF5 file for the files that it leads to as well.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,24 @@ def refuse_losses(written: list[Written], read: list[Read] = (), *, force: bool 
                 raise UsageError(str(error)) from None
     for folder in {item.path.parent for item in written}:
         files.remove_parts(folder)
+
+
+@contextlib.contextmanager
+def claimed(written: list[Written]):
+    """Have all files for oneself while the block runs; UsageError names the option where another run has one."""
+    with contextlib.ExitStack() as stack:
+        for item in written:
+            try:
+                stack.enter_context(files.claimed(item.path, item.option))
+            except (OSError, RuntimeError) as error:
+                raise UsageError(str(error)) from None
+        yield
+
+
+def make_room(item: Written) -> None:
+    """Remove a file of another kind that stands in the place of one, which --force asks for."""
+    if kinds.kind_of(item.path) not in (None, *item.kinds):
+        item.path.unlink()
 
 
 def refuse_unwritable(option, path) -> None:

@@ -214,7 +214,7 @@ SCHEMA = {
         "direct_beam": Key(
             _list(number(), 2),
             about="[row, col] that the direct beam hits with the arm at zero, in the data as stored: where the arm does"
-            " not point at the pattern's centre.",
+            " not point at the pattern's centre; default: from the data, where the arm is.",
         ),
         "rocking_axis": Key(axis_as_given, about='such as "y+", or three numbers; default: from the data file.'),
         "rocking_step_deg": Key(number(at_least=-5, at_most=5), about="angles = step * (frame - frames // 2)."),

@@ -109,8 +109,8 @@ def fit_to_data(model, data, mask, result) -> dict:
     }
 
 
-def save_picture(path: Path | str, result_path: Path | str) -> None:
-    """Draw `plot.result_figure` of a result file."""
+def save_picture(path: Path | str, result_path: Path | str, *, force: bool = False) -> None:
+    """Draw `plot.result_figure` of a result file; ``force`` as in `plot.save`."""
     from ..analysis import plot
 
-    plot.save(plot.result_figure(io.read_result(result_path)), path)
+    plot.save(plot.result_figure(io.read_result(result_path)), path, force=force)

@@ -6,6 +6,7 @@ locked by nobody, and removed by the next that writes into the folder.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -160,13 +161,14 @@ def claimed(path: Path | str | None, name: str = "checkpoint"):
     if path is None:
         yield
         return
-    path = Path(os.path.realpath(path))
+    path = Path(path)
+    path = Path(os.path.realpath(path.parent), path.name)  # a link there is replaced, not what it leads to
     own = _held.__dict__.setdefault("paths", set())
     if path in own or fcntl is None:
         yield
         return
     refuse_unwritable(path)
-    mark = path.parent / f".{path.name}.lock"
+    mark = _mark(path)
     descriptor = _claim(mark, name, path)
     own.add(path)
     try:
@@ -176,6 +178,15 @@ def claimed(path: Path | str | None, name: str = "checkpoint"):
         with contextlib.suppress(OSError):
             os.unlink(mark)
         os.close(descriptor)
+
+
+def _mark(path):
+    """The file that is locked for another, whose name may be too long for one more ending."""
+    name = path.name.encode(errors="surrogateescape")
+    if len(name) > LONGEST:
+        digest = hashlib.blake2b(name, digest_size=8).hexdigest()
+        return path.parent / f".{name[:LONGEST].decode(errors='ignore')}.{digest}.lock"
+    return path.parent / f".{path.name}.lock"
 
 
 def _claim(mark, name, path):

@@ -107,8 +107,8 @@ def dummies(gemmi, block) -> set[str]:
     return {label for label, flag in zip(labels, flags, strict=False) if flag == "dum"}
 
 
-def refuse_other_symmetry(gemmi, block, cif, operations, metric, path) -> None:
-    """ValueError where operations, symbol, number and cell of a file contradict each other, or a crystal is modulated.
+def refuse_other_symmetry(gemmi, block, operations, metric, path) -> None:
+    """ValueError where operations and cell of a file contradict each other, or a crystal is modulated.
 
     operations : triplets.  metric : (3, 3) of the cell.
     """
@@ -120,25 +120,38 @@ def refuse_other_symmetry(gemmi, block, cif, operations, metric, path) -> None:
     if any((a * b).wrap().triplet() not in own for a in ops for b in ops):
         raise ValueError(f"{path}: expected symmetry operations that are a group, got {len(own)} that are not")
 
-    _refuse_other_groups(gemmi, _groups(gemmi, cif, block), len(own), path)
     for op in ops:
         R = np.array(op.rot) / op.DEN
         if not np.allclose(R.T @ metric @ R, metric, rtol=0, atol=SAME_METRIC * np.abs(metric).max()):
             raise ValueError(f"{path}: expected a cell of its symmetry, got one that {op.triplet()} does not keep")
 
 
-def _refuse_other_groups(gemmi, groups, count, path):
-    """ValueError where the space groups that a file names are not one, or have not as many operations as it."""
+def judge_groups(gemmi, block, cif, operations, confirmed, path) -> None:
+    """Hold the space groups that a file names against its operations, and against one another.
+
+    confirmed : whether formula and Z say that the operations give the right atoms. Then a group that is not theirs is
+        a slip of whoever named it, and told (UserWarning); else nobody knows which of both is right: ValueError.
+    """
+    wrong = _other_group(gemmi, _groups(gemmi, cif, block), len({gemmi.Op(o).wrap().triplet() for o in operations}))
+    several = {group.number: name for name, group in _groups(gemmi, cif, block)}
+    if wrong is None and len(several) > 1:
+        wrong = f"expected one space group, got {' and '.join(several.values())}"
+        confirmed = confirmed and bool(cif.symops)  # else it is one of these names that gave them
+    if wrong is None:
+        return
+    if not confirmed:
+        raise ValueError(f"{path}: {wrong}; one of both is wrong")
+    warnings.warn(f"{path}: {wrong}; the operations, whose atoms are those of its formula, are taken", stacklevel=2)
+
+
+def _other_group(gemmi, groups, count):
+    """What is wrong with the number of operations, or None."""
     for name, group in groups:
         counts = {len(g.operations()) for g in gemmi.spacegroup_table() if g.number == group.number}
         if count not in counts:
-            raise ValueError(
-                f"{path}: expected {' or '.join(map(str, sorted(counts)))} symmetry operations of {name}, got "
-                f"{count}; one of both is wrong"
-            )
-    names = {group.number: name for name, group in groups}
-    if len(names) > 1:
-        raise ValueError(f"{path}: expected one space group, got {' and '.join(names.values())}")
+            expected = " or ".join(map(str, sorted(counts)))
+            return f"expected {expected} symmetry operations of {name}, got {count}"
+    return None
 
 
 def _groups(gemmi, cif, block):
@@ -156,8 +169,9 @@ def _groups(gemmi, cif, block):
     return [(name, group) for name, group in found if group is not None]
 
 
-def refuse_other_multiplicities(gemmi, block, images, operations, path) -> None:
-    """ValueError where a site has not the multiplicity, or the order of its symmetry, that the file says.
+def warn_of_other_multiplicities(gemmi, block, images, operations, path) -> None:
+    """UserWarning where a site has not the multiplicity, or the order of its symmetry, that the file says: many files
+    take one for the other.
 
     images : {label: count in the cell}.  operations : how many there are.
     """
@@ -168,21 +182,24 @@ def refuse_other_multiplicities(gemmi, block, images, operations, path) -> None:
             for label, text in zip(labels, block.find_values(tag), strict=False):
                 said = _number(gemmi, text)
                 if said is not None and label in images and said != expected(images[label]):
-                    raise ValueError(
+                    warnings.warn(
                         f"{path}: expected {label!r} with a {tag} of {expected(images[label]):g}, by the symmetry of "
-                        f"the file, got {said:g}"
+                        f"the file, which is taken, got {said:g}",
+                        stacklevel=2,
                     )
+                    return
 
 
-def warn_of_other_contents(gemmi, block, atoms, path) -> None:
-    """UserWarning where the cell does not hold what formula and Z say, hydrogens apart."""
+def warn_of_other_contents(gemmi, block, atoms, path) -> bool:
+    """UserWarning where the cell does not hold what formula and Z say, hydrogens apart; whether they say that it does."""
     Z = [_number(gemmi, value) for value in block.find_values("_cell_formula_units_Z")]
     formula = [gemmi.cif.as_string(value) for value in block.find_values("_chemical_formula_sum")]
     if len(Z) != 1 or not Z[0] or len(formula) != 1:
-        return
+        return False
     held = Counter()
     for atom in atoms:
         held[atom.element] += atom.occupancy
+    agreeing = 0
     for part in formula[0].split():
         element = part.rstrip("0123456789.")
         count = part[len(element) :] or "1"
@@ -194,3 +211,6 @@ def warn_of_other_contents(gemmi, block, atoms, path) -> None:
                 f"{path}: expected {expected:g} {element} in the cell, by its formula and Z, got {held[element]:g}",
                 stacklevel=2,
             )
+            return False
+        agreeing += 1
+    return agreeing > 0

@@ -231,7 +231,7 @@ def _read_cif(gemmi, path, lattice, displacements):
     block, cif = _cif_block(gemmi, path)
     own = _cif_lattice(cif, path)
     operations = _operations(gemmi, cif, path)
-    cif_contents.refuse_other_symmetry(gemmi, block, cif, operations, metric(own), path)
+    cif_contents.refuse_other_symmetry(gemmi, block, operations, metric(own), path)
 
     lattice = _lattice(lattice, own)
     known = _displacements(gemmi, block, cif, path) if displacements else {}
@@ -240,10 +240,11 @@ def _read_cif(gemmi, path, lattice, displacements):
     listed = [_cif_atom(site, known.get(site.label, 0.0), path) for site in sites]
     images = [_expand(gemmi, [atom], operations, lattice) for atom in listed]
     counts = {site.label: len(copies) for site, copies in zip(sites, images, strict=True)}
-    cif_contents.refuse_other_multiplicities(gemmi, block, counts, len(operations), path)
+    cif_contents.warn_of_other_multiplicities(gemmi, block, counts, len(operations), path)
 
     atoms = tuple(atom for copies in images for atom in copies if atom.occupancy > 0)
-    cif_contents.warn_of_other_contents(gemmi, block, atoms, path)
+    confirmed = cif_contents.warn_of_other_contents(gemmi, block, atoms, path)
+    cif_contents.judge_groups(gemmi, block, cif, operations, confirmed, path)
     source = f"{Path(path).name}, data_{cif.name}" + (", ions as neutral atoms" if any(s.charge for s in sites) else "")
     return Structure(lattice, atoms, cif.name, source)
 

@@ -1,9 +1,10 @@
 """Checkpoint files: what a run has found so far, of which run it is, and a checksum of both.
 
 A run is told by a signature, {name: text}: of numbers and words the text itself, of arrays a digest. A run that goes on
-must have the same one; what differs is named.
+must have the same one; what differs is named. It must be of the same version of pendel, too.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -11,12 +12,15 @@ import os
 import h5py
 import numpy as np
 
+from ..base import files
 from ..base.arrays import host
 from ..base.recipe import Recipe
+from ..base.version import __version__
 from ..io import hdf5, kinds
 from ..io.kinds import CHECKPOINTS
 
 FORMAT = 2
+VERSION = "pendel_version"  # attribute: pendel's
 DIGEST = "digest "  # begins the text of an array
 MODEL = ("shape", "voxel", "polarization", "coupling", "scheme", "transport", "resync", "ewald", "sampling")
 MODEL += ("point_spread", "coherence")
@@ -91,6 +95,18 @@ def refuse_another(path, stored, signature) -> None:
         raise ValueError(f"{name}: expected {known}, that of the checkpoint {path}, got {text}")
 
 
+@contextlib.contextmanager
+def claimed(path, resume=False):
+    """Have a checkpoint for oneself while the block runs; None: nothing to have.
+
+    Raises FileExistsError where a file of another kind is there, unless it is to be read (``resume``), which says more.
+    """
+    with files.claimed(path):
+        if path is not None and not resume:
+            kinds.refuse_to_replace(path, kinds.CHECKPOINT, name="checkpoint", hint=None)
+        yield
+
+
 def write(path, maker, signature, contents) -> None:
     """Write a checkpoint.
 
@@ -101,6 +117,7 @@ def write(path, maker, signature, contents) -> None:
     """
     with hdf5.replacing(path, kinds.CHECKPOINT) as file:
         file.attrs["pendel_checkpoint"], file.attrs["maker"] = FORMAT, maker
+        file.attrs[VERSION] = __version__
         _put(file, contents)
         _put(file.create_group("signature"), signature)
         file.attrs["checksum"] = checksum(file)
@@ -117,6 +134,12 @@ def read(path, maker) -> tuple[dict, dict]:
                 raise ValueError("no checkpoint in it")
             if file.attrs.get("pendel_checkpoint") != FORMAT:
                 raise ValueError("one of an older version of pendel, which does not tell of what data it is")
+            version = file.attrs.get(VERSION, "of an unknown version")
+            if version != __version__:  # the same numbers, but not the same bits
+                raise ValueError(
+                    f"one of pendel {version}, and this is pendel {__version__}; begin without resuming, or go on with "
+                    "the version that wrote it"
+                )
             if file.attrs["maker"] != maker:
                 raise ValueError(f"one of pendel.{file.attrs['maker']}")
             if file.attrs["checksum"] != checksum(file):

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..base import checks
 from ..base.arrays import host, module
-from ..base.files import claimed
 from ..base.progress import Progress
 from ..base.recipe import choice, flag, from_keywords, integer, maybe, number, option, with_keywords_of
 from ..kinematic.support import recentre, shrink_wrap
@@ -211,7 +210,7 @@ def reconstruct(
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     monitor = Corrections.checked(model, None, flux).flux
     objective = Objective.of(measured(model, data, mask, recipe), recipe, monitor)
-    with claimed(checkpoint):
+    with checkpoint_file.claimed(checkpoint, resume):
         files = Files(checkpoint, resume)
         if not files.goes_on():
             start, support = initial(model, start, support, recipe.amplitude_bound)

@@ -19,7 +19,7 @@ from ..base.reading import read_text
 from .array_files import three_axes
 from .counts import bad_values
 from .frame_files import find_frames, name_missing, read_frames
-from .frames import below_saturation
+from .frames import SATURATION_TOLD, below_saturation, tell_of_saturation
 from .npy_files import open_arrays, read_array
 from .scans import Scan, mask_bad_values, pattern_centre, relative_flux
 from .spec import parse_spec
@@ -49,6 +49,7 @@ def read_34idc(
     whitefield_minimum: float = 0.1,
     pixel_size: float | None = None,
     saturation: float | None = None,
+    rocking: bool = True,
 ) -> Scan:
     """Read one 34-ID-C scan as a `pendel.io.Scan`.
 
@@ -69,6 +70,8 @@ def read_34idc(
         median (data become float32).
     pixel_size : m, for detectors not known by name.
     saturation : counts, as they were read out, at and above which a pixel is masked; None: none is.
+    rocking : False where rocking angles are given elsewhere: a motor that is not known, or whose steps contradict each
+        other, is no error; nor is none.
 
     Raises
     ------
@@ -92,12 +95,16 @@ def read_34idc(
         fields = _read_fields_npz(folder, dark, whitefield)
     else:
         fields = _read_fields_tif(folder, dark, whitefield, record, data.shape[1:])
-    data, mask, masked = _correct(folder, data, mask, fields, dark_threshold, whitefield_minimum)
+    raw = data
+    data, mask, masked = _correct(folder, raw, mask, fields, dark_threshold, whitefield_minimum)
     notes |= masked
+    if "whitefield" in fields:  # which makes equal counts differ
+        notes[SATURATION_TOLD] = tell_of_saturation(raw, mask)
+    del raw
 
     values = {k: _agree(folder, meta, record, k, *rule) for k, rule in _FIELDS.items()}
     detector, pixel_size = _find_detector(folder, meta, record, pixel_size)
-    axis, angles = _rocking(folder, meta, record, len(data), files)
+    axis, angles = _rocking(folder, meta, record, len(data), files, rocking)
     notes |= {"detector": detector, "source": "34-ID-C"}
     if meta.get("direct_beam_pixel") is not None:
         where = f"{folder}/meta.json: direct_beam_pixel"
@@ -321,22 +328,38 @@ def _sample_name(folder, meta, record):
     return f"scan {record.number}" if record else folder.name
 
 
-def _rocking(folder, meta, record, count, files):
-    """Axis (lab) and angles (frame,) in rad of the scanned motor."""
+def _rocking(folder, meta, record, count, files, needed):
+    """Axis (lab) and angles (frame,) in rad of the scanned motor; None where it is not ``needed`` and not known."""
     for label, frames in (("meta.json", meta.get("frames")), ("SPEC", len(record.table) if record else None)):
         if frames is not None and frames != count:
             single = files.frames if len(files.frames) == count else []
             missing = name_missing(single, frames) if isinstance(frames, int) else ""
             raise ValueError(f"{folder}: expected {frames} frames as {label} says, got {count}{missing}")
-    motor = record.motor if record else str(meta.get("scan_motor", "")).capitalize()
-    named = str(meta.get("scan_motor", motor)).lower()
-    if named != motor.lower():
-        raise ValueError(f"{folder}: expected one rocking motor, got {named} in meta.json and {motor} in SPEC")
+    motor = _scanned(meta, record)
     if motor in _ENERGY_MOTORS:
         raise ValueError(
             f"{folder}: expected a scan of Theta or Phi, got {motor}: frames at different energies; pendel models "
             "rocking scans, take one of the same crystal"
         )
+    try:
+        return _rocking_of_motor(folder, meta, record, count)
+    except ValueError:
+        if needed:
+            raise
+        return None, None
+
+
+def _scanned(meta, record):
+    """Name of the motor that was scanned, "" where nobody says it."""
+    return record.motor if record else str(meta.get("scan_motor", "")).capitalize()
+
+
+def _rocking_of_motor(folder, meta, record, count):
+    """Axis and angles; ValueError where they are not those of one motor."""
+    motor = _scanned(meta, record)
+    named = str(meta.get("scan_motor", motor)).lower()
+    if named != motor.lower():
+        raise ValueError(f"{folder}: expected one rocking motor, got {named} in meta.json and {motor} in SPEC")
     if motor not in ("Theta", "Phi"):
         raise ValueError(f"{folder}: expected a scan of Theta or Phi, got {motor or 'no motor'}")
     axis = "y+" if motor == "Theta" else _phi_axis(folder, meta, record)

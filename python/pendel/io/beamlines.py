@@ -16,7 +16,8 @@ Another package registers a beamline of its own in its pyproject.toml; nothing c
 
 A name of this package's own cannot be taken by another. Options of a reader are keywords with defaults. It gets those
 that it declares by name: of a configuration ``data.scan``,
-``data.dark``, ``data.whitefield`` and ``data.saturation``, whichever it has a use for.
+``data.dark``, ``data.whitefield`` and ``data.saturation``, and whether rocking angles are needed (``rocking``: they are
+not where [experiment] has them), whichever it has a use for.
 """
 
 import inspect
@@ -50,6 +51,7 @@ class Reader(Protocol):
     dark, whitefield : False leaves that correction of the detector out.
     saturation : counts, before any correction, at and above which a pixel is masked; to be declared by readers that
         correct counts.
+    rocking : False where rocking angles are given elsewhere, and the reader's need not be there.
 
     Returns
     -------

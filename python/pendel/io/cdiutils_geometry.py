@@ -26,14 +26,14 @@ def is_there(links: Links) -> bool:
     return found is not None and isinstance(found.item, h5py.Dataset)
 
 
-def take(scan: Scan, links: Links) -> None:
+def take(scan: Scan, links: Links, rocking: bool = True) -> None:
     """Complete a `Scan` by rocking angles and axis, arm and the direct beam's pixel; its pixels are turned to the way
-    that scans have them.
+    that scans have them. ``rocking`` : False where rocking angles are given elsewhere.
     """
     is_cxi = hdf5_reading.flag(links, links.find(_PLACE).item, "is_cxi", f"{links.path}: {_PLACE}")
     sample, detector = (_axes(links, f"{name}_circles", is_cxi) for name in ("sample", "detector"))
     rows, columns = (_axes(links, f"detector_axis{i}_orientation", is_cxi, 1)[0] for i in (0, 1))
-    _take_sample(scan, links, sample)
+    _take_sample(scan, links, sample, rocking)
     scan.arm = tuple((axis, _angle(links, name)) for axis, name in zip(detector, _DETECTOR, strict=True))
     beam = _direct_beam(links)
     if beam is not None:
@@ -61,14 +61,14 @@ def _axes(links, name, is_cxi, count=2):
     return axes if is_cxi else [_OF_XRAYUTILITIES[axis[0]] + axis[1] for axis in axes]
 
 
-def _take_sample(scan, links, circles):
+def _take_sample(scan, links, circles, needed):
     """Rocking angles and the axis about which they turn: the inner circle is carried by the outer one."""
     place = f"{_PLACE}/angles"
     outer = axis_vector("sample_circles", circles[0])
     motors = {motor.name: motor for motor in nexus_motors.per_frame(links, place, len(scan.data), _SAMPLE)}
     if not motors:
         return
-    found = rocking_motor(f"{links.path}: {place}", list(motors.values()))
+    found = rocking_motor(f"{links.path}: {place}", list(motors.values()), needed)
     if found is None:
         return
     axis = outer

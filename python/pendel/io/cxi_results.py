@@ -200,12 +200,12 @@ def write_result(
     distance : m, sample to detector, or None.
     pixel_size : m, one number or (row, column), or None.
     extra, given : instead of ``result``: keywords of a `StoredResult`, extra for its metadata.
-    force : replace any file, data too.
+    force : replace any file; without it, results of pendel alone.
 
     Raises
     ------
     TypeError, ValueError : naming the field.
-    OSError : when the file cannot be written; FileExistsError for data, or HDF5 of others.
+    OSError : when the file cannot be written; FileExistsError for one of another kind, or of another program.
     """
     refuse_unknown(given, [f.name for f in fields(StoredResult) if f.name != "metadata"], "write_result")
     if result is None:

@@ -63,12 +63,12 @@ def write_scan(
     flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
     arm, centre : see `Scan`.
     extra : dict of numbers, arrays, text or dicts of these, read back as ``metadata``.
-    force : replace any file, a result too.
+    force : replace any file; without it, scans of pendel alone.
 
     Raises
     ------
     TypeError, ValueError : naming the argument.
-    OSError : when the file cannot be written; FileExistsError for a result or checkpoint.
+    OSError : when the file cannot be written; FileExistsError for one of another kind, or of another program.
     """
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
@@ -91,7 +91,7 @@ def write_scan(
         metadata=dict(extra or {}),
     )
     geometry = _geometry(scan)
-    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, kinds.FOREIGN, force=force) as file:
+    with hdf5.replacing(path, kinds.SCAN, kinds.SIMULATED, force=force) as file:
         entry = hdf5.put_head(file, 140, scan.name)
         detector = hdf5.put_instrument(entry, scan.energy, scan.distance, scan.pixel_size)
         _put_frames(detector, scan)
@@ -185,13 +185,21 @@ def _put_rocking(entry, data, motor, angles, axis):
     hdf5.put(hdf5.new_group(sample, "geometry_1", "NXgeometry"), "orientation", turned[:, :2].reshape(-1, 6))
 
 
-def read_scan(path: Path | str) -> Scan:
+def read_scan(path: Path | str, *, rocking: bool = True) -> Scan:
     """Read a rocking scan from a CXI file of pendel, PyNX or cdiutils as a `Scan`.
 
     Only the frames have to be there; energies are taken in J, or in eV by their unit or size. NaN, negative values and
     the largest ones of unsigned types become masked zeros, counted in ``metadata["masked_on_read"]``, and frames that
-    the file does not hold are masked. Frames that are fft-shifted are brought back. Raises OSError or ValueError naming
-    the file and dataset.
+    the file does not hold are masked. Frames that are fft-shifted are brought back.
+
+    Parameters
+    ----------
+    path : of the file.
+    rocking : False where rocking angles are given elsewhere: motors at rest, or several that move, are no error.
+
+    Raises
+    ------
+    OSError, ValueError : naming the file and dataset.
     """
     with hdf5_reading.opened(path) as links:
         data, mask, metadata, shifted = _read_cxi_frames(links)
@@ -208,11 +216,11 @@ def read_scan(path: Path | str) -> Scan:
             flux=_read_flux(links, len(data)),
         )
         if geometry:
-            _take_own_geometry(scan, links, geometry)
+            _take_own_geometry(scan, links, geometry, rocking)
         elif cdiutils_geometry.is_there(links):
-            cdiutils_geometry.take(scan, links)
+            cdiutils_geometry.take(scan, links, rocking)
         else:
-            _take_rocking(scan, links)
+            _take_rocking(scan, links, rocking)
         return _unshift_frames(scan, links) if shifted else scan
 
 
@@ -280,12 +288,12 @@ def _read_pixel_size(links):
     return None if None in sizes else sizes
 
 
-def _take_own_geometry(scan, links, geometry):
+def _take_own_geometry(scan, links, geometry, rocking):
     """Complete a `Scan` by what pendel stored of its geometry."""
     scan.rocking_axis = _axis_of_text(geometry["rocking_axis"]) if "rocking_axis" in geometry else None
     scan.rocking_angles = geometry.get("rocking_angles")
     if scan.rocking_angles is None:
-        _take_rocking(scan, links)
+        _take_rocking(scan, links, rocking)
     else:
         where = f"{links.path}: geometry.rocking_angles"
         scan.rocking_angles = checks.array(where, scan.rocking_angles, (len(scan.data),), np.float64)
@@ -297,11 +305,11 @@ def _take_own_geometry(scan, links, geometry):
         scan.arm = tuple(zip(axes, map(float, geometry["arm_angles"]), strict=True))
 
 
-def _take_rocking(scan, links):
+def _take_rocking(scan, links, needed):
     """Complete a `Scan` by rocking angles and axis of NeXus transformations, or of the sample's angles."""
     for place in _ANGLES:
         motors = nexus_motors.per_frame(links, place, len(scan.data))
-        motor = rocking_motor(f"{links.path}: {place}", motors)
+        motor = rocking_motor(f"{links.path}: {place}", motors, needed)
         if motor is not None:
             scan.rocking_angles = motor.positions
             scan.rocking_axis = scan.rocking_axis or motor.axis

@@ -43,12 +43,17 @@ def _is_frames(name):
     return re.fullmatch(r"data(_[0-9]+)?", name) is not None
 
 
-def read_eiger(path: Path | str) -> Scan:
+def read_eiger(path: Path | str, *, rocking: bool = True) -> Scan:
     """Read the frames of a master file and its data files as a `Scan`.
 
     Pixels that ``pixel_mask`` marks, and the largest values of the counter, are masked. Rocking angles are those of the
     goniometer's axis that turns; which lab axis it is, the file does not say. ``metadata["direct_beam"]`` is the pixel
     (row, col) that it gives for the beam's centre.
+
+    Parameters
+    ----------
+    path : of the master file.
+    rocking : False where rocking angles are given elsewhere: motors at rest are no error.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def read_eiger(path: Path | str) -> Scan:
         )
         for place in _MOTORS:
             motors = nexus_motors.per_frame(links, place, len(data), _axes(links, place))
-            motor = rocking_motor(f"{links.path}: {place}", motors)
+            motor = rocking_motor(f"{links.path}: {place}", motors, rocking)
             if motor is not None:
                 scan.rocking_angles, scan.rocking_axis = motor.positions, motor.axis
                 break

@@ -10,6 +10,7 @@ from .scans import Scan
 
 MUCH_LIGHT = 100  # counts in a frame beside which one without any count is no matter of chance
 BRIGHT = 1000  # counts: as many photons do not come to the same number in several pixels by chance
+SATURATION_TOLD = "saturation_told"  # key of a scan's metadata
 STOPPED = 5  # pixels at the largest count of a scan, from which it is taken for the detector's
 
 
@@ -43,7 +44,7 @@ def tell_of_frames(scan: Scan) -> None:
 
     Warns (UserWarning) of frames without light beside frames that have much, and of frames that are masked as a whole,
     where the reader has not done so (``metadata["frames_empty"]``, ``["frames_missing"]``), and of pixels that stop at
-    one count, as saturated ones do.
+    one count, as saturated ones do, where nobody has looked at what was read out (``["saturation_told"]``).
     """
     good = np.broadcast_to(scan.mask, scan.data.shape)
     if not good.any():
@@ -58,7 +59,8 @@ def tell_of_frames(scan: Scan) -> None:
     _warn_of(masked, "frames with good pixels", "masked as a whole")
     dark = np.setdiff1d(frames_without_light(scan.data, scan.mask), told[1])
     _warn_of(dark, "light in frames beside others that have much", "without any count")
-    _warn_of_saturation(data)
+    if SATURATION_TOLD not in scan.metadata:
+        tell_of_saturation(scan.data, scan.mask)
 
 
 def frames_without_light(data, mask) -> np.ndarray:
@@ -87,13 +89,22 @@ def _warn_of(frames, expected, got):
         warnings.warn(f"data: expected {expected}, got {len(frames)} {got}: {listed}", stacklevel=3)
 
 
-def _warn_of_saturation(data):
-    """UserWarning where the brightest pixels of frames, bad ones 0, have one and the same count."""
-    most = data.max()
-    stopped = int(np.count_nonzero(data == most))
-    if most >= BRIGHT and stopped >= STOPPED:
+def tell_of_saturation(data, mask) -> bool:
+    """Whether the brightest good pixels of counts, as they were read out, all have one, as saturated ones do: then
+    with a UserWarning.
+
+    Parameters
+    ----------
+    data, mask : as in `frames_without_light`.
+    """
+    good = np.broadcast_to(mask, data.shape)
+    most = data.max(where=good, initial=0)
+    stopped = int(np.count_nonzero((data == most) & good))
+    found = bool(most >= BRIGHT and stopped >= STOPPED)
+    if found:
         warnings.warn(
             f"data: expected pixels of different counts where it is bright, got {stopped} at the largest, {most:g}, as "
             "saturated ones are; mask them with data.saturation, or io.mask_saturated",
             stacklevel=3,
         )
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 from ..base import checks, files, plausible
 from ..base.constants import LIGHT_SPEED, PLANCK
 from ..base.version import __version__
-from .kinds import OTHER, refuse_to_replace
+from .kinds import refuse_to_replace
 
 AXES = ("z", "y", "x")  # of a crystal
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -22,13 +22,15 @@ def replacing(path, *kinds, force=False):
 
     It is made in memory: HDF5 ends the process where it cannot close a file, as on a full disk.
 
-    kinds : of `pendel.io.kinds`, that it may take the place of, beside files that are neither pendel's nor HDF5.
+    kinds : of `pendel.io.kinds`, that it may take the place of.
     force : it may take that of any file.
+
+    Raises FileExistsError where a file of another kind is there.
     """
     path = Path(path)
     files.refuse_unwritable(path)
     if not force:
-        refuse_to_replace(path, *kinds, OTHER)
+        refuse_to_replace(path, *kinds)
     with h5py.File(path.name, "w", driver="core", backing_store=False, block_size=1 << 20) as file:
         yield file
         file.flush()

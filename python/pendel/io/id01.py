@@ -60,13 +60,14 @@ def _scans(links):
     return found
 
 
-def read_id01(path: Path | str, *, scan: int | None = None) -> Scan:
+def read_id01(path: Path | str, *, scan: int | None = None, rocking: bool = True) -> Scan:
     """Read a scan of a file of BLISS as a `Scan`.
 
     Parameters
     ----------
     path : of the file of a sample, or of one of its data sets.
     scan : its number; None: the only one with frames.
+    rocking : False where rocking angles are given elsewhere: motors at rest are no error.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def read_id01(path: Path | str, *, scan: int | None = None) -> Scan:
             name=hdf5_reading.text(links, f"{place}/sample/name"),
             metadata=notes | {"detector": detector, "command": hdf5_reading.text(links, f"{place}/title")},
         )
-        _take_rocking(result, links, place)
+        _take_rocking(result, links, place, rocking)
         _take_arm(result, links, place, detector)
         return result
 
@@ -158,11 +159,11 @@ def _pixel_size(links, place, detector):
     return (DETECTORS[detector][0],) * 2 if detector in DETECTORS else None
 
 
-def _take_rocking(scan, links, place):
+def _take_rocking(scan, links, place, needed):
     """Complete a scan by rocking angles and axis: phi is carried by eta."""
     for group in ("measurement", "instrument/positioners"):
         motors = nexus_motors.per_frame(links, f"{place}/{group}", len(scan.data), _SAMPLE)
-        motor = rocking_motor(f"{links.path}: {place}/{group}", motors)
+        motor = rocking_motor(f"{links.path}: {place}/{group}", motors, needed)
         if motor is None:
             continue
         outer, inner = (axis_vector("rocking_axis", axis) for axis in _SAMPLE_AXES)

@@ -62,16 +62,18 @@ def _kind_of_picture(path):
     return PICTURE if _MADE_BY_PENDEL.search(content) else OTHER
 
 
-def refuse_to_replace(path: Path | str, *kinds: str, name: str | None = None, hint: str = "force=True") -> None:
+def refuse_to_replace(path: Path | str, *kinds: str, name: str | None = None, hint: str | None = "force=True") -> None:
     """Raise FileExistsError where ``path`` is a file of no kind of these, which writing would lose.
 
     name : what the message begins with; None: the path.
+    hint : what would have it replaced; None: nothing.
     """
     found = kind_of(path)
     if found is not None and found not in kinds:
         got = f"an {FOREIGN} of another program" if found == FOREIGN else f"a {found}" if found != OTHER else "another"
         wanted = f"a new file, or an old {kinds[0]} of pendel to replace"
-        raise FileExistsError(f"{name or path}: expected {wanted}, got {got}: {path}; move it away, or give {hint}")
+        cure = "move it away" + (f", or give {hint}" if hint else "")
+        raise FileExistsError(f"{name or path}: expected {wanted}, got {got}: {path}; {cure}")
 
 
 def linked_files(path: Path | str) -> set[Path]:

@@ -8,6 +8,8 @@ AT_REST = 1e-2  # of the span of the motor that moves most: a motor at rest jitt
 SAME = 0.3  # of a step: a motor as it was sent and as it is read back differ by less
 TREND = 0.5  # correlation with the number of the frame, above which a motor with less than a tenth of that span moves
 
+CURE = "where other angles hold, give them (experiment.rocking_step_deg), and rocking=False to the reader"
+
 
 @dataclass(frozen=True)
 class Motor:
@@ -18,13 +20,24 @@ class Motor:
     axis: tuple[float, float, float] | None = None
 
 
-def rocking_motor(where: str, motors: list[Motor]) -> Motor | None:
-    """The motor that moved during a scan; None without motors.
+def rocking_motor(where: str, motors: list[Motor], needed: bool = True) -> Motor | None:
+    """The motor that moved during a scan; None without motors and, where it is not ``needed``, without one that moved.
 
-    Raises ValueError, naming the motors, where none moves or several do that are not the same one by another name.
+    Raises ValueError, naming the motors, where it is needed and none moves or several do that are not the same one by
+    another name.
     """
     if not motors:
         return None
+    try:
+        return _rocking_motor(where, motors)
+    except ValueError as error:
+        if needed:
+            raise ValueError(f"{error}; {CURE}") from None
+        return None
+
+
+def _rocking_motor(where, motors):
+    """That of `rocking_motor`, which is needed."""
     for motor in motors:
         if not np.isfinite(motor.positions).all():
             raise ValueError(f"{where}: {motor.name}: expected finite angles, got NaN or infinite ones")

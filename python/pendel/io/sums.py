@@ -16,6 +16,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from ..base.axes import axis_vector
+from .frames import SATURATION_TOLD, tell_of_saturation
 from .scans import Scan, pattern_centre, relative_flux
 
 # Relative, but where a unit is given: what motors and monochromators reach again, below a pixel or a step.
@@ -190,7 +191,8 @@ def _summed(first, scans, drifts):
     backgrounds = None
     if first.background is not None:
         backgrounds = sum(np.broadcast_to(s.background, first.data.shape)[begin:end] for s in scans)
-    notes = {"drift": np.array(drifts), "scans_summed": len(scans)}
+    _tell_of_saturation(scans)
+    notes = {"drift": np.array(drifts), "scans_summed": len(scans), SATURATION_TOLD: True}
     return replace(
         first,
         data=data,
@@ -201,6 +203,13 @@ def _summed(first, scans, drifts):
         centre=None if first.centre is None else (first.centre[0] - begin, *first.centre[1:]),
         metadata=first.metadata | notes,
     )
+
+
+def _tell_of_saturation(scans):
+    """UserWarning where one scan is saturated: sums, and counts between pixels, show it no more."""
+    for scan in scans:
+        if SATURATION_TOLD not in scan.metadata and tell_of_saturation(scan.data, scan.mask):
+            return
 
 
 def _common_frames(count, drifts):

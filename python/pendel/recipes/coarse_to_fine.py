@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ..base import files
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
-from ..fit.checkpoint_file import fields_of, signature_of
+from ..fit.checkpoint_file import claimed, fields_of, signature_of
 from ..fit.corrections import Corrections
 from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe
@@ -99,7 +98,7 @@ def multiscale(
     levels = _levels(model, data, mask, recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
     own = isinstance(checkpoint, Steps)  # `solve` has the checkpoint
-    with files.claimed(None if own else checkpoint):
+    with claimed(None if own else checkpoint, resume):
         steps = checkpoint if own else Steps(checkpoint, resume)
         if steps.kept:
             steps.sign(_signature(model, data, mask, made_by, recipe, polishing, given, corrections))

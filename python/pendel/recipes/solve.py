@@ -24,11 +24,10 @@ import numpy as np
 
 from ..base import checks, plausible
 from ..base.arrays import host
-from ..base.files import claimed
 from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
-from ..fit.checkpoint_file import as_text, fields_of, signature_of_model
+from ..fit.checkpoint_file import as_text, claimed, fields_of, signature_of_model
 from ..fit.evidence import Perfection
 from ..fit.expected import expected_counts
 from ..fit.objective import check_frames, measured
@@ -234,7 +233,7 @@ def solve_on(
     first = recipe.given_to(MultiscaleRecipe, counts=True)
     # to begin with, the cheapest model, which voxels as wide as this do not show
     cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
-    with claimed(checkpoint):
+    with claimed(checkpoint, resume):
         steps = Steps(checkpoint, resume, "solve")
         if steps.kept:
             steps.sign(_signature(model, recipe, polishing, factor, voxel))
