@@ -1,8 +1,8 @@
 """L-BFGS on all frames at once: few, exact steps near the solution, where minibatches only shake.
 
 `minimise` is the one driver: an `Objective`, the variables that describe S to SciPy's L-BFGS-B (Byrd, Lu, Nocedal &
-Zhu, SIAM J. Sci. Comput. 16, 1190, 1995), and priors. `polish` (`pendel.fit.polishing`) moves Re S and Im S. `lbfgs`
-moves
+Zhu, SIAM J. Sci. Comput. 16, 1190, 1995), and priors. `polish` (`pendel.fit.polishing`) moves Re S and Im S, or
+`Preconditioned` unknowns. `lbfgs` moves
 
 (1) S = a exp(i u),   -bound <= a <= bound,   u free
 (2) adj_a = Re(conj(adj_S) exp(i u)),   adj_u = Im(adj_S conj(S))
