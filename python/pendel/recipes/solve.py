@@ -63,8 +63,11 @@ WIDE = 2  # times `fine_iterations` on wide voxels, where they are cheap and fin
 # Part of the excess, on the data's voxels, below which a coherence that is refined stays; chosen. bench/foreign.py,
 # smooth (1), coherence, 1e8 photons: after 120 iterations the misfit is 0.965 of that with a point spread alone.
 COHERENCE_PAYS = 0.99
+# Times the excess that a fit with the excess as variance may leave; chosen. What is missed because voxels are far too
+# wide is no noise: given so much room, the priors take it.
+WORSE = 1.5
 # Steps that leave the crystals before them to be asked for: what comes after them may begin with these.
-BESIDE = ("rougher", "refined 2", "coherence")
+BESIDE = ("rougher", "refined 2", "coherence", "with variance")
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
@@ -373,9 +376,10 @@ class _Fine:
                 result = self._polish(name, result, self.model, **refined)
             excess = self._excess("refined 4", result)
         if excess > ALL_PHOTONS:
-            variance = excess
-            result = self._polish("with variance", result, self.model, variance, **refined)
-            excess = self._excess("with variance", result)
+            weighed = self._polish("with variance", result, self.model, excess, **refined)
+            rest = self._excess("with variance", weighed)
+            if rest < WORSE * excess:
+                result, variance, excess = weighed, excess, rest
         trust = Trust(result.misfit, noise, grid, excess, variance)
         return dataclasses.replace(result, model=self.model, trust=trust)
 
