@@ -119,14 +119,14 @@ def test_only_the_band_is_carried_over(scan, rng):
 
 def test_counts_are_told_from_intensities(scan):
     model, data = scan.model(), scan.counts(1e5)
-    assert solving._in_counts(model, data, None, "auto") == (data, 1.0)
+    assert solving.in_counts(model, data, None, "auto") == (data, 1.0)
     flat = (data / np.random.default_rng(0).uniform(0.9, 1.1, data.shape)).astype(np.float32)
-    assert solving._in_counts(model, flat, None, "auto")[0] is flat  # has pixels without light
+    assert solving.in_counts(model, flat, None, "auto")[0] is flat  # has pixels without light
     exact = scan.frames.astype(np.float32)
-    taken, factor = solving._in_counts(model, exact, None, "auto")
+    taken, factor = solving.in_counts(model, exact, None, "auto")
     assert taken.mean() == pytest.approx(solving.BRIGHT, rel=1e-3)
     np.testing.assert_allclose(taken, factor * exact, rtol=1e-5)
-    assert solving._in_counts(model, exact, None, True) == (exact, 1.0)
+    assert solving.in_counts(model, exact, None, True) == (exact, 1.0)
 
 
 def test_frames_without_noise_are_fitted_in_their_own_units(scan):

@@ -26,11 +26,12 @@ from .kinematic import refraction
 from .model import loss as _loss
 from .model.model import Evaluation, Fit, Model, Nuisance
 from .operator.engines import cuda_available, info
-from .operator.takagi_taupin import Adjoint, TakagiTaupin, estimate_memory
+from .operator.takagi_taupin import Adjoint, TakagiTaupin
 from .recipes import kinematic_starts as _start
 from .recipes.coarse_to_fine import multiscale
 from .recipes.kinematic_starts import Start, kinematic_start
 from .recipes.levels import coarse, resample
+from .recipes.memory import estimate_memory
 from .recipes.multiscale_recipe import MultiscaleRecipe
 from .recipes.placing import place
 from .recipes.solve import SolveRecipe, Trust, solve

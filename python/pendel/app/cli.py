@@ -21,7 +21,7 @@ from ..fit.polishing import polish
 from ..io import kinds
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
-from . import config, methods, outputs, schema, simulate, starts, store
+from . import config, memory, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
 from .outputs import Written
 
@@ -226,6 +226,7 @@ def _solved(args, made, method, options, checkpoint):
     options |= _known(scan, options)
     if method.chooses_voxel:
         options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
+    memory.check(made, begun, scan, options, checkpoint if method.keeps_checkpoint else None)
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")

@@ -9,6 +9,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import memory
+from .memory import size_of
+
 # Longest line of a text file, characters: a spectrum of 65536 channels has a twentieth of it.
 LONGEST_LINE = 1 << 22
 # Largest text that is read in one piece, bytes: what it says takes some tens of times its size in memory.
@@ -85,7 +88,7 @@ def read_text(path: Path | str, expected: str, *, errors: str = "strict", longes
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: expected {expected}, got a truncated or damaged file ({error})") from None
     if len(content) > longest:
-        raise ValueError(f"{path}: expected {expected} of at most {_size(longest)}, got a longer one")
+        raise ValueError(f"{path}: expected {expected} of at most {size_of(longest)}, got a longer one")
     if content != codecs.BOM_UTF8 and any(content == mark for mark, _ in _MARKS):
         raise ValueError(f"{path}: expected {expected}, got a byte-order mark and no text")
     try:
@@ -146,20 +149,9 @@ def check_memory(where: str, needed: int, stored: int) -> None:
     """
     if needed > stored + SPARE and needed > MOST_PACKED * stored:
         raise ValueError(
-            f"{where}: expected an array that its {_size(stored)} in the file can hold, got one of {_size(needed)}; a "
-            "true one is read when it is stored unpacked"
+            f"{where}: expected an array that its {size_of(stored)} in the file can hold, got one of "
+            f"{size_of(needed)}; a true one is read when it is stored unpacked"
         )
-    there = _memory()
+    there = memory.total()
     if needed > there:
-        raise ValueError(f"{where}: expected an array that fits the memory of {_size(there)}, got {_size(needed)}")
-
-
-def _memory():
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _size(count):
-    """A number of bytes in words."""
-    power = max(0, min(3, (int(count).bit_length() - 1) // 10))
-    return f"{count / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
+        raise ValueError(f"{where}: expected an array that fits the memory of {size_of(there)}, got {size_of(needed)}")

@@ -191,7 +191,7 @@ def warn_of_other_multiplicities(gemmi, block, images, operations, path) -> None
 
 
 def warn_of_other_contents(gemmi, block, atoms, path) -> bool:
-    """UserWarning where the cell does not hold what formula and Z say, hydrogens apart; whether it holds just that."""
+    """UserWarning where the cell does not hold what formula and Z say, hydrogens apart; whether they say it does."""
     Z = [_number(gemmi, value) for value in block.find_values("_cell_formula_units_Z")]
     formula = [gemmi.cif.as_string(value) for value in block.find_values("_chemical_formula_sum")]
     if len(Z) != 1 or not Z[0] or len(formula) != 1:

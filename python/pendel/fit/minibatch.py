@@ -290,6 +290,7 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
         S, support, s_0, angle_offsets, flux = (
             host(a) for a in (run.S, run.support, run.s_0, run.angle_offsets, run.flux)
         )
+        run.adams.clear()  # the last evaluation, of all frames, needs their memory more
         return finish(objective, S, support, run.history, run.epoch, recipe.seed, s_0, angle_offsets, flux)
 
 

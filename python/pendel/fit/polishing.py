@@ -5,10 +5,11 @@ Minibatch Adam finds the valley; what it leaves are slow modes and zeros of the 
 (1) objective = loss/I_mean + atv_weight ATV(S) + priors                                  `pendel.fit.priors`
 
 The bound as a penalty keeps the objective smooth, where a projection would break the line search; the unknowns are
-Re S and Im S, so that voxels near 0 move freely. The bulk: a dynamical amplitude is absolute, and the inside of a
-crystal is a perfect one on average. Without it the common factor of |S|, the scale and a phase ramp nearly balance,
-and total variation, which can buy a smaller |S| with a larger scale, tips that balance down to |S| = 0. Amplitudes of
-single voxels stay free.
+Re S and Im S, so that voxels near 0 move freely, or those of `pendel.fit.preconditioner` where priors tie voxels.
+
+The bulk: a dynamical amplitude is absolute, and the inside of a crystal is a perfect one on average. Without it the
+common factor of |S|, the scale and a phase ramp nearly balance, and total variation, which can buy a smaller |S| with a
+larger scale, tips that balance down to |S| = 0. Amplitudes of single voxels stay free.
 
 Few photons leave phase and amplitude of single voxels open, and total variation, which likes steps and wears edges
 down, is a poor guess at them. With ``smoothness``, ``uniformity`` and ``sharpness`` the phase is held by its second

@@ -5,7 +5,7 @@ as in `pendel.fit.evidence`), a uniformity alpha the amplitudes alpha/f times. A
 e = S_b/|S_b|, in the solid voxels
 
 (1) S = e exp(i u) (|S_b| + A a + i F v),    u = M C^T G b
-    A = (1 + alpha/f)^-1/2,    F = (1 + lambda h/f)^-1/2,    G_k = (1 + lambda kappa_k/f)^-1/2
+    A = (1 + alpha/f)^-1/2,    F = (1 + lambda h/(f (|S_b|^2 + 0.01)))^-1/2,    G_k = (1 + lambda kappa_k/f)^-1/2
     kappa_k = sum_axes g (2 - 2 cos(pi k/n_axis))^2,    h as in `Perfection.held`
 (2) adj_a = A Re conj(w) adj_S,    adj_v = F Im conj(w) adj_S,    w = e exp(i u),    adj_b = G C M Im conj(S) adj_S
 
@@ -19,6 +19,7 @@ stiff in |S| must not become so in the phase as soon as that has turned.
 import numpy as np
 from scipy import fft, ndimage
 
+from .evidence import FLOOR
 from .quasi_newton import Cartesian
 
 LOOSER = 0.5  # than the usual lambda by that part, at least: exceptions, which are granted a smaller one
@@ -48,7 +49,8 @@ class Preconditioned(Cartesian):
         usual = float(np.median(precision[perfection.solid]))
         tied = perfection.solid & (precision >= LOOSER * usual)
         self.modes = _Modes(tied, usual, perfection.g)
-        self.give = 1 / np.sqrt(1 + (precision * perfection.held())[support])
+        held = (precision * perfection.held())[support] / (np.square(self.full) + FLOOR)
+        self.give = 1 / np.sqrt(1 + held)
         self._latest = None
 
     def start(self):
@@ -64,13 +66,15 @@ class Preconditioned(Cartesian):
         c, wave = self._at(x)
         adj_u = np.zeros(self.begin.shape)
         adj_u[self.support] = (np.conj(c) * adj_c).imag
-        turned = np.conj(wave) * adj_c
         adj_b = self.modes.adjoint(adj_u, self.threads)
+        del adj_u
+        turned = np.conj(wave) * adj_c
         return np.concatenate([self.stretch * turned.real, self.give * turned.imag, adj_b])
 
     def _at(self, x):
         """`values` of x, and w of (2); kept, for x is asked for several times in turn."""
         if self._latest is None or not np.array_equal(x, self._latest[0]):
+            self._latest = None  # what it has makes room
             a, v, b = np.split(x, [self.size, 2 * self.size])
             u = self.modes.forward(b, self.begin.shape, self.threads)[self.support]
             wave = self.unit * np.exp(1j * u)

@@ -100,11 +100,13 @@ class Priors:
         support, nats = self.support, 2 * self.nats * self.counts
         S = np.zeros(support.shape, np.complex128)
         S[support] = c
-        for value, adj_S in (
-            self.perfection.roughness(S, self.smoothness),
-            self.perfection.unevenness(S, self.uniformity),
-            self.perfection.haze(S, self.sharpness),
+        for term, precision in (
+            (self.perfection.roughness, self.smoothness),
+            (self.perfection.unevenness, self.uniformity),
+            (self.perfection.haze, self.sharpness),
         ):
+            value, adj_S = term(S, precision)
             yield value / nats, slice(None), adj_S[support] / nats
+            del adj_S
         value, adj_size = unchecked_atv(np.abs(S), self.recipe.atv_weight * S.size / len(c))
         yield value, slice(None), adj_size[support] * unit

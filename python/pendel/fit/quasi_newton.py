@@ -1,8 +1,8 @@
 """L-BFGS on all frames at once: few, exact steps near the solution, where minibatches only shake.
 
 `minimise` is the one driver: an `Objective`, the variables that describe S to SciPy's L-BFGS-B (Byrd, Lu, Nocedal &
-Zhu, SIAM J. Sci. Comput. 16, 1190, 1995), and priors. `polish` (`pendel.fit.polishing`) moves Re S and Im S. `lbfgs`
-moves
+Zhu, SIAM J. Sci. Comput. 16, 1190, 1995), and priors. `polish` (`pendel.fit.polishing`) moves Re S and Im S, or
+`Preconditioned` unknowns. `lbfgs` moves
 
 (1) S = a exp(i u),   -bound <= a <= bound,   u free
 (2) adj_a = Re(conj(adj_S) exp(i u)),   adj_u = Im(adj_S conj(S))
@@ -136,13 +136,13 @@ def minimise(objective, variables, priors, limits, log, corrections=NO_CORRECTIO
 
     def function(whole):
         x = whole[:own]
-        S, s_0 = variables.S(x), variables.s_0(x)
-        now = objective.on_host(S, variables.support, s_0, *corrected(whole), **wanted)
+        now = objective.on_host(variables.S(x), variables.support, variables.s_0(x), *corrected(whole), **wanted)
         adj_c, value = now.adj_S[variables.support].astype(np.complex128) / unit, 0.0
+        adj_s_0, now = now.adj_s_0, now._replace(adj_S=None, adj_s_0=None)
         if priors is not None:
             value, adj = priors.value(variables.values(x))
             adj_c = adj_c + adj
-        gradient = variables.adjoint(x, adj_c, None if now.adj_s_0 is None else now.adj_s_0 / unit)
+        gradient = variables.adjoint(x, adj_c, None if adj_s_0 is None else adj_s_0 / unit)
         if nuisances is not None:
             term, adj = nuisances.adjoint(whole[own:], now)
             value, gradient = value + term / unit, np.concatenate([gradient, adj / unit])

@@ -185,6 +185,29 @@ class _Block(NamedTuple):
     states: list | None
 
 
+class _Room:
+    """Memory of what the chunks of a block leave until the scale is known.
+
+    Taken by the calling thread: what each of several threads takes, and gives back, the C library keeps for it.
+    """
+
+    def __init__(self, beam, shape, complex_dtype, real_dtype):
+        """shape : (frames, rows, cols)."""
+        self.spectra = [np.empty(shape, complex_dtype) for _ in beam.operators]
+        self.sharp, self.root = np.empty(shape, real_dtype), np.empty(shape, real_dtype)
+        self.D = np.empty(shape, real_dtype) if beam.blur else self.sharp
+
+    def moved(self, item, chunk):
+        """The ``item`` of a chunk, moved here."""
+        light, compared = item
+        given = [*light.spectra, light.sharp, light.D, compared.root]
+        places = [array[chunk] for array in (*self.spectra, self.sharp, self.D, self.root)]
+        for place, array in zip(places, given, strict=True):
+            place[...] = array
+        *spectra, sharp, D, root = places
+        return _Light(spectra, sharp, D), compared._replace(D=D, root=root)
+
+
 class _Gradient:
     """The gradients of a pass, added up over blocks and polarisation states in order."""
 
@@ -271,6 +294,7 @@ class Pass:
         total, terms = _Gradient(), []
         for indices in blocks:
             terms.append(self._evaluate_block(task, indices, scale, count, first, total))
+        first = None  # its fields are not needed any more
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
         if gradient:
@@ -358,9 +382,11 @@ class Pass:
         states = self._sweep(task, indices)
         sums, weighted = xp.zeros((2, len(indices))), xp.zeros((2, len(indices)))
         keep = likelihood.has_background or task.nuisance.background is not None
+        room = self._room(len(indices), task.beam) if hold and self.threads > 1 else None
 
         def part(chunk):
             item = self._measure(task, states, chunk, indices)
+            item = item if room is None else room.moved(item, chunk)
             compared = item[1]
             sums[:, chunk] = xp.stack(likelihood.sums(compared))
             weighted[:, chunk] = compared.weight * sums[:, chunk]
@@ -369,6 +395,10 @@ class Pass:
         parts = self._map(part, len(indices))
         measured, chunks = {start: item for start, item, _ in parts}, [chunk for *_, chunk in parts]
         return _Block(measured, chunks if keep else [], sums, weighted.sum(axis=1), states if hold else None)
+
+    def _room(self, frames, beam):
+        shape = (frames, *self.far_field.detector_shape)
+        return _Room(beam, shape, self.operator.dtype, self.real)
 
     def _spectra(self, fields, chunk, flux, beam):
         """`_Light` of a chunk of exit fields, D times ``flux`` of its frames, if any, and blurred."""

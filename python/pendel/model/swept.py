@@ -115,16 +115,21 @@ class Swept:
     def adjoint(self, adj_S, adj_s_0, S, s_0, support, filled):
         """(adj_S, adj_s_0) of S, s_0 and ``support``, the arguments of `taken`, which found ``filled``: its adjoint.
 
+        The ``adj_S`` given is overwritten.
         A voxel of 0 has the gradient that it would have if all that are wanted were filled.
         """
         through_size = {"S": S, "adj_size": adj_s_0} if s_0 is None and self.refracts else {}
         beside = ~filled if support is None else support & ~filled
         several = not self._engine.reads_values or bool(beside.any())
-        inside, cut = (filled, adj_S * filled) if several else (support, adj_S)  # adj_S is 0 beyond both
-        found = self._engine.filter(cut, *self._adj_taps, inside, threads=self._threads, **through_size)
+        inside = filled if several else support  # adj_S is 0 beyond both
         if several:
-            found += self._engine.filter(adj_S, *self._adj_taps, beside, threads=self._threads)
-            found = found if support is None else found * support
+            of_beside = self._engine.filter(adj_S, *self._adj_taps, beside, threads=self._threads)
+            adj_S *= filled
+        found = self._engine.filter(adj_S, *self._adj_taps, inside, threads=self._threads, **through_size)
+        if several:
+            found += of_beside
+            if support is not None:
+                found *= support
         if through_size:
             return found, None
         return found, adj_s_0 if support is None or adj_s_0 is None else adj_s_0 * support

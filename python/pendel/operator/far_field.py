@@ -178,6 +178,13 @@ class FarField:
         self._phase_3 = phase(cycles, (far_x * far_y) ** -0.5)
         self._phase_row = phase(-k_row * (high // 2 / far_y))[:, None]
 
+    @property
+    def chunk_bytes(self):
+        """What a thread takes for its frames: an array and the one that is made of it, at the largest step."""
+        (high, wide), (far_y, far_x), (_, cols) = self._work, self._far, self.detector_shape
+        steps = 2 * high * wide, high * (wide + far_x), high * (far_x + cols), cols * (high + far_y)
+        return max(steps) * self.chunk * self.dtype.itemsize
+
     def forward(self, E_h):
         """Detector amplitudes F (n, rows, cols) of exit fields E_h (n, ny, nx), equation (1). Not modified."""
         xp = self.engine.xp

@@ -35,11 +35,16 @@ def in_band_start(S, voxel, model, steeper=STEEPER):
     if not (size > 0.5).any():
         raise ValueError(f"S: expected |S| above 1/2 somewhere when blurred, got at most {size.max():.3g}")
 
-    blurred = ndimage.gaussian_filter(S, PHASE_BLUR * resolution)
+    blurred = ndimage.gaussian_filter(S, PHASE_BLUR * resolution, output=S)
     nearest = ndimage.distance_transform_edt(size <= 0.5, return_distances=False, return_indices=True)
-    phase = np.exp(1j * np.angle(blurred))[tuple(nearest)]
-    steep = np.clip((size - 0.5) * steeper + 0.5, 0, 1)
+    size -= 0.5
+    size *= steeper
+    size += 0.5
+    steep = np.clip(size, 0, 1, out=size)
 
     wider = max(1, round(float(resolution[1])))
     support = ndimage.binary_dilation(steep > FAINT, iterations=wider)
-    return np.where(support, np.maximum(steep, FLOOR) * phase, 0).astype(model.dtype), support
+    phase = np.exp(1j * np.angle(blurred[tuple(of_axis[support] for of_axis in nearest)]))
+    start = np.zeros(S.shape, model.dtype)
+    start[support] = np.maximum(steep[support], FLOOR) * phase
+    return start, support

@@ -176,10 +176,19 @@ def box_for(phased, experiment, voxel, margin=1.35):
     margin = checks.number("margin", margin, at_least=1)
     weight = np.abs(phased.object) * phased.support
     middle = ndimage.center_of_mass(weight.astype(np.float64))
-    # index = diag(N) B^T r / (2 pi), as in `kinematic.to_model_grid`
-    to_index = np.diag(weight.shape) @ kinematic.even_experiment(experiment).basis().T / (2 * np.pi)
+    to_index = _to_index(phased, experiment)
     corners = np.array(np.nonzero(phased.support)) - np.array(middle)[:, None]
     reach = np.abs(np.linalg.solve(to_index, corners)).max(axis=1)[::-1] + voxel / 2
     shape = [2 * math.ceil(margin * r / v) for r, v in zip(reach, voxel, strict=True)]
     most = [int(experiment.field_of_view / v * (1 + 1e-9)) // 2 * 2 for v in voxel[1:]]
     return (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
+
+
+def sample_volume(phased, experiment):
+    """Volume of a sample of a `KinematicResult`, m^3."""
+    return float(1 / abs(np.linalg.det(_to_index(phased, experiment))))
+
+
+def _to_index(phased, experiment):
+    """(3, 3): index = diag(N) B^T r / (2 pi), as in `kinematic.to_model_grid`."""
+    return np.diag(phased.support.shape) @ kinematic.even_experiment(experiment).basis().T / (2 * np.pi)

@@ -268,7 +268,10 @@ def _linear(S, places, axis):
     part = (places - low)[:, None, None]
     padded = np.pad(S, ((1, 1), (0, 0), (0, 0)))
     here, after = (padded[np.clip(low + 1 + i, 0, len(padded) - 1)] for i in (0, 1))
-    return np.moveaxis((1 - part) * here + part * after, 0, axis)
+    here *= 1 - part
+    after *= part
+    here += after
+    return np.moveaxis(here, 0, axis)
 
 
 def sharpen(S: np.ndarray, wide: int = 3, gain: float = 2.0) -> np.ndarray:

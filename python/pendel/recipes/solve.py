@@ -41,7 +41,7 @@ from .in_band import in_band_start
 from .kinematic_starts import box_for
 from .levels import like, unit_flux
 from .multiscale_recipe import MultiscaleRecipe
-from .polisher import COUNTED
+from .polisher import COUNTED, EVIDENCE
 from .sharpening import phase_blurred
 from .thick_crystals import thick
 from .voxels import counting_noise, fine_enough, grid_misfit, noise_misfit
@@ -58,8 +58,8 @@ GRANTED = 0.03
 # Polished again at most so often, and as long as the excess falls to that part of itself; no bench has set them. That
 # more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
 LONGER, PAYS = 3, 0.97
-EVIDENCE = dict.fromkeys(("smoothness", "uniformity", "sharpness"), "evidence")
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
+WIDE = 2  # times `fine_iterations` on wide voxels, where they are cheap and find the beamline
 # Part of the excess, on the data's voxels, below which a coherence that is refined stays; chosen. bench/foreign.py,
 # smooth (1), coherence, 1e8 photons: after 120 iterations the misfit is 0.965 of that with a point spread alone.
 COHERENCE_PAYS = 0.99
@@ -171,7 +171,7 @@ def solve(
         phased, options["point_spread"] = phase_blurred(
             light,
             mask,
-            lambda: noise_misfit(_in_counts(small, data, mask, counts)[0], mask),
+            lambda: noise_misfit(in_counts(small, data, mask, counts)[0], mask),
             small.point_spread,
             **how,
         )
@@ -224,7 +224,7 @@ def solve_on(
     recipe = from_keywords(SolveRecipe, recipe, _own(keywords), "solve")
     polishing = {name: value for name, value in keywords.items() if name not in SolveRecipe.names()}
     data, mask = check_frames(model.experiment, data, mask)
-    data, factor = _in_counts(model, data, mask, counts)
+    data, factor = in_counts(model, data, mask, counts)
     if polishing.get("background") is not None:
         polishing["background"] = factor * polishing["background"]
 
@@ -301,7 +301,7 @@ def _known_background(keywords):
     return background if isinstance(background, np.ndarray) else None
 
 
-def _in_counts(model, data, mask, counts):
+def in_counts(model, data, mask, counts):
     """(data as counts of photons, the factor that makes them such)."""
     good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     if counts == "auto":
@@ -437,7 +437,7 @@ class _Fine:
 
         def compute(steps):
             S, support, corrections = begin()
-            polishing = self._recipe(support, variance, changes)
+            polishing = self._recipe(model, support, variance, changes)
             fit = measured(model, self.data, self.mask, polishing)
             if variance > 1:
                 fit = fit.weighted(np.full(self.data.shape[1:], 1 / variance, np.float32))
@@ -446,7 +446,7 @@ class _Fine:
 
         def background():
             box = np.ones(model.shape, bool)
-            return host_background(measured(model, self.data, self.mask, self._recipe(box, variance, changes)))
+            return host_background(measured(model, self.data, self.mask, self._recipe(model, box, variance, changes)))
 
         steps = self.steps.part("fine", model)
         result = steps.result(name, compute, model, background)
@@ -456,12 +456,13 @@ class _Fine:
         self.names.append(name)
         return result
 
-    def _recipe(self, support, variance, changes):
-        """`PolishRecipe` of a crystal in ``support``."""
+    def _recipe(self, model, support, variance, changes):
+        """`PolishRecipe` of a crystal in ``support`` on the voxels of ``model``."""
         weight = voxel_noise(counts_of(self.data, self.mask) / variance, np.count_nonzero(support))
+        longer = WIDE if model is self.wide else 1
         return COUNTED.but(
             rounds=self.recipe.fine_rounds,
-            iterations=(0, self.recipe.fine_iterations),
+            iterations=(0, longer * self.recipe.fine_iterations),
             atv_weight=weight,
             **EVIDENCE,
             widen=0,

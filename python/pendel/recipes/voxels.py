@@ -12,8 +12,11 @@ import math
 import numpy as np
 from scipy import stats
 
-from ..base import checks
+from ..base import checks, memory
 from ..base.arrays import host
+from ..base.memory import size_of
+from ..fit.memory import Crystals
+from ..model.memory import Compared, PassMemory
 from .in_band import SHAPE_BLUR, in_band_start
 from .levels import like
 
@@ -21,7 +24,11 @@ from .levels import like
 # of `pendel.reference.wide_angle`: its own misfit there is 4e-3, 3e-4, 2e-5 and 5e-6, the estimate (1) for what a fit
 # found of it 2e-3, 3e-4, 1e-4 and 2e-5; photon noise of 1e6, 1e7, 1e8, 1e9 photons 1e-2 to 6e-5.
 FINER = (1.0, 1.5, 2.0, 3.0)
+USUAL = (2e-3, 3e-4, 1e-4, 2e-5)
 FRAMES = 17  # of the scan that (1) is told by
+# Bytes of a phase that `in_band_start` picks for a voxel: its places along three axes, and its way from complex to
+# complex.
+PICKED = 36
 PART = 1 / 4  # of the misfit of photon noise that the model's own may reach
 
 
@@ -57,6 +64,19 @@ def grid_misfit(model, S, voxel):
     return float(np.square(np.sqrt(scale * D) - np.sqrt(exact)).sum() / exact.sum())
 
 
+def grid_misfit_memory(model, inside):
+    """Bytes of `grid_misfit` at its largest moment.  inside : voxels of ``model`` that are the crystal's.
+
+    On voxels half as wide: S as it is resampled, between its neighbours and what they are made of; or S, its size,
+    nearest voxels and phases of its band; or its frames.
+    """
+    fine = like(model, model.experiment, tuple(2 * n for n in model.shape), tuple(v / 2 for v in model.voxel))
+    of, passes = Crystals.of(fine), PassMemory(fine, Compared(0, 0))
+    band = 3 * of.double + 3 * of.double // 2 + of.complex + 2 * of.flag + int(8 * inside * PICKED)
+    frames = 2 * of.complex + of.flag + passes.intensities(min(FRAMES, model.n_frames))
+    return max(6 * of.double, band, frames)
+
+
 def noise_misfit(expected, mask=None):
     """(2) of expected counts (n_frames, rows, cols) on good pixels."""
     expected = host(expected)
@@ -80,14 +100,33 @@ def _table():
     return means, noise
 
 
+def usually_fine_enough(noise):
+    """Of `FINER` what is chosen for a facetted crystal, before anything is known of it."""
+    return next((finer for finer, misfit in zip(FINER, USUAL, strict=True) if misfit <= PART * noise), FINER[-1])
+
+
 def fine_enough(model, S, voxel, noise):
     """(`Model`, its misfit (1)): the widest voxels of `FINER` whose misfit is at most PART of ``noise``, or the finest.
 
-    S, voxel : of the crystal as known so far.
+    S, voxel : of the crystal as known so far.  Raises MemoryError where there is less than that takes.
     """
+    solid = np.count_nonzero(np.abs(S) > 0.5) * math.prod(voxel)
     for finer in FINER:
         chosen = finer_model(model, finer)
+        _refuse_beyond_memory(chosen, solid)
         misfit = grid_misfit(chosen, S, voxel)
         if misfit <= PART * noise:
             break
     return chosen, misfit
+
+
+def _refuse_beyond_memory(model, solid):
+    """MemoryError where `grid_misfit` would not fit.  solid : volume of the crystal, m^3."""
+    needed, left = grid_misfit_memory(model, solid / math.prod(model.voxel)), memory.left()
+    if needed > left:
+        nanometres = " x ".join(f"{1e9 * v:.4g}" for v in model.voxel)
+        raise MemoryError(
+            f"voxel: expected one whose model fits the {size_of(left)} of memory that are left, got {nanometres} nm, "
+            f"which the light in the data asks for and takes {size_of(needed)}; give a wider one (voxel, or "
+            "model.voxel_nm)"
+        )
