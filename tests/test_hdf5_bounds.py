@@ -7,6 +7,8 @@ import h5py
 import numpy as np
 import pytest
 from pendel import io
+from pendel.app import config
+from pendel.io import kinds
 from test_hdf5 import DATA, SHAPE, virtual, write
 
 
@@ -44,6 +46,56 @@ def test_nothing_outside_of_the_folder_is_read(path, secret):
         virtual(path, [(name, "data", SHAPE, slice(None))])
         with pytest.raises(ValueError, match="pipe.*got a named pipe"):
             io.read_scan(path)
+
+
+def test_what_is_outside_is_read_where_the_user_allows_it(path, secret, counts):
+    for name in (str(secret), "../secret.h5", "link.h5"):
+        for make in (
+            lambda name: write(path, {DATA: h5py.ExternalLink(name, "/data")}),
+            lambda name: virtual(path, [(name, "data", SHAPE, slice(None))]),
+        ):
+            make(name)
+            with pytest.raises(ValueError, match="allow it with data.external, external='anywhere' in Python"):
+                config.loads("").scan(path)
+            assert (io.read_scan(path, external="anywhere").data == counts).all()
+            made = config.loads('[data]\nexternal = "anywhere"\nformat = "cxi"')
+            assert made.scan(path).data.sum() == counts.sum()
+            assert secret.resolve() in {linked.resolve() for linked in kinds.linked_files(path)}  # no output
+    write(path, {DATA: h5py.ExternalLink("pipe", "/data")})
+    with pytest.raises(ValueError, match="pipe.*got a named pipe"):
+        io.read_scan(path, external="anywhere")
+    with pytest.raises(ValueError, match="external: expected one of 'folder', 'anywhere', got 'all'"):
+        io.read_scan(path, external="all")
+    with pytest.raises(config.ConfigError, match="data.external"):
+        config.loads('data.external = "all"')
+
+
+def test_a_scan_of_bliss_that_leads_out_of_its_folder_is_still_known(path, counts):
+    with h5py.File(path.parent.parent / "raw.h5", "w") as file:
+        file["1.1/measurement/mpx1x4"] = counts
+    path = path.with_suffix(".h5")
+    write(path, {"1.1": h5py.ExternalLink("../raw.h5", "/1.1")})
+    with pytest.raises(ValueError, match="allow it with data.external"):
+        config.loads("").scan(path)
+    assert (config.loads('data.external = "anywhere"').scan(path).data == counts).all()
+
+
+def test_one_file_does_not_stand_for_two_of_its_name(path, counts):
+    """Absolute names of another machine are looked for beside the file: two of one base name are two files."""
+    write(path.with_name("frames.h5"), {"data": counts, "mask": np.zeros(SHAPE, np.uint8)})
+    mask = "entry_1/data_1/mask"
+    write(path, {DATA: h5py.ExternalLink("/of/run1/frames.h5", "data"), mask: h5py.ExternalLink("frames.h5", "mask")})
+    assert (io.read_scan(path).data == counts).all()
+    names = {DATA: ("/of/run1/frames.h5", "data"), mask: ("/of/run2/frames.h5", "mask")}
+    write(path, {name: h5py.ExternalLink(*there) for name, there in names.items()})
+    with pytest.raises(ValueError, match="expected the file /of/run2/frames.h5, got .* stands for /of/run1/frames.h5"):
+        io.read_scan(path)
+    half = (SHAPE[0] // 2, *SHAPE[1:])
+    write(path.with_name("frames.h5"), {"data": counts[: half[0]]})
+    sources = [(f"/of/run{i + 1}/frames.h5", "data", half, slice(i * half[0], (i + 1) * half[0])) for i in range(2)]
+    virtual(path, sources)
+    with pytest.raises(ValueError, match=r"stands for /of/run[12]/frames.h5 already"):
+        io.read_scan(path)
 
 
 @pytest.mark.parametrize("read", [io.read_scan, io.read_result])

@@ -114,7 +114,7 @@ class Config:
     def _read(self, path):
         """The scan at a path, with what [data] masks and measured beside it."""
         data = self.data
-        options = {name: getattr(data, name) for name in ("scan", "dark", "whitefield", "saturation")}
+        options = {name: getattr(data, name) for name in ("scan", "dark", "whitefield", "saturation", "external")}
         given = self.experiment_keys.rocking_angles_deg, self.experiment_keys.rocking_step_deg
         options["rocking"] = given == (None, None)
         scan = self._beamline(path).read(path, **options)

@@ -18,6 +18,7 @@ from ..base.recipe import Recipe, choice, flag, integer, number
 from ..experiment.crystal import polarization_fractions
 from ..experiment.geometry import Experiment
 from ..io import beamlines
+from ..io.hdf5_links import ANYWHERE, FOLDER
 from ..model.model import Model
 from ..operator.physics import ORIENTATIONS, SCHEMES, TRANSPORTS
 from ..recipes.kinematic_starts import kinematic_start
@@ -192,6 +193,11 @@ SCHEMA = {
         "hot_pixels": Key(flag, False, "mask isolated hot pixels found in the frames."),
         "saturation": Key(
             _positive, about="counts, as read out, at and above which a pixel is saturated and masked; default: none."
+        ),
+        "external": Key(
+            choice(FOLDER, ANYWHERE),
+            FOLDER,
+            "where links of HDF5 files may lead: to their folder and below, or anywhere.",
         ),
         "monitor": Key(flag, False, "multiply each frame by the incident intensity that the data know."),
         "background": Key(

@@ -16,8 +16,8 @@ Another package registers a beamline of its own in its pyproject.toml; nothing c
 
 A name of this package's own cannot be taken by another. Options of a reader are keywords with defaults. It gets those
 that it declares by name: of a configuration ``data.scan``,
-``data.dark``, ``data.whitefield`` and ``data.saturation``, and whether rocking angles are needed (``rocking``: they are
-not where [experiment] has them), whichever it has a use for.
+``data.dark``, ``data.whitefield`` and ``data.saturation``, ``data.external``, and whether rocking angles are
+needed (``rocking``: they are not where [experiment] has them), whichever it has a use for.
 """
 
 import inspect
@@ -52,6 +52,7 @@ class Reader(Protocol):
     saturation : counts, before any correction, at and above which a pixel is masked; to be declared by readers that
         correct counts.
     rocking : False where rocking angles are given elsewhere, and the reader's need not be there.
+    external : "folder", or "anywhere" where links of HDF5 files may lead out of the folder of the file.
 
     Returns
     -------

@@ -18,7 +18,7 @@ import numpy as np
 from ..base import checks, plausible
 from ..base.constants import LIGHT_SPEED, PLANCK
 from ..base.recipe import refuse_unknown
-from . import hdf5, hdf5_arrays, hdf5_images, hdf5_reading, kinds
+from . import hdf5, hdf5_arrays, hdf5_images, hdf5_links, hdf5_reading, kinds
 
 # Groups of a file, below entry_1.
 CRYSTAL = "image_1"
@@ -275,14 +275,14 @@ def _put_maps(entry, values):
         entry[title] = h5py.SoftLink(f"/entry_1/image_{number}")
 
 
-def read_result(path: Path | str) -> StoredResult:
+def read_result(path: Path | str, *, external: str = hdf5_links.FOLDER) -> StoredResult:
     """Read a reconstructed crystal from a CXI file of pendel or PyNX as a `StoredResult`.
 
     Only complex ``entry_1/image_1/data`` or ``entry_1/data_1/data`` has to be there; of a leading axis of modes the
-    first is taken and their number kept in ``metadata["modes"]``. Images that are fft-shifted are brought back. Raises
-    OSError or ValueError naming the file and dataset.
+    first is taken and their number kept in ``metadata["modes"]``. Images that are fft-shifted are brought back.
+    ``external`` as in `read_scan`. Raises OSError or ValueError naming the file and dataset.
     """
-    with hdf5_reading.opened(path) as links:
+    with hdf5_reading.opened(path, external) as links:
         S, notes = _read_crystal(links)
         found = {"S": S, "support": _read_support(links, S.shape), "amplitude": np.abs(S), "phase": np.angle(S)}
         found |= _read_maps(links, S.shape)

@@ -15,7 +15,7 @@ import numpy as np
 from ..base import checks, plausible
 from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
-from . import cdiutils_geometry, hdf5, hdf5_arrays, hdf5_images, hdf5_reading, kinds, nexus_motors, units
+from . import cdiutils_geometry, hdf5, hdf5_arrays, hdf5_images, hdf5_links, hdf5_reading, kinds, nexus_motors, units
 from .hdf5_frames import read_frames
 from .rocking import rocking_motor
 from .scans import Scan, relative_flux
@@ -185,7 +185,7 @@ def _put_rocking(entry, data, motor, angles, axis):
     hdf5.put(hdf5.new_group(sample, "geometry_1", "NXgeometry"), "orientation", turned[:, :2].reshape(-1, 6))
 
 
-def read_scan(path: Path | str, *, rocking: bool = True) -> Scan:
+def read_scan(path: Path | str, *, rocking: bool = True, external: str = hdf5_links.FOLDER) -> Scan:
     """Read a rocking scan from a CXI file of pendel, PyNX or cdiutils as a `Scan`.
 
     Only the frames have to be there; energies are taken in J, or in eV by their unit or size. NaN, negative values and
@@ -196,12 +196,13 @@ def read_scan(path: Path | str, *, rocking: bool = True) -> Scan:
     ----------
     path : of the file.
     rocking : False where rocking angles are given elsewhere: motors at rest, or several that move, are no error.
+    external : "anywhere": links may lead out of the file's folder, to files of whoever made it.
 
     Raises
     ------
     OSError, ValueError : naming the file and dataset.
     """
-    with hdf5_reading.opened(path) as links:
+    with hdf5_reading.opened(path, external) as links:
         data, mask, metadata, shifted = _read_cxi_frames(links)
         process = hdf5_reading.tree(links, "entry_1/data_1/process_1/configuration")
         geometry, extra = (_dict(links, process, key) for key in ("geometry", "extra"))

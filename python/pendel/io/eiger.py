@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ..base.reading import check_memory
-from . import hdf5_arrays, hdf5_reading, nexus_motors, units
+from . import hdf5_arrays, hdf5_links, hdf5_reading, nexus_motors, units
 from .hdf5_frames import read_frames
 from .rocking import rocking_motor
 from .scans import Scan
@@ -27,7 +27,7 @@ def is_eiger(path: Path) -> bool:
     if not path.is_file() or path.suffix.lower() not in (".h5", ".hdf5", ".nxs"):
         return False
     try:
-        with hdf5_reading.opened(path) as links:
+        with hdf5_reading.opened(path, hdf5_links.ANYWHERE) as links:
             frames = links.file.get("entry/data") if _holds(links, "entry/data") else ()
             return _holds(links, _DETECTOR) and any(map(_is_frames, frames))
     except (OSError, ValueError, TypeError):
@@ -43,7 +43,7 @@ def _is_frames(name):
     return re.fullmatch(r"data(_[0-9]+)?", name) is not None
 
 
-def read_eiger(path: Path | str, *, rocking: bool = True) -> Scan:
+def read_eiger(path: Path | str, *, rocking: bool = True, external: str = hdf5_links.FOLDER) -> Scan:
     """Read the frames of a master file and its data files as a `Scan`.
 
     Pixels that ``pixel_mask`` marks, and the largest values of the counter, are masked. Rocking angles are those of the
@@ -54,12 +54,13 @@ def read_eiger(path: Path | str, *, rocking: bool = True) -> Scan:
     ----------
     path : of the master file.
     rocking : False where rocking angles are given elsewhere: motors at rest are no error.
+    external : "anywhere": links may lead out of the file's folder, to files of whoever made it.
 
     Raises
     ------
     OSError, ValueError : naming file and dataset; where a data file is not there, that file.
     """
-    with hdf5_reading.opened(path) as links:
+    with hdf5_reading.opened(path, external) as links:
         data, mask, notes = _read_all(links)
         pixel = tuple(
             hdf5_reading.quantity(links, f"{_DETECTOR}/{name}_pixel_size", dimension=units.LENGTH, unit="m")

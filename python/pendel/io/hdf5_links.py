@@ -1,6 +1,7 @@
 """The links of HDF5 files, followed by hand: HDF5 itself would follow them anywhere, and wait for whatever is there.
 
-What one file leads to lies in its folder or below. Everything that is refused is named by file and path.
+What one file leads to lies in its folder or below, unless the user lets it lead anywhere. Everything that is refused
+is named by file and path.
 """
 
 import contextlib
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import h5py
 
-from ..base import reading
+from ..base import checks, reading
 
+FOLDER, ANYWHERE = "folder", "anywhere"  # where links may lead
 MOST_LINKS = 64  # soft and external links on the way to one dataset
 MOST_FILES = 500  # that one file may lead to
 
@@ -64,10 +66,14 @@ def places_of(name: str, folder: Path | str) -> list[str]:
 
 
 class Links:
-    """The HDF5 files that one file leads to. ``path`` is what the user gave; close with `close`."""
+    """The HDF5 files that one file leads to. ``path`` is what the user gave; ``external`` : FOLDER or ANYWHERE; close
+    with `close`.
+    """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, external: str = FOLDER):
         self.path = path
+        self._anywhere = checks.choice("external", external, (FOLDER, ANYWHERE)) == ANYWHERE
+        self._brought = {}  # real path: the absolute name of a file that was found beside the one that has the link
         self._stack = contextlib.ExitStack()
         self._folders = [os.fspath(folder) for folder in folders_of(path)]
         self.file = self._stack.enter_context(open_file(path, f"{path}: expected a CXI/HDF5 file"))
@@ -156,11 +162,22 @@ class Links:
         candidates = [path for paths in zip(*(places_of(name, f) for f in folders), strict=True) for path in paths]
         there = [path for path in candidates if os.path.lexists(path)]
         path = os.path.realpath((there or candidates[-len(folders) :])[0])
-        if not any(path.startswith(os.path.join(folder, "")) for folder in self._folders):
+        if there and there[0] not in candidates[: len(folders)]:
+            self._refuse_namesake(name, path, where)
+        if not self._anywhere and not any(path.startswith(os.path.join(folder, "")) for folder in self._folders):
             raise ValueError(
                 f"{where}: expected a link into the folder of the file, got one that leads out of it, to {path}; "
-                "put the files in one folder"
+                f"put the files in one folder, or allow it with data.external, external={ANYWHERE!r} in Python"
             )
         if not there:
             raise FileNotFoundError(f"{where}: expected the file {name} beside {os.path.basename(beside)}, got none")
         return path
+
+    def _refuse_namesake(self, name, path, where):
+        """ValueError where a file beside this one would stand for two that had one name in two folders."""
+        other = self._brought.setdefault(path, name)
+        if other != name:
+            raise ValueError(
+                f"{where}: expected the file {name}, got the one of its name in {os.path.dirname(path)}, which stands "
+                f"for {other} already; put both where they are looked for"
+            )

@@ -15,7 +15,7 @@ from h5py import h5a
 from ..base import plausible
 from ..base.constants import ELECTRONVOLT, LIGHT_SPEED, PLANCK
 from . import hdf5_arrays, units
-from .hdf5_links import Found, Links
+from .hdf5_links import FOLDER, Found, Links
 
 LONGEST_TEXT = 1 << 24  # bytes of one text
 MOST_TEXTS = 4096  # of one dataset
@@ -30,10 +30,10 @@ _FLAGS = {"0": False, "no": False, "false": False, "n": False, "1": True, "yes":
 
 
 @contextlib.contextmanager
-def opened(path: Path | str) -> Iterator[Links]:
-    """A file to read from, with errors that say what is wrong with it and where."""
+def opened(path: Path | str, external: str = FOLDER) -> Iterator[Links]:
+    """A file to read from, with errors that say what is wrong with it and where; ``external`` as in `Links`."""
     path = Path(path)
-    links = Links(path)
+    links = Links(path, external)
     try:
         yield links
     except Exception as error:  # h5py lets all kinds through, KeyError to SystemError

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ..base.axes import axis_vector
-from . import hdf5_arrays, hdf5_reading, nexus_motors, units
+from . import hdf5_arrays, hdf5_links, hdf5_reading, nexus_motors, units
 from .hdf5_frames import read_frames
 from .hdf5_links import Found
 from .rocking import rocking_motor, turn
@@ -35,18 +35,23 @@ def is_bliss(path: Path) -> bool:
     if not path.is_file() or path.suffix.lower() not in (".h5", ".hdf5", ".nxs"):
         return False
     try:
-        with hdf5_reading.opened(path) as links:
-            return any(_measured(links, name) is not None for name in _scans(links).values())
+        with hdf5_reading.opened(path, hdf5_links.ANYWHERE) as links:
+            return any(_has_measured(links, name) for name in _scans(links).values())
     except (OSError, ValueError, TypeError):
         return False
 
 
-def _measured(links, name):
-    """The group of what a scan measured; None without one, and where the link to it leads nowhere."""
+def _has_measured(links, name):
+    """Whether a scan has a group of what it measured, to which its link leads."""
     try:
-        found = links.find(f"{name}/measurement")
+        return _measured(links, name) is not None
     except (OSError, ValueError):
-        return None
+        return False
+
+
+def _measured(links, name):
+    """The group of what a scan measured, or None."""
+    found = links.find(f"{name}/measurement")
     return found.item if found is not None and isinstance(found.item, h5py.Group) else None
 
 
@@ -60,7 +65,9 @@ def _scans(links):
     return found
 
 
-def read_id01(path: Path | str, *, scan: int | None = None, rocking: bool = True) -> Scan:
+def read_id01(
+    path: Path | str, *, scan: int | None = None, rocking: bool = True, external: str = hdf5_links.FOLDER
+) -> Scan:
     """Read a scan of a file of BLISS as a `Scan`.
 
     Parameters
@@ -68,12 +75,13 @@ def read_id01(path: Path | str, *, scan: int | None = None, rocking: bool = True
     path : of the file of a sample, or of one of its data sets.
     scan : its number; None: the only one with frames.
     rocking : False where rocking angles are given elsewhere: motors at rest are no error.
+    external : "anywhere": links may lead out of the file's folder, to files of whoever made it.
 
     Raises
     ------
     OSError, ValueError : naming file and dataset.
     """
-    with hdf5_reading.opened(path) as links:
+    with hdf5_reading.opened(path, external) as links:
         place, found = _find_frames(links, scan)
         detector = found.where.rsplit("/", 1)[-1]
         data, mask, notes = read_frames(links, found)
@@ -120,7 +128,10 @@ def _frames_of(links, name):
     None: files of other detectors and other scans are often left where they were measured.
     """
     frames, broken = {}, None
-    measured = _measured(links, name)
+    try:
+        measured = _measured(links, name)
+    except (OSError, ValueError) as error:
+        return frames, error
     for key in () if measured is None else list(measured)[: hdf5_reading.MOST_MEMBERS]:
         try:
             found = links.find(key, measured)
