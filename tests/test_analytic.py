@@ -154,7 +154,8 @@ def test_bragg_oriented_cube_peaks_at_the_larger_glancing_angle(gold):
     # Centroid 0.0020 deg of a long scan by an independent prototype; a short one cuts the tail that carries it.
     assert np.deg2rad(0.001) < centre < np.deg2rad(0.003)
     # The peak is 0.455 of the kinematic one: C counted twice gives 0.276, the sign of the coupling reversed 0.86.
-    assert dynamical.max() / kinematic.max() == pytest.approx(0.455, rel=0.03)
+    # 1 %: this grid's own is 0.459.
+    assert dynamical.max() / kinematic.max() == pytest.approx(0.455, rel=0.01)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, -0.8])

@@ -9,8 +9,8 @@
 
 T is the second difference of the phase per voxel, without unwrapping: a constant strain costs nothing. Solid: |S| above
 a quarter of the median of the bright voxels of the support (those above 0.3 of the largest), with both neighbours, so
-that voxels that the crystal fills in part have their phase from those behind them; filled: a little blurred
-above FILLED of it, with all six.
+that voxels that the crystal fills in part have their phase from those behind them; filled: |S| a little blurred above
+FILLED of it, with all six.
 
 With the priors exp(-R/2) and exp(-U/2) the most probable lambda and alpha, MacKay, Neural Comput. 4, 415 (1992), are
 those at which R and U are gamma, the number of modes that the photons determine:

@@ -207,7 +207,7 @@ class Objective:
         ----------
         S, support : arrays
         s_0 : the density, real (nz, ny, nx), where it is "free"
-        corrections : the fields of `pendel.fit.nuisances.Corrections`, as many as there are
+        corrections : the fields of `pendel.fit.corrections.Corrections`, as many as there are
         gradients : as in `pendel.model.passes.Nuisance`
         """
         now = self._evaluate(S, support, frames, s_0, Corrections(*corrections), gradients=gradients)

@@ -2,7 +2,7 @@
 
 A smoothness lambda makes the finest ripples of the phase 48 lambda/f times as stiff as the data make a voxel's phase (f
 as in `pendel.fit.evidence`), a uniformity alpha the amplitudes alpha/f times. About S_b, where a run begins, with
-e = S_b/|S_b|, in the solid voxels
+e = S_b/|S_b|, in the support
 
 (1) S = e exp(i u) (|S_b| + A a + i F v),    u = M C^T G b
     A = (1 + alpha/f)^-1/2,    F = (1 + lambda h/(f (|S_b|^2 + 0.01)))^-1/2,    G_k = (1 + lambda kappa_k/f)^-1/2

@@ -8,7 +8,8 @@
    uniformity and sharpness by evidence.
 5. Where the frames are missed by more than photon noise, step 4 is done again with the angles, the flux, the background
    and the point spread refined too, on the data's voxels first, and there with the beam's coherence as well, which
-   stays if the frames are met better; what they leave enters as variance, in proportion to that of photons.
+   stays if the frames are met better; what they leave enters as variance, in proportion to that of photons, unless the
+   fit then misses far more.
 
 Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
@@ -56,7 +57,7 @@ SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume"
 # and 0.016; 1 left 0.026 in the first. A domain wall is missed by the fit with 0.06 and less: then all is granted.
 GRANTED = 0.03
 # Polished again at most so often, and as long as the excess falls to that part of itself; no bench has set them. That
-# more is needed: bench/paper.py A, small, a large crystal on fine voxels, far from its end after `fine_iterations`.
+# more may be needed: bench/paper.py A, small, a large crystal on fine voxels, before unknowns had one stiffness.
 LONGER, PAYS = 3, 0.97
 REFINED = {"refine_angles": True, "refine_intensities": True, "refine_background": True, "refine_blur": True}
 WIDE = 2  # times `fine_iterations` on wide voxels, where they are cheap and find the beamline
