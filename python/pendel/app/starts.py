@@ -15,6 +15,7 @@ from ..kinematic import even_experiment, even_scan
 from ..kinematic.grid import phased_elsewhere
 from ..kinematic.support import box_support
 from ..model.model import Model
+from ..recipes.first_step import box_without_phases
 from ..recipes.kinematic_starts import box_for, kinematic_start, phase
 from ..recipes.levels import unit_flux
 from ..recipes.thick_crystals import extinction_length, thick
@@ -119,6 +120,20 @@ def _solid(setup):
     return Begun(_model_for_size(setup), "solid", None, {"kind": "solid"})
 
 
+def _smooth(setup):
+    if not setup.makes_itself("smooth"):
+        able = methods.names_with(lambda method: "smooth" in method.own_starts)
+        got = setup.config.recipe.method
+        raise ConfigError(f"start.kind: expected recipe.method = {able} with 'smooth', got {got!r}")
+    if setup.config.model.shape or setup.config.start.size_nm is not None:
+        return Begun(_model_for_size(setup), "smooth", None, {"kind": "smooth"})
+    scan = setup.scan
+    light = unit_flux(scan.data, scan.background, scan.flux)
+    model = setup.model(box_without_phases(setup.model((2, 2, 2)), light, scan.mask))
+    setup.say(describe_grid(model) + ", chosen from the autocorrelation")
+    return Begun(model, "smooth", None, {"kind": "smooth"})
+
+
 def _size(config):
     """Size (z, y, x) of the crystal in m, as start.size_nm gives it."""
     return np.broadcast_to(config.start.size_nm, 3) * 1e-9
@@ -197,7 +212,7 @@ def _best_trial(setup, model, phased):
     return Begun(model, start.S, start.support, record)
 
 
-STARTS = {"kinematic": _kinematic, "flat": _flat, "solid": _solid, "file": _from_file}
+STARTS = {"kinematic": _kinematic, "flat": _flat, "solid": _solid, "smooth": _smooth, "file": _from_file}
 
 
 def describe_grid(model: Model) -> str:

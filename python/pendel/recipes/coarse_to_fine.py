@@ -60,12 +60,14 @@ def multiscale(
     Parameters
     ----------
     model, data, mask, progress : as in `reconstruct`
-    start : "kinematic", "flat", "random", "solid", complex (nz, ny, nx) on the grid of ``model``, or None
+    start : "kinematic", "flat", "random", "solid", "smooth", complex (nz, ny, nx) on the grid of ``model``, or None
         "kinematic": HIO/ER on the coarsest level and `kinematic_start`'s trials, between whose twins a short search and
         a round of polish decide where they are close. "flat": constant phase in ``support``, or in the whole box, and
         one more level. "random": the same with a random phase for every voxel. "solid": constant phase in ``support``,
         or in an ellipsoid, and many searches, between which what they find is made a perfect crystal
-        (`pendel.recipes.thick_crystals`), for crystals of an extinction length and more. None: "solid" where 0.8 of the
+        (`pendel.recipes.thick_crystals`), for crystals of an extinction length and more. "smooth": phases of few
+        control points in ``support``, or in a shape that the autocorrelation tells (`pendel.recipes.smooth_phases`),
+        for strong strain; the twin is decided by polish. None: "solid" where 0.8 of the
         box is thicker than an extinction length, unless ``phased`` or ``levels`` > 0 are given, "kinematic" elsewhere.
     support : bool (nz, ny, nx) to begin with, on the grid of ``model``; "kinematic" brings its own
     recipe : `MultiscaleRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`

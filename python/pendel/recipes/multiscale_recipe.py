@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..base.recipe import Recipe, flag, integer, maybe, number, option, recipe_of
+from .smooth_phases import SMOOTH, SmoothRecipe
 from .thick_crystals import SOLID, SolidRecipe
 
 SEEDS = "bench/paper.py A --maker model --size small --start flat, seeds 0 to 9: ten of ten"
@@ -19,7 +20,7 @@ class MultiscaleRecipe(Recipe):
         None,
         maybe(integer(at_least=0)),
         "times the voxels are doubled; None: while the detector keeps some 48 pixels (see ``smallest``) and the scan 8"
-        ' frames, none with "solid" or a start of one\'s own.',
+        ' frames, none with "solid", "smooth" or a start of one\'s own.',
     )
     counts: bool = option(
         False,
@@ -88,3 +89,4 @@ class MultiscaleRecipe(Recipe):
     )
     solid_part: int = option(4, integer(at_least=1), "each of these has this part of the steps.")
     solid: SolidRecipe = option(SOLID, recipe_of(SolidRecipe), 'how "solid" goes from search to search.')
+    smooth: SmoothRecipe = option(SMOOTH, recipe_of(SmoothRecipe), 'how "smooth" goes from shape to shape.')

@@ -1,16 +1,21 @@
-"""Searches on one level: minibatch Adam from a start, from many, or between crystals made solid."""
+"""Searches on one level: minibatch Adam from a start, from many, or between crystals made solid or phases fitted."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.symmetry import twin
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
-from ..fit.objective import DataRecipe, Objective, begun
+from ..fit.objective import DataRecipe, Objective, ObjectiveRecipe, begun
 from ..fit.polishing import polish_fit
 from ..fit.steps import NO_STEPS, Steps
+from ..kinematic.differences import differences
+from .kinematic_starts import Start
 from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
+from .smooth_phases import search_smooth
 from .thick_crystals import search_solid
 
 
@@ -108,6 +113,35 @@ class Search:
             return self.run(S, support, f"{what}, shape {cycle + 1}, ", seed=recipe.seed + cycle, **pace)
 
         return search_solid(self.level.model, search, support, recipe.starts, recipe.solid, self.steps)
+
+    def smooth(self, shape):
+        """`Start` of a strongly strained crystal, its twin as the other one; shape : bool to begin with, or None."""
+        level, recipe = self.level, self.recipe
+        if shape is None:
+            told = differences(level.model.experiment, level.light(self.data.background), level.mask)
+            shape = told.half(level.model.shape, level.model.voxel)
+
+        # of amplitudes: Poisson's loss punishes too hard what is far from any crystal
+        objective = self.data.given_to(ObjectiveRecipe, likelihood="amplitude", free_fraction=0.0)
+        free = dataclasses.replace(self, data=self.data.but(likelihood="amplitude"))
+        pace = {"steps": recipe.smooth.steps, "rate": recipe.smooth.rate}
+
+        def search(cycle, S, support):
+            what = f"shape {cycle + 1} of {recipe.smooth.cycles}, "
+            return free.run(S, support, what, seed=recipe.seed + cycle, **pace)
+
+        S, support, misfit = search_smooth(
+            Objective.of(level.fit(objective), objective, level.corrections.flux),
+            search,
+            shape,
+            recipe.smooth,
+            recipe.seed,
+            level.titled,
+            self.steps,
+        )
+        misfits, chi = {"phased": misfit, "twin phased": misfit}, math.sqrt(misfit)
+        other = Start(twin(S), twin(support), chi, "twin phased", misfits)
+        return Start(S, support, chi, "phased", misfits, other)
 
 
 def found_of(result):

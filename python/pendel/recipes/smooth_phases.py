@@ -2,9 +2,9 @@
 
 Where the phase turns by radians within a few voxels, phasing and searches voxel by voxel end in other crystals. The
 landscape of few smooth phases in a given shape is a benign one: of some random starts several come to the same crystal
-or its twin. So a phase of few control points is fitted in a ball, from many starts; the best ones get more points, (1);
-then every voxel moves freely; and the shape of what that finds is the next guess. A wrong shape costs phases on its
-rim, and a right phase shows the shape.
+or its twin. The shape to begin with is half of the autocorrelation's (`pendel.kinematic.differences`). In it a phase of
+few control points is fitted, from many starts; the best ones get more points, (1); then every voxel moves freely; and
+the shape of what that finds is the next guess.
 
 (1) S = a exp(i phi),    phi = sum_pqr c_pqr B_p(z) B_q(y) B_r(x),    B: cubic B-splines over the box, clamped
 (2) adj_c_pqr = sum B_p(z) B_q(y) B_r(x) Im(conj(S) adj_S)
@@ -23,14 +23,14 @@ from scipy.interpolate import BSpline
 from ..base import checks
 from ..base.progress import Progress
 from ..base.recipe import Recipe, integer, number, option
-from ..fit.objective import Objective, ObjectiveRecipe
 from ..fit.quasi_newton import Limits, minimise
 from ..fit.steps import NO_STEPS
-from ..kinematic.support import body
-from .thick_crystals import check_sizes
+from ..kinematic.support import body, largest_component
 
 DEGREE = 3
 FAINT = 0.05  # of a shape's amplitude above which a voxel is the crystal's
+BLUR, LEVEL = 1.0, 0.45  # voxels, of |S|; of a full voxel, blurred, above which a voxel is in the next shape
+SURFACE = 0.7  # blur of a shape's surface, voxels
 TOLERANCE = 1e-6  # relative decrease of the loss that ends a fit; SciPy's usual one is 2e-9
 MEMORY = 20  # pairs of vectors kept
 
@@ -62,7 +62,6 @@ class SmoothRecipe(Recipe):
     )
     weakest: float = option(1.0, number(above=0), "rms of the random control points, rad, at least.")
     strongest: float = option(5.0, number(above=0), "rms of the random control points, rad, at most.")
-    size: float = option(0.72, number(above=0), "of the ellipsoid to begin with: 1 touches the faces of the box.")
     cycles: int = option(3, integer(at_least=1), "shapes, each but the first from what was found in the one before.")
     steps: int = option(960, integer(at_least=1), "of minibatch Adam, which moves every voxel, per shape.")
     rate: float = option(0.03, number(above=0), "of it.")
@@ -160,13 +159,12 @@ class _Watched:
         self.shown(self.done, misfit=self.misfit)
 
 
-def smooth_phases(objective, corrections, amplitude, recipe, seed, title=False):
+def smooth_phases(objective, amplitude, recipe, seed, title=False):
     """(S, misfit): the phases of a shape, by the ladder of a `SmoothRecipe` from random ones.
 
     Parameters
     ----------
     objective : Objective
-    corrections : of its frames
     amplitude : real (nz, ny, nx), |S|
     seed : list of integers
     title : of the progress, or False
@@ -179,7 +177,7 @@ def smooth_phases(objective, corrections, amplitude, recipe, seed, title=False):
             for c, _ in sorted(found, key=lambda fitted: fitted.misfit)[:fits]:
                 c = c if len(c) == points else more_points(c, points, model.shape)
                 variables, log = SplinePhases(amplitude, c, model.dtype), _Watched(shown, done)
-                minimum = minimise(objective, variables, None, limits, log, corrections, "smooth phases")
+                minimum = minimise(objective, variables, None, limits, log, name="smooth phases")
                 better.append(_Fitted(variables.c(minimum.x), log.misfit))
                 done += iterations
             found = better
@@ -199,43 +197,42 @@ def _random_phases(recipe, seed):
     return found
 
 
-def ellipsoid(shape, size):
-    """An amplitude to begin with, float64 (nz, ny, nx): 1 in an ellipsoid with a soft surface, some two voxels wide."""
-    places = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    inside = size - np.sqrt(sum(place**2 for place in places))
-    return np.clip(inside * np.mean(shape) / 4 + 0.5, 0, 1)
+def solid_amplitude(inside):
+    """The amplitude of a perfect crystal, float64 (nz, ny, nx), of where it is, bool: 1, with a soft surface."""
+    return np.clip(ndimage.gaussian_filter(inside.astype(np.float64), SURFACE), 0, 1)
 
 
 def shape_of(S):
-    """The amplitude of a perfect crystal of the shape of S, float64 (nz, ny, nx): solid, in one piece."""
-    inside = body(ndimage.gaussian_filter(np.abs(S).astype(np.float64), 1.0), 0.45, above=0.3)
-    return np.clip(ndimage.gaussian_filter(inside.astype(np.float64), 0.7), 0, 1)
+    """Where a crystal is, bool (nz, ny, nx): in one piece, without holes."""
+    inside = body(ndimage.gaussian_filter(np.abs(S).astype(np.float64), BLUR), LEVEL, above=0.3)
+    return ndimage.binary_fill_holes(largest_component(inside))
 
 
-def search_smooth(objective, corrections, search, recipe, seed, titled, steps=NO_STEPS):
-    """(S, support, misfit) near the crystal or its twin, from nothing.
+def search_smooth(objective, search, shape, recipe, seed, titled, steps=NO_STEPS):
+    """(S, support, misfit) near the crystal or its twin, from nothing but a shape.
 
     Parameters
     ----------
-    objective : Objective, of amplitudes: counts punish too hard what is far from any crystal
-    corrections : of its frames
+    objective : Objective
     search : called as search(cycle, S, support), gives the `Result` of minibatch Adam from there
+    shape : bool (nz, ny, nx), the first guess
     recipe : SmoothRecipe
     seed : int
     titled : called with what is done, gives the title of its progress, or False
     steps : `Steps`, of which every shape is one
     """
-    amplitude, best = ellipsoid(objective.model.shape, recipe.size), None
 
-    def cycle_of(cycle, amplitude):
-        title = titled(f"smooth phases, shape {cycle + 1} of {recipe.cycles}, ")
-        S, _ = smooth_phases(objective, corrections, amplitude, recipe, [seed, cycle], title)
-        support = ndimage.binary_dilation(amplitude > FAINT, iterations=recipe.grow) if recipe.grow else amplitude > FAINT
-        result = search(cycle, S, support)
-        return {"S": result.S, "support": result.support, "misfit": result.misfit}
+    def search_in(shape, cycle):
+        amplitude, title = solid_amplitude(shape), titled(f"smooth phases, shape {cycle + 1} of {recipe.cycles}")
+        S, _ = smooth_phases(objective, amplitude, recipe, [seed, cycle], title)
+        around = amplitude > FAINT
+        support = ndimage.binary_dilation(around, iterations=recipe.grow) if recipe.grow else around
+        found = search(cycle, S, support)
+        return {"S": found.S, "support": found.support, "misfit": found.misfit}
 
+    best = None
     for cycle in range(recipe.cycles):
-        found = steps.once(f"shape {cycle + 1}", lambda _, c=cycle, a=amplitude: cycle_of(c, a))
+        found = steps.once(f"shape {cycle + 1}", lambda _, shape=shape, cycle=cycle: search_in(shape, cycle))
         best = found if best is None or found["misfit"] < best["misfit"] else best
-        amplitude = shape_of(found["S"])
-    return best["S"], best["support"], best["misfit"]
+        shape = shape_of(found["S"])
+    return best["S"], best["support"], float(best["misfit"])

@@ -3,6 +3,8 @@
 1. The box: the scan is phased kinematically, and the phased object tells the size. Where phases miss the frames, the
    same sharpened are phased too (`pendel.recipes.sharpening`).
 2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
+   Where that misses the frames by far more than photons and voxels explain, it is done again with smooth phases first,
+   in a box that the autocorrelation tells, and the better one of both is taken (`pendel.recipes.first_step`).
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness,
    uniformity and sharpness by evidence.
@@ -37,7 +39,7 @@ from ..fit.result import Result, host_background
 from ..fit.steps import NO_STEPS, Steps
 from ..model.model import Model
 from ..operator.engine import Array
-from .coarse_to_fine import multiscale
+from .first_step import FirstStep, box_about, box_without_phases, known_background
 from .in_band import in_band_start
 from .kinematic_starts import box_for
 from .levels import like, unit_flux
@@ -45,12 +47,11 @@ from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED, EVIDENCE
 from .sharpening import phase_blurred
 from .thick_crystals import thick
+from .trust import ALL_PHOTONS, Trust
 from .voxels import counting_noise, fine_enough, grid_misfit, noise_misfit
 
 BRIGHT = 4000.0  # mean counts of a pixel that frames without noise are taken for: 1e9 in 65 frames of 64 x 64
 DARK = 1e-3  # part of the good pixels that are exactly 0 in counted frames, at least
-# Square residuals over those of photon noise up to which they are taken for noise; chosen: Poisson noise alone gives 1.
-ALL_PHOTONS = 1.15
 SOLVED_BY = ("recipe", "phased", "angle_offsets", "flux", "checkpoint", "resume", "callback", "support")
 # Of an exception's bends, as long as photon noise explains the rest. bench/foreign.py, dislocation, 1e8 photons, two
 # crystals, the last step alone: 0.25 leaves 0.024 and 0.032 rad, 0.06 0.018 and 0.018, 0.03 0.015 and 0.017, 0.01 0.010
@@ -69,7 +70,6 @@ COHERENCE_PAYS = 0.99
 WORSE = 1.5
 # Steps that leave the crystals before them to be asked for: what comes after them may begin with these.
 BESIDE = ("rougher", "refined 2", "coherence", "with variance")
-BOX = 1.3  # a crystal's box over the crystal, where its size is known
 
 
 @dataclass(frozen=True)
@@ -83,27 +83,6 @@ class SolveRecipe(MultiscaleRecipe):
     fine_iterations: int = option(
         60, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
     )
-
-
-@dataclass(frozen=True)
-class Trust:
-    """How far a `Result` can be trusted, misfits as in `Result.misfit`.
-
-    noise : of photon noise.  grid : of the voxels, from voxels half as wide.  excess : mean square residual over that
-    of photon noise.  variance : of a pixel that the last fit went by, over that of photons.
-    """
-
-    misfit: float
-    noise: float
-    grid: float
-    excess: float
-    variance: float
-
-    def __str__(self):
-        said = "photon noise explains the misfit"
-        if self.excess > ALL_PHOTONS:
-            said = f"residuals are {self.excess:.1f} times photon noise (mean square): the model misses something"
-        return f"misfit {self.misfit:.2e}, photon noise {self.noise:.2e}, voxels {self.grid:.2e}: {said}"
 
 
 def solve(
@@ -138,9 +117,10 @@ def solve(
     voxel : "auto", or (dz, dy, dx) m
         Of the result. "auto": as fine as the light asks for.
     box : "auto", or the crystal's extent, m, one number or (z, y, x)
-        "auto": from the phased object.
+        "auto": from the phased object; with "smooth" from the autocorrelation.
     start : as in `multiscale`
-        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box.
+        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None: as there, and "smooth"
+        where that misses the frames by far more than photons and voxels explain.
     seed : int
     device, threads : as in `Model`
     model_options : further arguments of `Model`
@@ -160,34 +140,36 @@ def solve(
     _refuse(counts, voxel, keywords)
     data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
-    coarse = experiment.suggest_voxel()
+    coarse, told = experiment.suggest_voxel(), dict(options)
     given = None if start is None or isinstance(start, str) else host(start, "start")
     phased = None
     if given is not None:
         shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
-    elif isinstance(box, str):
+    elif not isinstance(box, str):
+        extent = (box,) * 3 if np.ndim(box) == 0 else box
+        shape = box_about(plausible.lengths(plausible.CRYSTAL_SIZE, "box", extent, 3), coarse)
+    else:
         checks.choice("box", box, ("auto",))
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
-        light = unit_flux(data, _known_background(keywords), keywords.get("flux"))
-        starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
-        how = {"experiment": experiment, "seed": seed, "starts": starts, "threads": small.threads, "progress": progress}
-        phased, options["point_spread"] = phase_blurred(
-            light,
-            mask,
-            lambda: noise_misfit(in_counts(small, data, mask, counts)[0], mask),
-            small.point_spread,
-            **how,
-        )
-        shape = box_for(phased, experiment, coarse)
-    else:
-        extent = (box,) * 3 if np.ndim(box) == 0 else box
-        sizes = zip(plausible.lengths(plausible.CRYSTAL_SIZE, "box", extent, 3), coarse, strict=True)
-        shape = tuple(2 * int(np.ceil(BOX * size / (2 * step))) for size, step in sizes)
-    model = Model(experiment, crystal, shape, coarse, **options)
-    return solve_on(
-        model, data, mask, start, counts=counts, voxel=voxel, seed=seed, phased=phased, progress=progress, **keywords
-    )
+        light = unit_flux(data, known_background(keywords), keywords.get("flux"))
+        if _named(start, "smooth"):
+            shape = box_without_phases(small, light, mask)
+        else:
+            starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
+            how = {"experiment": experiment, "seed": seed, "starts": starts, "threads": small.threads}
+            phased, options["point_spread"] = phase_blurred(
+                light,
+                mask,
+                lambda: noise_misfit(in_counts(small, data, mask, counts)[0], mask),
+                small.point_spread,
+                progress=progress,
+                **how,
+            )
+            shape = box_for(phased, experiment, coarse)
+    model, plain = (Model(experiment, crystal, shape, coarse, **how) for how in (options, told))
+    known = {"counts": counts, "voxel": voxel, "seed": seed, "phased": phased, "plain": plain, "progress": progress}
+    return solve_on(model, data, mask, start, **known, **keywords)
 
 
 @with_keywords_of(SolveRecipe, COUNTED)
@@ -202,6 +184,7 @@ def solve_on(
     counts: bool | str = "auto",
     voxel: str | tuple[float, float, float] = "auto",
     phased: Any = None,
+    plain: Model | None = None,
     angle_offsets: np.ndarray | None = None,
     flux: np.ndarray | None = None,
     checkpoint: Path | str | None = None,
@@ -218,6 +201,8 @@ def solve_on(
     recipe : `SolveRecipe`, or None; keywords replace its fields, and those of the `PolishRecipe`
     counts, voxel : as in `solve`
     phased : `KinematicResult` of the data, or None
+    plain : ``model`` without what is only guessed of it, such as a point spread; None: nothing is
+        What a crystal that the phases have not told is looked for with, in a box of its own.
     checkpoint, resume : as in `multiscale`
 
     Returns
@@ -234,30 +219,13 @@ def solve_on(
 
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
-    first = recipe.given_to(MultiscaleRecipe, counts=True)
-    # to begin with, the cheapest model, which voxels as wide as this do not show
-    cheap = like(model, model.experiment, model.shape, model.voxel, ewald="flat", sampling="point")
     with claimed(checkpoint, resume):
         steps = Steps(checkpoint, resume, "solve")
         if steps.kept:
             steps.sign(_signature(model, recipe, polishing, factor, voxel))
-        found = multiscale(
-            cheap,
-            data,
-            mask,
-            start,
-            support,
-            recipe=first,
-            phased=phased if _begins_with_phases(model, start, recipe) else None,
-            checkpoint=steps.part("levels"),
-            angle_offsets=angle_offsets,
-            flux=flux,
-            progress=progress,
-            callback=callback,
-            **dict.fromkeys(EVIDENCE, 0.0),
-            **{k: v for k, v in polishing.items() if k not in (*EVIDENCE, "rounds")},
-        )
-        noise = noise_misfit(found.scale * cheap.intensities_on_host(found.S, flux=found.flux), mask)
+        levels = FirstStep(data, mask, recipe, polishing, angle_offsets, flux, progress, callback, steps)
+        phased = phased if _begins_with_phases(model, start, recipe) else None
+        model, found, noise = levels.find(model, start, support, phased, plain or model)
         fine, grid = _voxels(model, found, voxel, noise)
         last = _Fine(fine, model, data, mask, recipe, polishing, progress, callback, steps)
         return _in_units_of_data(last.solve(found, noise, grid), factor)
@@ -298,11 +266,6 @@ def _refuse(counts, voxel, keywords):
 def _own(keywords):
     """Of keywords those that are fields of the `SolveRecipe`."""
     return {name: value for name, value in keywords.items() if name in SolveRecipe.names()}
-
-
-def _known_background(keywords):
-    background = keywords.get("background")
-    return background if isinstance(background, np.ndarray) else None
 
 
 def in_counts(model, data, mask, counts):

@@ -100,6 +100,12 @@ def solid(given, search, polisher):
     return search.solid(None if given.support is None else given.on(search.level.model)[1])
 
 
+def smooth(given, search, polisher):
+    """Phases of few control points first, from shape to shape, then the twin."""
+    shape = given.on(search.level.model)[1] if given.support is not None else None
+    return search.run(*search.decide_twin(search.smooth(shape), polisher)).crystal
+
+
 def own(given, search, polisher):
     """A search from a start of one's own."""
     return search.run(*given.on(search.level.model)).crystal
@@ -125,6 +131,7 @@ STARTS = {
     "flat": StartKind(flat, searches_twice=True),
     "random": StartKind(random, searches_twice=True),
     "solid": StartKind(solid, alone=True),
+    "smooth": StartKind(smooth, alone=True),
     "given": StartKind(own, alone=True),
 }
 NAMES = tuple(name for name in STARTS if name != "given")  # what ``start`` may say
