@@ -6,17 +6,16 @@ from cube import QUIET, bright_frames, central, make_model, strained
 from pendel import compare, multiscale
 from pendel.base.symmetry import twin
 from pendel.fit.objective import Objective, ObjectiveRecipe, measured
-from pendel.kinematic.differences import differences
 from pendel.recipes import smooth_phases as smooth
 from pendel.recipes.smooth_phases import SMOOTH, SplinePhases, more_points, spline_adjoint, spline_phase
 from scan import SAMPLES
 
-BUMPS = [(0.3, 0.2, -0.25), (-0.25, 0.1, 0.3), (0.0, -0.35, 0.1)], [0.3, 0.35, 0.3], [6.0, -5.0, 4.0]
+BUMPS = [(0.3, 0.2, -0.25), (-0.25, 0.1, 0.3), (0.0, -0.35, 0.1)], [0.45] * 3, [7.0, -6.0, 5.0]
 
 
 @pytest.fixture(scope="module")
 def problem():
-    """A cube with 9 rad from peak to peak, its frames, and an objective of their amplitudes."""
+    """A cube with 11 rad from peak to peak, its frames, and an objective of their amplitudes."""
     model = make_model(threads=1, off=0.0, **SAMPLES)
     body, truth = strained(model, *BUMPS)
     data = bright_frames(model, truth)
@@ -58,3 +57,14 @@ def test_the_gradient_of_control_points_is_that_of_the_loss(rng):
     # what a first-order expansion leaves is of second order
     left = [abs(loss(h) - loss(0) - h * slope) for h in (4e-3, 2e-3)]
     assert np.log2(left[0] / left[1]) == pytest.approx(2, abs=0.05)
+
+
+def test_a_strained_crystal_is_found_in_its_shape_and_so_is_a_resumed_one(problem, tmp_path):
+    model, body, truth, data, _ = problem
+    few = {"steps": 160, "rounds": 1, "iterations": (0, 20), "places": False, "checkpoint": tmp_path / "c.h5", **QUIET}
+    few["smooth"] = SMOOTH.but(ladder=((4, 30, 8), (6, 40, 3), (9, 50, 1)), cycles=1, steps=100)
+    found = multiscale(model, data, None, "smooth", body > 0.5, **few)
+    told = compare(found.S, truth, model.voxel).phase_rmse; print("ERR", told, found.misfit); assert told < 0.1
+    assert compare(found.S, twin(truth), model.voxel).phase_rmse > 0.5
+    again = multiscale(model, data, None, "smooth", body > 0.5, resume=True, **few)
+    assert again.S.tobytes() == found.S.tobytes() and again.misfit == found.misfit

@@ -41,11 +41,12 @@ class FirstStep:
     def find(self, model, start, support, phased, plain):
         """(`Model`, `Result` on its voxels, the misfit of photon noise): by the ordinary way, or by "smooth".
 
-        The latter where no start was asked for and the former misses the frames; in a box of its own, by a ``plain``
+        The latter where no other start was asked for and the former misses the frames; in its own box, by a ``plain``
         model, for phases that are wrong tell neither how large a crystal is nor how blurred its frames are.
         """
         found, noise = self._run(model, start, support, "levels", phased)
-        if start is not None or not misses(cheapest(model), found, noise):
+        ordinary = start is None or (isinstance(start, str) and start == "kinematic")
+        if not ordinary or not misses(cheapest(model), found, noise):
             return model, found, noise
         light = unit_flux(self.data, known_background(self.polishing), self.flux)
         other = like(plain, plain.experiment, box_without_phases(plain, light, self.mask), plain.voxel)

@@ -17,6 +17,7 @@ from .levels import Level
 from .multiscale_recipe import MultiscaleRecipe
 from .smooth_phases import search_smooth
 from .thick_crystals import search_solid
+from .voxels import noise_misfit
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Search:
             shape,
             recipe.smooth,
             recipe.seed,
+            noise_misfit(level.data, level.mask) if recipe.counts else 0.0,
             level.titled,
             self.steps,
         )

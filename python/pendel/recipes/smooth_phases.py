@@ -62,7 +62,13 @@ class SmoothRecipe(Recipe):
     )
     weakest: float = option(1.0, number(above=0), "rms of the random control points, rad, at least.")
     strongest: float = option(5.0, number(above=0), "rms of the random control points, rad, at most.")
-    cycles: int = option(3, integer(at_least=1), "shapes, each but the first from what was found in the one before.")
+    cycles: int = option(3, integer(at_least=1), "shapes, each but the first from what was found before, at most.")
+    home: float = option(
+        3e-3,
+        number(at_least=0),
+        "misfit beside that of photon noise below which no other shape is tried.",
+        set_by="bench/foreign.py, strong (2), (3), 1e8 photons: right ones leave 1.6e-3 and 1.4e-3, noise 6e-4",
+    )
     steps: int = option(960, integer(at_least=1), "of minibatch Adam, which moves every voxel, per shape.")
     rate: float = option(0.03, number(above=0), "of it.")
     grow: int = option(2, integer(at_least=0), "voxels around a shape in which it may grow.")
@@ -208,7 +214,7 @@ def shape_of(S):
     return ndimage.binary_fill_holes(largest_component(inside))
 
 
-def search_smooth(objective, search, shape, recipe, seed, titled, steps=NO_STEPS):
+def search_smooth(objective, search, shape, recipe, seed, noise, titled, steps=NO_STEPS):
     """(S, support, misfit) near the crystal or its twin, from nothing but a shape.
 
     Parameters
@@ -218,6 +224,7 @@ def search_smooth(objective, search, shape, recipe, seed, titled, steps=NO_STEPS
     shape : bool (nz, ny, nx), the first guess
     recipe : SmoothRecipe
     seed : int
+    noise : misfit of photon noise
     titled : called with what is done, gives the title of its progress, or False
     steps : `Steps`, of which every shape is one
     """
@@ -234,5 +241,7 @@ def search_smooth(objective, search, shape, recipe, seed, titled, steps=NO_STEPS
     for cycle in range(recipe.cycles):
         found = steps.once(f"shape {cycle + 1}", lambda _, shape=shape, cycle=cycle: search_in(shape, cycle))
         best = found if best is None or found["misfit"] < best["misfit"] else best
+        if best["misfit"] < noise + recipe.home:
+            break
         shape = shape_of(found["S"])
     return best["S"], best["support"], float(best["misfit"])

@@ -119,8 +119,8 @@ def solve(
     box : "auto", or the crystal's extent, m, one number or (z, y, x)
         "auto": from the phased object; with "smooth" from the autocorrelation.
     start : as in `multiscale`
-        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None: as there, and "smooth"
-        where that misses the frames by far more than photons and voxels explain.
+        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None and
+        "kinematic": as there, and "smooth" where that misses the frames by far more than photons and voxels explain.
     seed : int
     device, threads : as in `Model`
     model_options : further arguments of `Model`
