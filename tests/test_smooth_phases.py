@@ -64,7 +64,9 @@ def test_a_strained_crystal_is_found_in_its_shape_and_so_is_a_resumed_one(proble
     few = {"steps": 160, "rounds": 1, "iterations": (0, 20), "places": False, "checkpoint": tmp_path / "c.h5", **QUIET}
     few["smooth"] = SMOOTH.but(ladder=((4, 30, 8), (6, 40, 3), (9, 50, 1)), cycles=1, steps=100)
     found = multiscale(model, data, None, "smooth", body > 0.5, **few)
-    told = compare(found.S, truth, model.voxel).phase_rmse; print("ERR", told, found.misfit); assert told < 0.1
+    told = compare(found.S, truth, model.voxel).phase_rmse
+    print("ERR", told, found.misfit)
+    assert told < 0.1
     assert compare(found.S, twin(truth), model.voxel).phase_rmse > 0.5
     again = multiscale(model, data, None, "smooth", body > 0.5, resume=True, **few)
     assert again.S.tobytes() == found.S.tobytes() and again.misfit == found.misfit

@@ -304,7 +304,8 @@ SCHEMA = {
         ),
         "seed": _argument(kinematic_start, "seed", _at_least_0, "of the phasing and the trials."),
         "size_nm": Key(
-            _either("a number or [z, y, x]", _size, _list(_size, 3)), about="of the crystal, with flat and solid."
+            _either("a number or [z, y, x]", _size, _list(_size, 3)),
+            about="of the crystal, with flat and solid; smooth can do without.",
         ),
     },
     "recipe": {

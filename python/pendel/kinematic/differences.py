@@ -63,15 +63,17 @@ def differences(experiment, data: ArrayLike, mask: ArrayLike | None = None) -> D
     TypeError, ValueError : naming the argument.
     """
     even, data, mask, _ = even_scan(experiment, data, mask)
-    data = checks.array("data", data, (None, None, None), np.float64, axes="(frames, rows, cols)", finite=False)
+    data = checks.array("data", data, (None, None, None), np.float32, axes="(frames, rows, cols)", finite=False)
     if mask is not None:
         data = np.where(mask, data, 0)
 
-    window = 1.0  # a scan that ends where there is still light would ring
-    for axis, n in enumerate(data.shape):
-        window = window * np.hanning(n + 2)[1:-1].reshape([-1 if i == axis else 1 for i in range(3)])
-    seen = np.abs(fft.fftshift(fft.fftn(data * window)))
-    noise = np.sqrt(np.sum(data * window**2))
+    seen, variance = data, data
+    for axis, n in enumerate(data.shape):  # a scan that ends where there is still light would ring
+        window = np.hanning(n + 2)[1:-1].astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
+        seen, variance = seen * window, variance * window**2
+    noise = np.sqrt(np.sum(variance, dtype=np.float64))
+    del variance
+    seen = np.abs(fft.fftshift(fft.fftn(seen, overwrite_x=True)))
     bright = seen > max(FAINT * seen.max(), NOISES * noise)
 
     middle = tuple(n // 2 for n in seen.shape)

@@ -37,6 +37,8 @@ from .voxels import FRAMES, finer_model, grid_misfit_memory, noise_misfit, usual
 # Bytes of `kinematic.phase` per pixel where it begins: data, good pixels, amplitudes, support, random phases, and on
 # their way to the object five complex arrays; and of the object with its support.
 PHASING, PHASED = 4 + 1 + 4 + 1 + 1 + 4 + 28, 9
+# Of `differences` per pixel: data, windowed, their transform before and after it is shifted, and its modulus.
+DIFFERENCES = 4 + 4 + 8 + 8 + 4
 # And of what tells how far a result misses its frames, where all are lit: expected counts, these once more, both roots
 # and the noise; good pixels and lit ones.
 JUDGED = 5 * DOUBLE + 2
@@ -231,6 +233,8 @@ def _searched(call, recipe, polishing):
     found, phases = [], call.kind == "kinematic"
     if phases and not call.phased:
         found.append(PHASING * pixels)
+    if call.kind == "smooth":
+        found.append(DIFFERENCES * pixels)
     # each twin with its phases, and flat ones
     candidates = phases * (PHASED * pixels * (not call.phased) + 4 * of.complex + 2 * of.flag)
     return [*found, candidates + fits.minibatch(model, adam, call.given)]
