@@ -16,6 +16,7 @@ from pendel.recipes.levels import Level, sharpen
 from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 from pendel.recipes.polisher import Polisher, data_recipe
 from pendel.recipes.searches import Search
+from pendel.recipes.smooth_phases import SMOOTH
 from scan import make_data, make_model
 from scipy import ndimage
 
@@ -241,11 +242,12 @@ def test_symmetric_orientation_goes_coarse_to_fine_too():
     assert small.experiment.orientation == "symmetric" and small.misfit(resample(S, voxel, small), cut) < 0.1
 
 
-@pytest.mark.parametrize("start", ("flat", "random", "solid"))
+@pytest.mark.parametrize("start", ("flat", "random", "solid", "smooth"))
 def test_a_run_resumed_after_any_step_ends_in_the_same_bits(tmp_path, start):
     """Stopped wherever a step is written, again and again."""
     model, data = make_model(threads=1), make_data(np.random.default_rng(0))
     options = {"starts": 2, "steps": 6, "rounds": 2, "iterations": (1, 2), "counts": True, "places": True, **QUIET}
+    options["smooth"] = SMOOTH.but(ladder=((4, 3, 3), (5, 3, 1)), cycles=2, steps=6)
     whole = multiscale(model, data, None, start, **options)
     path, stops = tmp_path / "levels.h5", 0
 

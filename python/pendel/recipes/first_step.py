@@ -46,7 +46,7 @@ class FirstStep:
         """
         found, noise = self._run(model, start, support, "levels", phased)
         ordinary = start is None or (isinstance(start, str) and start == "kinematic")
-        if not ordinary or not misses(cheapest(model), found, noise):
+        if not ordinary or not misses(found, noise):
             return model, found, noise
         light = unit_flux(self.data, known_background(self.polishing), self.flux)
         other = like(plain, plain.experiment, box_without_phases(plain, light, self.mask), plain.voxel)
