@@ -35,6 +35,7 @@ from ..base.recipe import from_keywords, integer, maybe, number, option, with_ke
 from ..model.model import Model
 from ..operator.engine import Array
 from .corrections import NO_CORRECTIONS, Corrections
+from .ironing import ironed
 from .nuisances import NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
 from .preconditioner import Preconditioned
@@ -241,6 +242,7 @@ def _run(objective, S, support, recipe, iterations, log, corrections):
     Its priors are judged by where it begins.
     """
     priors = Priors(recipe, S, support, objective.whole)
+    S = ironed(S, priors)
     variables = Cartesian(S, support)
     if priors.stiff:
         variables = Preconditioned(S, support, priors, objective.model.threads)
