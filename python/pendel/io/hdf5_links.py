@@ -172,7 +172,8 @@ class Links:
         if not self._anywhere and not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
             raise ValueError(
                 f"{where}: expected a link into the folder of the file, got one that leads out of it, to {real}; "
-                f"put the files in one folder, or allow it with data.external, external={ANYWHERE!r} in Python"
+                f"put the files in one folder, or allow it with data.external, external={ANYWHERE!r} in Python; of "
+                "start.path with start.external"
             )
         if not there:
             raise FileNotFoundError(f"{where}: expected the file {name} beside {os.path.basename(beside)}, got none")
