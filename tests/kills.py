@@ -40,7 +40,8 @@ LEVELS = "\nmultiscale = {levels = 1, starts = 2, steps = 60, rounds = 1, trial_
 POLISH = 'method = "multiscale"'
 METHODS = {
     "adam": FLAT + 'recipe = {method = "adam", epochs = 60, checkpoint_every = 7}',
-    "lbfgs": FLAT + 'recipe = {method = "lbfgs", epochs = 30}',
+    "adam, polished": FLAT + 'recipe = {method = "adam", epochs = 20, polish_rounds = 3}',
+    "lbfgs": FLAT + 'recipe = {method = "lbfgs", epochs = 60, restart_every = 9}',
     "multiscale, kinematic": LEVELS + f'recipe = {{{POLISH}}}\nstart = {{kind = "kinematic", iterations = 60}}',
     "multiscale, flat": LEVELS + FLAT + f"recipe = {{{POLISH}}}",
     "multiscale, random": LEVELS + FLAT + f"recipe = {{{POLISH}}}",
@@ -94,10 +95,9 @@ class Trial:
     def command(self):
         if self.method.endswith("random"):
             return [sys.executable, "-c", RANDOM, str(self.folder)]
-        resume = [] if self.method == "lbfgs" else ["--resume"]
         result = str(self.folder / "result.cxi")
         command = [sys.executable, "-m", "pendel.cli", "reconstruct", str(self.folder / "run.toml"), "-o", result]
-        return [*command, "--quiet", *resume]
+        return [*command, "--quiet", "--resume"]
 
     def start(self):
         """The running process."""
