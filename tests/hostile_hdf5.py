@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ from h5py import h5d, h5p, h5s
 
 SECRET = 7654321  # counts and text of files outside of the folder
 LONGEST = 5.0  # s of a processor for one file
+ASLEEP = 0.02  # s of a processor in `LONGEST` s and more: it waits for something
 SPARE = 256 << 20  # bytes beside the file's size
 VALUES = ("entry_1/instrument_1/source_1/energy", "entry_1/instrument_1/detector_1/distance", "entry_1/title")
 VALUES += ("entry_1/instrument_1/detector_1/x_pixel_size", "entry_1/sample_1/name", "entry_1/control/data")
@@ -365,18 +367,36 @@ def _note(found, at, how):
 
 
 class _Timer:
-    """Ends a process that says nothing for too long."""
+    """Ends a process that says nothing for too long: of a processor's time, or asleep."""
 
     def __init__(self, process):
         self.process, self.ended, self.timer = process, False, None
         self.restart(300)  # its imports
 
     def restart(self, seconds=LONGEST * 20):
-        import threading
+        self.begin = self.used()
+        self._wait(seconds)
 
+    def _wait(self, seconds):
         self.stop()
-        self.timer = threading.Timer(seconds, self.end)
+        self.before = self.used()
+        self.timer = threading.Timer(seconds, self.look)
         self.timer.start()
+
+    def used(self):
+        """Seconds of a processor that the process has had; asks Linux."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has ended
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def look(self):
+        used = self.used()
+        if used - self.begin > LONGEST or used - self.before < ASLEEP:
+            self.end()
+        else:
+            self._wait(LONGEST)
 
     def stop(self):
         if self.timer is not None:

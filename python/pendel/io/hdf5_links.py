@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 
 from ..base import checks, reading
+from .hdf5_guard import GuardedFile
 
 FOLDER, ANYWHERE = "folder", "anywhere"  # where links may lead
 MOST_LINKS = 64  # soft and external links on the way to one dataset
@@ -38,7 +39,7 @@ def open_file(path: Path, where: str) -> h5py.File:
             begin = file.read(16)
         raise ValueError(f"{where}, got " + (f"one that begins {begin!r}" if begin else "an empty file"))
     try:
-        return h5py.File(path, "r")
+        return GuardedFile(path)
     except OSError as error:
         text = str(error)
     if "unable to lock" in text:

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from ..base import files
+from .hdf5_guard import GuardedFile
 from .hdf5_links import folders_of, places_of
 
 RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE = "result", "scan", "simulated scan", "checkpoint", "picture"
@@ -41,7 +42,7 @@ def kind_of(path: Path | str) -> str | None:
 
 
 def _kind_of_hdf5(path):
-    with h5py.File(path, "r") as file:
+    with GuardedFile(path) as file:
         if any(name in file.attrs for name in CHECKPOINTS):
             return CHECKPOINT
         creator = file.attrs.get("creator")
@@ -96,7 +97,7 @@ def _links_of(path, folders):
         return set()
     names = set()
     try:
-        with h5py.File(path, "r") as file:
+        with GuardedFile(path) as file:
             _collect(file, names)
     except Exception:  # h5py lets all kinds through; what could be read of it is known
         pass
