@@ -32,7 +32,8 @@ VALUES += ("entry_1/sample_1/transformations/theta", "entry_1/data_1/mask", "ent
 VALUES += ("entry_1/data_1/process_1/configuration/geometry/arm_angles", "entry_1/process_1/configuration/voxel")
 VALUES += ("entry_1/data_1/process_1/configuration/geometry/rocking_axis", "entry_1/result_1/history/loss")
 VALUES += ("entry_1/data_1/process_1/configuration/geometry/arm_axes", "entry_1/result_1/point_spread")
-VALUES += ("entry_1/data_1/process_1/configuration/extra/a", "entry_1/image_1/data_space", "entry_1/image_1/support")
+VALUES += ("entry_1/data_1/process_1/extra/a", "entry_1/data_1/process_1/configuration/extra/a")
+VALUES += ("entry_1/image_1/data_space", "entry_1/image_1/support")
 VALUES += ("entry_1/geometry_1/angles/sample_outofplane_angle", "entry_1/geometry_1/sample_circles", "entry_1/phase")
 FRAMES = ("entry_1/data_1/data", "entry_1/image_1/data", "entry_1/instrument_1/detector_1/data")
 
@@ -212,7 +213,7 @@ def _bomb():
 
 
 def _depth(file, outside, rng):
-    path = rng.choice(["entry_1/data_1/process_1/configuration/extra", "entry_1/process_1/configuration/extra"])
+    path = rng.choice(["entry_1/data_1/process_1/extra", "entry_1/process_1/configuration/extra"])
     parent, name = _free(file, path)
     group = parent.create_group(name)
     what = rng.choice(["deep", "circle", "wide"])

@@ -16,7 +16,8 @@ RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE = "result", "scan", "simulated scan
 FOREIGN = "HDF5 file"  # none of pendel, or one that cannot be read
 OTHER = "other file"
 CHECKPOINTS = ("pendel_checkpoint", "pendel_multiscale")  # attributes of the root; the second: of older ones
-TRUTH = "entry_1/data_1/process_1/configuration/extra/truth"  # what only simulated scans hold
+# What only simulated scans hold; the second: of older ones.
+TRUTHS = ("entry_1/data_1/process_1/extra/truth", "entry_1/data_1/process_1/configuration/extra/truth")
 _MADE_BY_PENDEL = re.compile(rb"pendel \d")  # in the metadata that `pendel.analysis.plot.save` writes
 _GZIP = b"\x1f\x8b"
 LARGEST_PICTURE = 1 << 26  # bytes
@@ -50,7 +51,7 @@ def _kind_of_hdf5(path):
             return FOREIGN
         if "entry_1/image_1" in file:
             return RESULT
-        return SIMULATED if TRUTH in file else SCAN
+        return SIMULATED if any(truth in file for truth in TRUTHS) else SCAN
 
 
 def _kind_of_picture(path):
