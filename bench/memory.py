@@ -138,7 +138,7 @@ def resident(key):
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
 
 
-# glibc: one heap for all threads. For one gradient, which is compared with PyTorch's, own mappings for every array, too;
+# glibc: one heap for all threads. For one gradient, which is compared with PyTorch, own mappings for every array, too;
 # whole reconstructions are measured as they run, with the holes that a heap has.
 HEAP = {"MALLOC_ARENA_MAX": "1"}
 MALLOC = HEAP | {"MALLOC_MMAP_THRESHOLD_": "65536"}
