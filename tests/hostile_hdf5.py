@@ -21,6 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s
+from kills import seconds_used
 
 SECRET = 7654321  # counts and text of files outside of the folder
 LONGEST = 5.0  # s of a processor for one file
@@ -375,25 +376,17 @@ class _Timer:
         self.restart(300)  # its imports
 
     def restart(self, seconds=LONGEST * 20):
-        self.begin = self.used()
+        self.begin = seconds_used(self.process.pid)
         self._wait(seconds)
 
     def _wait(self, seconds):
         self.stop()
-        self.before = self.used()
+        self.before = seconds_used(self.process.pid)
         self.timer = threading.Timer(seconds, self.look)
         self.timer.start()
 
-    def used(self):
-        """Seconds of a processor that the process has had; asks Linux."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:  # it has ended
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def look(self):
-        used = self.used()
+        used = seconds_used(self.process.pid)
         if used - self.begin > LONGEST or used - self.before < ASLEEP:
             self.end()
         else:
