@@ -138,14 +138,16 @@ def resident(key):
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
 
 
-# glibc: own mapping for every array, no kept heap, one of it for all threads.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+# glibc: one heap for all threads. For one gradient, which is compared with PyTorch, own mappings for every array, too;
+# whole reconstructions are measured as they run, with the holes that a heap has.
+HEAP = {"MALLOC_ARENA_MAX": "1"}
+MALLOC = HEAP | {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def child_method(method, n):
     """`measure_method` in a process of its own."""
     command = [sys.executable, __file__, "--child-method", method, str(n)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | MALLOC)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | HEAP)
     return json.loads(done.stdout)
 
 

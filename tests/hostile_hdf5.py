@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -20,9 +21,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s
+from kills import seconds_used
 
 SECRET = 7654321  # counts and text of files outside of the folder
 LONGEST = 5.0  # s of a processor for one file
+ASLEEP = 0.02  # s of a processor in `LONGEST` s and more: it waits for something
 SPARE = 256 << 20  # bytes beside the file's size
 VALUES = ("entry_1/instrument_1/source_1/energy", "entry_1/instrument_1/detector_1/distance", "entry_1/title")
 VALUES += ("entry_1/instrument_1/detector_1/x_pixel_size", "entry_1/sample_1/name", "entry_1/control/data")
@@ -30,7 +33,8 @@ VALUES += ("entry_1/sample_1/transformations/theta", "entry_1/data_1/mask", "ent
 VALUES += ("entry_1/data_1/process_1/configuration/geometry/arm_angles", "entry_1/process_1/configuration/voxel")
 VALUES += ("entry_1/data_1/process_1/configuration/geometry/rocking_axis", "entry_1/result_1/history/loss")
 VALUES += ("entry_1/data_1/process_1/configuration/geometry/arm_axes", "entry_1/result_1/point_spread")
-VALUES += ("entry_1/data_1/process_1/configuration/extra/a", "entry_1/image_1/data_space", "entry_1/image_1/support")
+VALUES += ("entry_1/data_1/process_1/extra/a", "entry_1/data_1/process_1/configuration/extra/a")
+VALUES += ("entry_1/image_1/data_space", "entry_1/image_1/support")
 VALUES += ("entry_1/geometry_1/angles/sample_outofplane_angle", "entry_1/geometry_1/sample_circles", "entry_1/phase")
 FRAMES = ("entry_1/data_1/data", "entry_1/image_1/data", "entry_1/instrument_1/detector_1/data")
 
@@ -210,7 +214,7 @@ def _bomb():
 
 
 def _depth(file, outside, rng):
-    path = rng.choice(["entry_1/data_1/process_1/configuration/extra", "entry_1/process_1/configuration/extra"])
+    path = rng.choice(["entry_1/data_1/process_1/extra", "entry_1/process_1/configuration/extra"])
     parent, name = _free(file, path)
     group = parent.create_group(name)
     what = rng.choice(["deep", "circle", "wide"])
@@ -365,18 +369,28 @@ def _note(found, at, how):
 
 
 class _Timer:
-    """Ends a process that says nothing for too long."""
+    """Ends a process that says nothing for too long: of a processor's time, or asleep."""
 
     def __init__(self, process):
         self.process, self.ended, self.timer = process, False, None
         self.restart(300)  # its imports
 
     def restart(self, seconds=LONGEST * 20):
-        import threading
+        self.begin = seconds_used(self.process.pid)
+        self._wait(seconds)
 
+    def _wait(self, seconds):
         self.stop()
-        self.timer = threading.Timer(seconds, self.end)
+        self.before = seconds_used(self.process.pid)
+        self.timer = threading.Timer(seconds, self.look)
         self.timer.start()
+
+    def look(self):
+        used = seconds_used(self.process.pid)
+        if used - self.begin > LONGEST or used - self.before < ASLEEP:
+            self.end()
+        else:
+            self._wait(LONGEST)
 
     def stop(self):
         if self.timer is not None:

@@ -256,12 +256,6 @@ def test_recipes_of_every_kind(folder, tmp_path, refused, capsys):
     assert solid.metadata["start"]["kind"] == "solid" and hint not in out
     flat, _ = run(*coarse_to_fine, *strong, 'start.kind="flat"', "start.size_nm=300", "multiscale.levels=0")
     assert solid.S.shape == flat.S.shape and not np.array_equal(solid.S, flat.S)
-    lines = [
-        refused(*command, "--set", 'recipe.method="lbfgs"', "--resume"),
-        refused(*command, "--set", 'recipe.method="lbfgs"', "--set", 'recipe.checkpoint="x.h5"'),
-    ]
-    texts = "--resume: expected recipe.method", "recipe.checkpoint: expected recipe.method"
-    assert all(text in line for text, line in zip(texts, lines, strict=True))
 
 
 def test_noise_and_shapes_of_simulate(folder, tmp_path):

@@ -308,7 +308,13 @@ def test_a_new_method_brings_its_keys_with_its_line(monkeypatch):
 
     monkeypatch.setitem(METHODS, "heavy ball", Method(lambda *_, **__: None, HeavyBall))
     further = [name for name in NuisanceRecipe.names() if name not in MinibatchRecipe.names()]
-    assert {item.name for item in recipe_fields()} == {*MinibatchRecipe.names(), *further, "memory", "momentum"}
+    assert {item.name for item in recipe_fields()} == {
+        *MinibatchRecipe.names(),
+        *further,
+        "memory",
+        "restart_every",
+        "momentum",
+    }
     made = config.loads("[recipe]\nepochs = 7")
     made.recipe.method, made.recipe.momentum = "heavy ball", 0.8  # as with the schema made of these fields
     made.given.add("recipe.momentum")
@@ -320,8 +326,7 @@ def test_a_new_method_brings_its_keys_with_its_line(monkeypatch):
 def test_a_method_takes_its_options(name):
     method = METHODS[name]
     options = config.loads(f"[recipe]\nmethod = '{name}'").recipe_arguments()
-    files = {"checkpoint", "resume"} if method.keeps_checkpoint else set()
-    assert {*options, *files, "progress"} <= set(inspect.signature(method.function).parameters)
+    assert {*options, "checkpoint", "resume", "progress"} <= set(inspect.signature(method.function).parameters)
     assert set(method.own_starts) <= set(STARTS)
 
 

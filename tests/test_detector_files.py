@@ -190,8 +190,22 @@ def test_an_energy_that_is_read_back_for_each_frame_is_its_median(tmp_path, coun
     path = bliss_file(tmp_path, counts, mononrj=9 + np.array([0, 1, -1, 2, 0, 1]) * 1e-4)
     assert io.read_id01(path).energy == pytest.approx(9000.05 * ELECTRONVOLT, rel=1e-9)
     path = bliss_file(tmp_path, counts, mononrj=np.linspace(8.99, 9.01, 6))
-    with pytest.raises(ValueError, match="mononrj: expected one value, got 6 from"):
+    with pytest.raises(ValueError, match="mononrj: expected one value, got 6 from .*: frames at different energies"):
         io.read_id01(path)
+
+
+@pytest.mark.parametrize("name", ["source_1/energy", "beam_1/incident_energy", "beam_1/incident_wavelength"])
+def test_energy_scans_are_refused_with_the_reason(tmp_path, counts, name):
+    with h5py.File(tmp_path / "scan.cxi", "w") as file:
+        file["entry_1/data_1/data"] = counts
+        file[f"entry_1/instrument_1/{name}"] = np.linspace(0.998, 1.002, len(counts)) * (
+            1e-10 if "length" in name else 9e3
+        )
+    message = (
+        f"scan.cxi: .*{name}: expected one value, got 6 from .*: frames at different energies; pendel models rocking"
+    )
+    with pytest.raises(ValueError, match=message):
+        io.read_scan(tmp_path / "scan.cxi")
 
 
 def test_a_motor_as_it_was_sent_and_as_it_is_read_back_is_one(tmp_path, rng):

@@ -24,13 +24,17 @@ def problem():
 
 
 def begin(folder, problem, obj, voxel=None, **stored):
-    model, _, data, _ = problem
     if voxel is not None:
         io.write_result(folder / "other.cxi", S=obj, voxel=voxel, **stored)
     else:
         with h5py.File(folder / "other.cxi", "w") as file:
             file["entry_1/image_1/data"] = obj
-    made, e = config.loads(CONFIG, folder=folder), model.experiment
+    return begin_from_file(folder, problem, CONFIG)
+
+
+def begin_from_file(folder, problem, text):
+    model, _, data, _ = problem
+    made, e = config.loads(text, folder=folder), model.experiment
     scan = io.Scan(data, np.ones(data.shape[1:], bool))
     said = []
     setup = starts.Setup(made, methods.METHODS["adam"], scan, e, e.suggest_voxel(), False, said.append)
@@ -70,3 +74,18 @@ def test_a_result_in_another_frame_is_refused(problem, tmp_path):
         begin(tmp_path, problem, truth, frame=other, **known)
     with pytest.raises(ConfigError, match="^start.path: expected a crystal on voxels"):
         begin(tmp_path, problem, truth, voxel=(1e-8,) * 3)
+
+
+def test_links_of_a_start_lead_out_of_its_folder_where_that_is_allowed(problem, tmp_path):
+    model, truth, _, _ = problem
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    io.write_result(tmp_path / "result.cxi", S=truth, voxel=model.experiment.suggest_voxel())
+    with h5py.File(folder / "other.cxi", "w") as file:
+        file["entry_1"] = h5py.ExternalLink("../result.cxi", "/entry_1")
+    with pytest.raises(ValueError, match="got one that leads out of it, to .*; of start.path with start.external"):
+        begin_from_file(folder, problem, CONFIG)
+    begun, _ = begin_from_file(folder, problem, CONFIG.replace("trial_", 'external = "anywhere", trial_'))
+    assert (begun.start == truth.astype(np.complex64)).all()
+    with pytest.raises(ConfigError, match="start.external"):
+        config.loads('start.external = "all"')

@@ -447,3 +447,41 @@ def test_links_into_the_folder_are_followed(path, counts):
     elsewhere = path.parent.parent / "linked.cxi"
     elsewhere.symlink_to(path)
     assert (io.read_scan(elsewhere).data == counts).all()
+
+
+@pytest.mark.parametrize("kind", ["link", "virtual"])
+def test_a_file_in_a_folder_below_leads_to_what_lies_beside_it_as_in_hdf5(path, counts, kind):
+    """Never to one of that name beside the file that was asked for: that would be another measurement."""
+    below = path.with_name("below")
+    below.mkdir()
+
+    def nest(name):
+        if kind == "link":
+            write(below / "middle.h5", {"frames": h5py.ExternalLink(name, "/data")})
+        else:
+            virtual(below / "middle.h5", [(name, "data", SHAPE, slice(None))], name="frames")
+
+    def opened():  # by HDF5 itself, from another folder
+        with h5py.File(path) as file:
+            return file[DATA][()]
+
+    write(path, {DATA: h5py.ExternalLink("below/middle.h5", "/frames")})
+    write(path.with_name("frames.h5"), {"data": counts + 1})  # of another one
+    for name in ("frames.h5", "/of/theirs/frames.h5"):
+        nest(name)
+        with pytest.raises(FileNotFoundError, match="expected the file .*frames.h5 beside middle.h5, got none"):
+            io.read_scan(path)
+    write(below / "frames.h5", {"data": counts})
+    for name in ("frames.h5", "/of/theirs/frames.h5"):
+        nest(name)
+        assert (io.read_scan(path).data == counts).all() and (opened() == counts).all()
+    nest("../frames.h5")
+    assert (io.read_scan(path).data == counts + 1).all() and (opened() == counts + 1).all()
+
+    # a name in the folder for a file that lies below: what HDF5 finds beside the name, else beside the file itself
+    nest("frames.h5")
+    path.with_name("middle.h5").symlink_to(below / "middle.h5")
+    write(path, {DATA: h5py.ExternalLink("middle.h5", "/frames")})
+    assert (io.read_scan(path).data == counts + 1).all() and (opened() == counts + 1).all()
+    path.with_name("frames.h5").unlink()
+    assert (io.read_scan(path).data == counts).all() and (opened() == counts).all()

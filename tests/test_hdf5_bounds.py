@@ -1,6 +1,8 @@
 """Nothing in an HDF5 file leads out of its folder, into a circle, or beyond all memory."""
 
 import os
+import subprocess
+import sys
 import time
 
 import h5py
@@ -9,6 +11,7 @@ import pytest
 from pendel import io
 from pendel.app import config
 from pendel.io import kinds
+from pendel.io.hdf5_guard import GuardedFile
 from test_hdf5 import DATA, SHAPE, virtual, write
 
 
@@ -170,3 +173,66 @@ def test_groups_without_an_end_are_refused(path, counts):
         deep = {"b": deep}
     io.write_scan(path.with_name("deep.cxi"), counts, distance=1, pixel_size=1e-5, wavelength=1e-10, extra=deep)
     assert io.read_scan(path.with_name("deep.cxi")).metadata == deep
+
+
+HANGS = """import sys
+from pathlib import Path
+from pendel import io
+from pendel.fit import checkpoint_file
+from pendel.io import kinds
+path = Path(sys.argv[1])
+for read in (io.read_scan, io.read_result, lambda path: checkpoint_file.read(path, "reconstruct")):
+    try:
+        read(path)
+    except (ValueError, OSError) as error:
+        print(error)
+print(kinds.kind_of(path), kinds.linked_files(path))
+"""
+
+
+@pytest.mark.parametrize("where", [0, 8, 16, 24, 40])
+def test_a_heap_of_texts_that_came_back_as_zeros_does_not_hang(path, counts, where):
+    """HDF5 goes round and round in it; so does whoever asks what a virtual dataset is made of."""
+    write(path.with_name("part.h5"), {"frames": counts})
+    virtual(path, [("part.h5", "frames", SHAPE, slice(None))])
+    with h5py.File(path, "a") as file:
+        file["entry_1/title"], file.attrs["creator"], file.attrs["pendel_checkpoint"] = "gold", "pendel", 2
+        file.attrs["pendel_version"] = "1"
+    content = bytearray(path.read_bytes())
+    heaps = [i for i in range(len(content)) if content[i : i + 4] == b"GCOL"]
+    assert heaps
+    for heap in heaps:
+        content[heap + 16 + where : heap + 4096] = bytes(4096 - 16 - where)
+    path.write_bytes(content)
+    found = subprocess.run([sys.executable, "-c", HANGS, path], env=environment(), capture_output=True, timeout=60)
+    said = found.stdout.decode()
+    assert found.returncode == 0 and said.count("with an object of no size, which HDF5") == 3, said + str(found)
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def test_a_heap_that_claims_all_memory_is_refused(path, counts):
+    write(path, {DATA: counts, "entry_1/title": "gold"})
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    content[heap + 8 : heap + 16] = (1 << 40).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"scan.cxi: entry_1/title: .*byte {heap} that is larger than any"):
+        io.read_scan(path)
+
+
+def test_files_are_read_whole_through_the_guard(path, rng):
+    """Also where a file begins with something else, and its numbers are shorter than usual."""
+    for block, sizes in ((0, (8, 8)), (512, (4, 4)), (1024, (8, 8))):
+        plist = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+        plist.set_userblock(block)
+        plist.set_sizes(*sizes)
+        data = rng.integers(0, 1 << 30, (7, 50, 60))
+        with h5py.File(h5py.h5f.create(os.fsencode(path), fcpl=plist)) as file:
+            file["a"], file["b"] = data, ["first", "second"]
+            file.create_dataset("c", data=data, chunks=(1, 50, 60), compression="gzip")
+        with GuardedFile(path) as file:
+            assert (file["a"][()] == data).all() and (file["c"][2:4] == data[2:4]).all()
+            assert file["b"].asstr()[()].tolist() == ["first", "second"] and file.filename == str(path)

@@ -42,6 +42,16 @@ def test_frame_masks_and_a_general_rocking_axis_come_back(tmp_path, rng):
     assert (scan.mask == mask).all() and (scan.data == data).all() and scan.rocking_axis == pytest.approx((0.6, 0, 0.8))
 
 
+def test_scans_of_older_versions_keep_what_they_say(tmp_path, rng):
+    fields = small_scan(rng)
+    io.write_scan(tmp_path / "a.cxi", **fields)
+    with h5py.File(tmp_path / "a.cxi", "a") as file:
+        process = file["entry_1/data_1/process_1"]
+        assert all(isinstance(item, h5py.Dataset) for item in process["configuration/geometry"].values())
+        process.move("extra", "configuration/extra")
+    assert io.read_scan(tmp_path / "a.cxi").metadata == fields["extra"]
+
+
 def test_scan_files_have_the_paths_of_pynx(tmp_path, rng):
     fields = small_scan(rng, mask=np.arange(80).reshape(8, 10) > 3)
     io.write_scan(tmp_path / "a.cxi", **fields)
@@ -58,8 +68,8 @@ def test_scan_files_have_the_paths_of_pynx(tmp_path, rng):
         assert theta[()] == pytest.approx(np.arange(6) * 0.005 - 0.3, abs=1e-15)  # one rounding of 0.3 deg
         assert list(theta.attrs["vector"]) == [0, 1, 0] and list(entry["data_1"].attrs["axes"]) == ["theta", ".", "."]
         assert (entry["sample_1/rotation_angle"][()] == theta[()]).all()
-        turn = entry["sample_1/geometry_1/orientation"][0]
-        c, s = np.cos(fields["rocking_angles"][0]), np.sin(fields["rocking_angles"][0])
+        turn = entry["sample_1/geometry_1/orientation"][()]
+        c, s = np.cos(fields["rocking_angles"][3]), np.sin(fields["rocking_angles"][3])
         assert turn == pytest.approx([c, 0, -s, 0, 1, 0], abs=1e-15)  # R_y(angle) x and y
 
 

@@ -40,6 +40,8 @@ MORE_PARAMETERS = {
     "python/pendel/model/model.py: Model.__init__": PHYSICS,
     "python/pendel/kinematic/phasing.py: phase": OPTIONS,
     "python/pendel/fit/minibatch.py: reconstruct": OPTIONS,
+    "python/pendel/fit/quasi_newton.py: lbfgs": OPTIONS,
+    "python/pendel/fit/polishing.py: polish": OPTIONS,
     "python/pendel/recipes/coarse_to_fine.py: multiscale": OPTIONS,
     "python/pendel/recipes/solve.py: solve": OPTIONS,
     "python/pendel/recipes/solve.py: solve_on": OPTIONS,

@@ -64,6 +64,9 @@ def test_what_a_recipe_asks_for_counts(model):
     kept = pendel.estimate_memory(model, method="reconstruct", checkpoint="run.h5")
     free = pendel.estimate_memory(model, method="reconstruct", s_0="free")
     assert one < min(whole, kept, free)
+    for method in ("lbfgs", "polish"):
+        kept = pendel.estimate_memory(model, method=method, checkpoint="run.h5")
+        assert pendel.estimate_memory(model, method=method) < kept
     assert pendel.estimate_memory(model, recipe=MinibatchRecipe(batches=1)) == whole
 
     smooth = pendel.estimate_memory(model, method="polish", smoothness="evidence")

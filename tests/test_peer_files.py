@@ -1,4 +1,4 @@
-"""Files go to and come from the programs around: silx shows them, cdiutils opens them, its own are read with geometry.
+"""Files go to and come from the programs around: they open them, theirs are read with geometry.
 
 Each test needs the program it names.
 """
@@ -10,7 +10,7 @@ from pendel import io
 from pendel.base.axes import axis_vector
 from pendel.io.detector_mounting import mounted
 from pendel.io.rocking import turn
-from test_io import SCAN, a_result, small_scan
+from test_io import a_result, small_scan
 
 CIRCLES = {
     "ID01": (("x-", "y-"), ("y-", "x-"), "y-", "x+"),
@@ -153,9 +153,133 @@ def q_of(scan):
     return np.stack([np.einsum("ij,jrc->irc", one, q) for one in back], axis=1)
 
 
-def test_a_scan_of_pendel_has_the_paths_that_cdtools_reads(tmp_path, rng):
-    io.write_scan(tmp_path / "scan.cxi", **small_scan(rng))
+def test_cdtools_opens_what_is_written(tmp_path, rng):
+    cxi = pytest.importorskip("cdtools.tools.data")
+    fields = small_scan(rng, mask=np.arange(80).reshape(8, 10) > 3, rocking_angles=np.linspace(0, 1e-3, 6))
+    io.write_scan(tmp_path / "scan.cxi", **fields)
     with h5py.File(tmp_path / "scan.cxi") as file:
-        for path in ("data_1/data", "instrument_1/source_1/energy", "instrument_1/detector_1/distance"):
-            assert f"entry_1/{path}" in file
-        assert file["entry_1/instrument_1/detector_1/x_pixel_size"][()] == SCAN["pixel_size"]
+        assert (cxi.get_data(file, cut_zeros=False)[0] == fields["data"]).all()
+        assert (cxi.get_mask(file) == fields["mask"]).all() and cxi.get_dark(file) is None
+        assert cxi.get_wavelength(file) == pytest.approx(fields["wavelength"], rel=1e-6)
+        distance, basis, corner = cxi.get_detector_geometry(file)
+        assert distance == pytest.approx(fields["distance"]) and corner is None
+        # columns: what a step of a row and of a column is; theirs point down and against x
+        rows, columns = np.broadcast_to(fields["pixel_size"], 2)
+        assert basis.T == pytest.approx(np.array([[0, -rows, 0], [-columns, 0, 0]]), rel=1e-6)
+        turned = turn((0, 1, 0), fields["rocking_angles"][3])
+        sample = cxi.get_sample_info(file)
+        assert sample["name"] == fields["name"] and sample["orientation"] == pytest.approx(turned.T, abs=1e-6)
+    crystal = a_result(rng)
+    io.write_result(tmp_path / "r.cxi", distance=0.7, pixel_size=(4e-5, 5e-5), **crystal)
+    with h5py.File(tmp_path / "r.cxi") as file:
+        assert (cxi.get_data(file, cut_zeros=False)[0] == crystal["S"]).all() and cxi.get_mask(file) is None
+        assert cxi.get_wavelength(file) == pytest.approx(crystal["wavelength"], rel=1e-6)
+        assert cxi.get_detector_geometry(file)[0] == pytest.approx(0.7)
+        assert cxi.get_entry_info(file)["program_name"].startswith("pendel")
+
+
+def test_what_cdtools_writes_is_read(tmp_path, rng):
+    cxi = pytest.importorskip("cdtools.tools.data")
+    counts, mask = rng.poisson(3, (6, 8, 10)), np.arange(80).reshape(8, 10) > 3
+    with cxi.create_cxi(str(tmp_path / "theirs.cxi")) as file:
+        cxi.add_entry_info(file, {"title": "theirs"})
+        cxi.add_sample_info(file, {"name": "gold"})
+        cxi.add_source(file, 1.5e-10)
+        cxi.add_detector(file, 0.6, np.array([[0, -4e-5, 0], [-5e-5, 0, 0]]).T)
+        cxi.add_mask(file, mask)
+        cxi.add_data(file, counts)
+    scan = io.read_scan(tmp_path / "theirs.cxi")
+    good = np.broadcast_to(mask, counts.shape)
+    assert (scan.mask == mask).all() and (scan.data[good] == counts[good]).all() and scan.name == "gold"
+    assert scan.wavelength == pytest.approx(1.5e-10, rel=1e-6) and scan.distance == pytest.approx(0.6)
+    assert scan.pixel_size == pytest.approx((4e-5, 5e-5), rel=1e-6)  # rows, columns
+
+
+def test_bcdi_opens_what_is_written(tmp_path, rng):
+    """Its loaders by ending: a CXI file as PyNX writes it."""
+    utilities = pytest.importorskip("bcdi.utils.utilities")
+    crystal, fields = a_result(rng), small_scan(rng)
+    io.write_result(tmp_path / "r.cxi", **crystal)
+    io.write_scan(tmp_path / "scan.cxi", **fields)
+    found, ending = utilities.load_file(str(tmp_path / "r.cxi"))
+    assert (found == crystal["S"]).all() and ending == ".cxi"
+    assert (utilities.load_file(str(tmp_path / "r.cxi"), "modulus")[0] == np.abs(crystal["S"])).all()
+    assert (utilities.load_file(str(tmp_path / "scan.cxi"))[0] == fields["data"]).all()
+
+
+def test_nexusformat_finds_the_default_plot(tmp_path, rng):
+    nexus = pytest.importorskip("nexusformat.nexus")
+    crystal, fields = a_result(rng), small_scan(rng, rocking_angles=np.linspace(0, 1e-3, 6))
+    io.write_scan(tmp_path / "scan.cxi", **fields)
+    io.write_result(tmp_path / "r.cxi", **crystal)
+    plot = nexus.nxload(tmp_path / "scan.cxi").get_default()
+    assert plot.nxsignal.shape == fields["data"].shape and plot.nxaxes[0].nxname == "theta"
+    assert plot.nxaxes[0].nxvalue == pytest.approx(np.degrees(fields["rocking_angles"]))
+    plot = nexus.nxload(tmp_path / "r.cxi").get_default()
+    assert (plot.nxsignal.nxvalue == crystal["S"]).all() and [axis.nxname for axis in plot.nxaxes] == ["z", "y", "x"]
+
+
+def test_fabio_opens_the_frames(tmp_path, rng):
+    fabio = pytest.importorskip("fabio")
+    fields = small_scan(rng)
+    io.write_scan(tmp_path / "scan.cxi", **fields)
+    with fabio.open(f"{tmp_path / 'scan.cxi'}::/entry_1/data_1/data") as image:
+        assert image.nframes == 6 and all((image.get_frame(i).data == fields["data"][i]).all() for i in range(6))
+
+
+@pytest.fixture
+def pynx(monkeypatch):
+    """PyNX on the processor."""
+    monkeypatch.setenv("PYNX_PU", "cpu")
+    return pytest.importorskip("pynx.cdi", exc_type=ImportError)
+
+
+BEAM = {"wavelength": 1.5e-10, "detector_distance": 0.6, "pixel_size_detector": 5.5e-5}
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_what_pynx_writes_of_a_scan_is_read(pynx, tmp_path, rng, shifted):
+    counts, bad = rng.poisson(3, (6, 8, 10)).astype(np.float32), np.zeros((6, 8, 10), np.int8)
+    bad[:, 2, 3] = 1
+    given = [np.fft.ifftshift(a) if shifted else a for a in (counts, bad)]
+    path = str(tmp_path / "data.cxi")
+    pynx.save_cdi_data_cxi(path, given[0], mask=given[1], sample_name="gold", iobs_is_fft_shifted=shifted, **BEAM)
+    scan = io.read_scan(path)
+    assert (np.broadcast_to(scan.mask, counts.shape) == (bad == 0)).all() and (
+        scan.data * scan.mask == counts * (1 - bad)
+    ).all()
+    assert scan.wavelength == pytest.approx(1.5e-10, rel=1e-4) and scan.distance == 0.6 and scan.name == "gold"
+    assert scan.pixel_size == (5.5e-5, 5.5e-5)
+
+
+def test_what_pynx_writes_of_a_crystal_is_read(pynx, tmp_path, rng):
+    """Its numbers are centred in the file and shifted in memory."""
+    obj = (rng.normal(size=(6, 8, 10)) + 1j * rng.normal(size=(6, 8, 10))).astype(np.complex64)
+    support = np.zeros((6, 8, 10), np.int8)
+    support[2:5, 2:6, 3:8] = 1
+    iobs = rng.poisson(3, (6, 8, 10)).astype(np.float32)
+    shift = np.fft.ifftshift
+    cdi = pynx.CDI(shift(iobs), support=shift(support), obj=shift(obj), **BEAM)
+    cdi.history.insert(1, nb_point_support=36)
+    cdi.save_obj_cxi(str(tmp_path / "r.cxi"), sample_name="gold", shift_phase_zero=False)
+    found = io.read_result(tmp_path / "r.cxi")
+    assert (found.support == (support > 0)).all() and np.abs(found.S - obj).max() < 1e-6
+    assert found.wavelength == pytest.approx(1.5e-10, rel=1e-4) and found.voxel is None
+    cdi.save_data_cxi(str(tmp_path / "data.cxi"))
+    assert (io.read_scan(tmp_path / "data.cxi").data == iobs).all()
+
+
+def test_pynx_loads_what_is_written(pynx, tmp_path, rng):
+    """By the loader of its scripts."""
+    runner = pytest.importorskip("pynx.cdi.runner.runner", exc_type=ImportError)
+    fields = small_scan(rng, mask=np.arange(80).reshape(8, 10) > 3, rocking_angles=np.linspace(0, 1e-3, 6))
+    io.write_scan(tmp_path / "scan.cxi", **fields)
+    load = runner.CDIRunnerScan.__new__(runner.CDIRunnerScan)
+    load.params, load.mask, load.timings = {"data": str(tmp_path / "scan.cxi")}, None, {}
+    load.load_data()
+    assert (load.iobs == fields["data"]).all() and (
+        load.mask == ~np.broadcast_to(fields["mask"], load.iobs.shape)
+    ).all()
+    assert load.params["detector_distance"] == fields["distance"]
+    assert load.params["wavelength"] == pytest.approx(fields["wavelength"], rel=2e-3)  # its constants
+    assert load.params["pixel_size_detector"] == pytest.approx(np.broadcast_to(fields["pixel_size"], 2)[1])

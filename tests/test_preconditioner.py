@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cube import QUIET, central
 from pendel import photon_weight, polish
+from pendel.fit.ironing import Ironing, ironed
 from pendel.fit.objective import measured
 from pendel.fit.polishing import PolishRecipe
 from pendel.fit.preconditioner import Preconditioned
@@ -107,3 +108,39 @@ def test_the_same_end_sooner(gold_cube, monkeypatch):
 
 def test_where_nothing_counts_nothing_is_scaled(gold_cube):
     assert not priors_of(gold_cube, gold_cube.truth, smoothness=0.0, uniformity=0.0, sharpness=0.0).stiff
+
+
+def unfolded(problem, rng):
+    """The crystal with phases of its surface that nothing has tied, as a run leaves them in what has become solid."""
+    S = problem.truth.astype(np.complex64)
+    surface = Ironing(S, priors_of(problem, S)).surface
+    return np.where(surface, S * np.exp(0.4j * rng.normal(size=S.shape)), S).astype(np.complex64)
+
+
+def test_the_gradient_of_ironing_is_exact(gold_cube, rng):
+    S = unfolded(gold_cube, rng)
+    loss = Ironing(S, priors_of(gold_cube, S))
+    at, direction = loss.start + 0.1 * rng.normal(size=len(loss.start)), rng.normal(size=len(loss.start))
+    change = central(lambda h: loss(at + h * direction)[0], 1e-5)
+    assert change == pytest.approx(loss(at)[1] @ direction, rel=1e-7)
+
+
+def test_ironing_moves_the_phases_of_the_surface_alone_and_leaves_little_of_their_bends(gold_cube, rng):
+    S = unfolded(gold_cube, rng)
+    priors = priors_of(gold_cube, S, smoothness=1e5)
+    found = ironed(S, priors)
+    np.testing.assert_allclose(np.abs(found), np.abs(S), rtol=1e-5)
+
+    surface = Ironing(S, priors).surface
+    np.testing.assert_array_equal(found[~surface], S[~surface])
+    loss = Ironing(S, priors)
+    phases = [np.angle(v[surface]) for v in (S, found, gold_cube.truth)]
+    bent, left, true = (loss(loss.start + np.angle(np.exp(1j * (phi - loss.start))))[0] for phi in phases)
+    away = [np.sqrt(np.mean(np.square(phi - phases[2]))) for phi in phases]
+    assert left < true < bent
+    assert away[1] < 0.5 * away[0]
+
+
+def test_nothing_is_ironed_that_nothing_ties(gold_cube, rng):
+    S = unfolded(gold_cube, rng)
+    assert ironed(S, priors_of(gold_cube, S, smoothness=0.0)) is S

@@ -131,6 +131,59 @@ def test_what_one_scan_does_not_know_the_other_may():
     assert total.energy == 1.44e-15 and total.arm[0] == ("y+", 0.5) and len(total.rocking_angles) == SHAPE[0]
 
 
+@pytest.mark.parametrize("moved", [(0, 0, 0), (0, 0.5, -0.25), (-2.3, 1.6, 0.45)])
+def test_scans_that_were_cropped_elsewhere_are_those_as_stored(moved):
+    """Each about its own centre, as one would; the direct beam is counted in pixels as stored."""
+    counts = [np.rint(pattern(m)).astype(np.int32) for m in ((0, 0, 0), moved)]
+    beams = [300.0, 410.0], [300.3, 410.2]  # as it was found again
+    stored = [scan(data, metadata={"direct_beam": beam}) for data, beam in zip(counts, beams, strict=True)]
+    crops = [{"frames": (2, 22), "shape": (24, 28)}, {"frames": (1, 21), "shape": (24, 28), "centre": (12, 17, 24)}]
+    cropped = [io.crop_scan(one, **crop) for one, crop in zip(stored, crops, strict=True)]
+    starts = [one.metadata["crop_start"] for one in cropped]
+    assert starts == [[2, 7, 9], [1, 5, 10]] and not np.array_equal(cropped[0].mask, cropped[1].mask)
+
+    total, whole = io.sum_scans(cropped), io.sum_scans(stored)
+    assert total.metadata["drift"][1] == pytest.approx(moved, abs=0.05)
+    if moved == (0, 0, 0):
+        assert (total.metadata["drift"] == 0).all() and total.data.dtype == np.int32  # counts stay counts
+    first, row, column = total.metadata["crop_start"]
+    assert (row, column) == (7, 9) and total.metadata["direct_beam"] == [300.0, 410.0]
+    assert np.add(total.centre, [first, row, column]) == pytest.approx(CENTRE)
+    assert total.rocking_angles[0] == pytest.approx(STEP * first)
+    skipped = first - whole.metadata.get("crop_start", [0])[0]
+    there = whole.data[skipped : skipped + len(total.data), row : row + 24, column : column + 28]
+    good = np.broadcast_to(total.mask, total.data.shape)
+    inside = np.s_[2:-2, 4:-4, 4:-4]  # splines near the edge of a crop know less
+    error = np.abs(total.data - there)[inside][good[inside]].max()
+    assert error <= (0 if moved == (0, 0, 0) else 30) and good[inside].mean() > 0.7  # of 2000: 0.02 pixels
+
+
+def test_frames_that_are_left_out_count_as_cropped():
+    counts = np.rint(pattern()).astype(np.int32)
+    total = io.sum_scans([scan(counts), scan(np.roll(counts, -2, 0))])
+    first = SHAPE[0] - len(total.data)
+    assert total.metadata["crop_start"] == [first, 0, 0] and first in (2, 3)  # it is found to 0.02
+    assert total.rocking_angles[0] == pytest.approx(STEP * first)
+    again = io.crop_scan(total, frames=(3, 9), shape=(20, 20))
+    assert again.metadata["crop_start"][0] == first + 3
+    assert again.rocking_angles[0] == pytest.approx(STEP * (first + 3))
+    assert np.add(again.centre, again.metadata["crop_start"]) == pytest.approx(CENTRE)
+
+
+def test_a_crop_of_a_crop_is_one_of_the_data_as_stored():
+    one = scan(pattern())
+    twice = io.crop_scan(io.crop_scan(one, frames=(1, 23), shape=(30, 30)), frames=(2, 20), shape=(16, 18))
+    once = io.crop_scan(one, frames=(3, 21), shape=(16, 18))
+    assert twice.metadata["crop_start"] == once.metadata["crop_start"] and (twice.data == once.data).all()
+    assert twice.centre == pytest.approx(once.centre)
+
+
+def test_the_beam_moved_by_a_pixel_is_another_geometry():
+    scans = [scan(pattern(), metadata={"direct_beam": beam}) for beam in ([300, 410], [301, 410])]
+    with pytest.raises(ValueError, match=r"scans\[1\]: expected direct_beam \[300, 410\] as in the first scan"):
+        io.sum_scans(scans)
+
+
 def test_a_configuration_names_several_scans(tmp_path):
     for name, moved in (("a", (0, 0, 0)), ("b", (0.4, 1.2, 0))):
         one = scan(pattern(moved))

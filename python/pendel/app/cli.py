@@ -17,7 +17,7 @@ from pathlib import Path
 from ..base import interruption
 from ..base.printing import Forgiving, say, warn
 from ..base.version import __version__
-from ..fit.polishing import polish
+from ..fit.polishing import begins_with, polish
 from ..io import kinds
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
@@ -190,23 +190,28 @@ def _reconstruct(args):
     made = _load(args)
     option, path = _output(args, made)
     method = methods.METHODS[made.recipe.method]
-    checkpoint = _checkpoint(args, made, method, path)
+    named = made.recipe.checkpoint
+    checkpoint = made.folder / named if named else path.with_name(f"{path.stem}.checkpoint.h5")
     options = made.recipe_arguments()
-    written = [Written(option, path, (kinds.RESULT,))]
-    if method.keeps_checkpoint:
-        written.append(Written("recipe.checkpoint", checkpoint, (kinds.CHECKPOINT,)))
+    written = [Written(option, path, (kinds.RESULT,)), Written("recipe.checkpoint", checkpoint, (kinds.CHECKPOINT,))]
+    if _polishes(made, method):
+        written.append(Written("recipe.checkpoint", _of_polish(checkpoint), (kinds.CHECKPOINT,)))
     if made.output.pictures:
         written.append(Written("output.pictures", path.with_suffix(".png"), (kinds.PICTURE,)))
     outputs.refuse_losses(written, outputs.read_by(made, args.config, data=args.data), force=args.force)
     with outputs.claimed(written):
-        if args.force and method.keeps_checkpoint and not args.resume:
-            outputs.make_room(written[1])  # methods replace checkpoints alone
+        if args.force and not args.resume:
+            for item in written:
+                if item.option == "recipe.checkpoint":
+                    outputs.make_room(item)  # methods replace checkpoints alone
         begun, scan, result = _solved(args, made, method, options, checkpoint)
         name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
         given = begun.model, scan.data, scan.mask
         store.save_result(path, *given, result, name=name, config=made.text, extra=extra, force=args.force)
         if made.output.pictures:
             store.save_picture(path.with_suffix(".png"), path, force=args.force)
+    if _polishes(made, method):
+        _of_polish(checkpoint).unlink(missing_ok=True)  # that of the method stays, to go on from
     names = [str(item.path) for item in written if item.option != "recipe.checkpoint"]
     say("written to " + ", ".join(names))
     _tell_trust(result)
@@ -226,16 +231,37 @@ def _solved(args, made, method, options, checkpoint):
     options |= _known(scan, options)
     if method.chooses_voxel:
         options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
-    memory.check(made, begun, scan, options, checkpoint if method.keeps_checkpoint else None)
+    memory.check(made, begun, scan, options, checkpoint)
     files = {"checkpoint": checkpoint, "resume": resume}
     result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
     say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
     if result.model is not None:
         say(f"voxels chosen: {starts.describe_grid(result.model)}")
-    if made.recipe.polish_rounds and not method.polishes_itself:
-        polishing = methods.polish_options(options, made)
-        result = _polished(*given, result, made.recipe.polish_rounds, polishing, progress=not args.quiet)
+    if _polishes(made, method):
+        polishing = methods.polish_options(options, made) | {"rounds": made.recipe.polish_rounds}
+        files = {"checkpoint": _of_polish(checkpoint), "resume": _goes_on(args, _of_polish(checkpoint), result)}
+        result = _polished(*given, result, progress=not args.quiet, **files, **polishing)
     return begun, scan, result
+
+
+def _polishes(made, method):
+    """Whether a polish comes after the method."""
+    return bool(made.recipe.polish_rounds) and not method.polishes_itself
+
+
+def _of_polish(checkpoint):
+    """The checkpoint of the polish after a method with this one."""
+    return checkpoint.with_name(f"{checkpoint.stem}.polish{checkpoint.suffix}")
+
+
+def _goes_on(args, checkpoint, result):
+    """Whether a polish goes on from its checkpoint: where that is of this result, and not of one with fewer epochs."""
+    if not args.resume or not checkpoint.exists():
+        return False
+    same = begins_with(checkpoint, result.S)
+    if not same:
+        say(f"{checkpoint} polishes another crystal: polished from the beginning")
+    return same
 
 
 def _tell_trust(result):
@@ -243,16 +269,6 @@ def _tell_trust(result):
         say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
     if result.trust is not None:
         say(f"trust: {result.trust}")
-
-
-def _checkpoint(args, made, method, path):
-    """The checkpoint's path: recipe.checkpoint, or beside the result."""
-    named = made.recipe.checkpoint
-    if (args.resume or named) and not method.keeps_checkpoint:
-        what, got = "--resume" if args.resume else "recipe.checkpoint", made.recipe.method
-        able = methods.names_with(lambda method: method.keeps_checkpoint)
-        raise ConfigError(f"{what}: expected recipe.method = {able}, got {got!r}, which keeps no checkpoint")
-    return made.folder / named if named else path.with_name(f"{path.stem}.checkpoint.h5")
 
 
 def _measured(args, made):
@@ -278,9 +294,9 @@ def _known(scan, options):
     return known
 
 
-def _polished(model, data, mask, result, rounds, options, progress):
+def _polished(model, data, mask, result, **options):
     """The result, polished with all pixels in."""
-    result = polish(model, data, mask, result, rounds=rounds, trim=None, progress=progress, **options)
+    result = polish(model, data, mask, result, trim=None, **options)
     say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
     return result
 

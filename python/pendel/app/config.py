@@ -26,6 +26,7 @@ from ..experiment.structure_factor import susceptibility
 from ..io import beamlines
 from ..io.array_files import read_mask, three_axes
 from ..io.npy_files import read_array
+from ..io.scans import crop_start
 from ..model.model import Model
 from .errors import ConfigError
 from .methods import options_of
@@ -179,7 +180,7 @@ class Config:
             return {}
         centre = arguments["centre"]
         pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
-        stored = np.add(pixel, known.get("crop_start", (0, 0, 0))[1:])
+        stored = np.add(pixel, crop_start(scan)[1:])
         if direct_beam is None and self._arm() is not None:  # files keep the beam of other days
             _tell_of_direct_beam(of_file, stored)
             return {}

@@ -27,7 +27,7 @@ def check(config, begun, scan, options, checkpoint) -> None:
     run = {"phased": begun.phased, "checkpoint": checkpoint} | options
     needed = estimate_memory(model, method=NAMES.get(name, name), **given, **run)
     if config.recipe.polish_rounds and not methods.METHODS[name].polishes_itself:
-        polishing = methods.polish_options(options, config) | {"trim": None}
+        polishing = methods.polish_options(options, config) | {"trim": None, "checkpoint": checkpoint}
         needed = max(needed, estimate_memory(model, method="polish", **given, **polishing))
     if model.device != "cpu":
         say(f"memory: about {size_of(needed)} of host and device at the largest moment")

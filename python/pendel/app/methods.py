@@ -1,8 +1,8 @@
 """Methods: the algorithms that ``recipe.method`` names.
 
-To add one: its file, with a function (model, data, mask, start, support, *, progress, and the fields of its recipe) ->
-`Result`, as `pendel.reconstruct`; and one line in `METHODS`. The fields of its recipe are keys of [recipe]; those that
-another method has too share the key.
+To add one: its file, with a function (model, data, mask, start, support, *, progress, checkpoint, resume, and the
+fields of its recipe) -> `Result`, as `pendel.reconstruct`; and one line in `METHODS`. The fields of its recipe are keys
+of [recipe]; those that another method has too share the key.
 """
 
 import dataclasses
@@ -33,7 +33,6 @@ class Method:
     renamed : {field: key of another method} where the names are not the same.
     refused : keys of what it cannot do, which must not be asked for.
     options : (Config) -> its keywords, but for progress, checkpoint and resume; None: `recipe_options`.
-    keeps_checkpoint : it takes ``checkpoint`` and ``resume``.
     checkpoint_is_start : its checkpoint holds the crystal on the model's grid; a resumed run needs no other start.
     own_starts : the kinds of start.kind that it makes itself, given their name.
     polishes_itself : recipe.polish_rounds is not for it.
@@ -47,7 +46,6 @@ class Method:
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
     refused: tuple[str, ...] = ()
     options: Callable[[Any], dict] | None = None
-    keeps_checkpoint: bool = False
     checkpoint_is_start: bool = False
     own_starts: tuple[str, ...] = ()
     polishes_itself: bool = False
@@ -55,8 +53,8 @@ class Method:
     chooses_voxel: bool = False
 
     def run(self, model, data, mask, start, support, *, options, progress, checkpoint, resume) -> Result:
-        """Call it with ``options``, and with the checkpoint where it keeps one."""
-        files = {"checkpoint": checkpoint, "resume": resume} if self.keeps_checkpoint else {}
+        """Call it with ``options`` and the checkpoint."""
+        files = {"checkpoint": checkpoint, "resume": resume}
         return self.function(model, data, mask, start, support, progress=progress, **files, **options)
 
 
@@ -128,7 +126,7 @@ def _warn_of_unused(config, used):
 
 
 METHODS = {
-    "adam": Method(reconstruct, MinibatchRecipe, keeps_checkpoint=True, checkpoint_is_start=True),
+    "adam": Method(reconstruct, MinibatchRecipe, checkpoint_is_start=True),
     "lbfgs": Method(
         lbfgs,
         LbfgsRecipe,
@@ -139,7 +137,6 @@ METHODS = {
         multiscale,
         MultiscaleRecipe,
         options=_multiscale_options,
-        keeps_checkpoint=True,
         own_starts=("kinematic", "flat", "solid", "smooth"),
         polishes_itself=True,
         section="multiscale",
@@ -148,7 +145,6 @@ METHODS = {
         solve_on,
         SolveRecipe,
         options=_solve_options,
-        keeps_checkpoint=True,
         own_starts=("kinematic", "flat", "solid", "smooth"),
         polishes_itself=True,
         section="solve",

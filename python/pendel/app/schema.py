@@ -170,6 +170,9 @@ _not_below_0 = number(at_least=0)
 _point = _list(number(), 3)
 _voxel, _size = _of(plausible.VOXEL, "nm"), _of(plausible.CRYSTAL_SIZE, "nm")
 _spacing = _of(plausible.SPACING, "nm")
+_external = Key(
+    choice(FOLDER, ANYWHERE), FOLDER, "where links of HDF5 files may lead: to their folder and below, or anywhere."
+)
 
 # [section]: keys
 SCHEMA = {
@@ -194,11 +197,7 @@ SCHEMA = {
         "saturation": Key(
             _positive, about="counts, as read out, at and above which a pixel is saturated and masked; default: none."
         ),
-        "external": Key(
-            choice(FOLDER, ANYWHERE),
-            FOLDER,
-            "where links of HDF5 files may lead: to their folder and below, or anywhere.",
-        ),
+        "external": _external,
         "monitor": Key(flag, False, "multiply each frame by the incident intensity that the data know."),
         "background": Key(
             _text,
@@ -298,6 +297,7 @@ SCHEMA = {
             'solid: with recipe.method = "solve" or "multiscale", for crystals of an extinction length and more.',
         ),
         "path": Key(_text, about='result file to start from, with kind = "file".'),
+        "external": _external,
         "iterations": _argument(kinematic_start, "iterations", _at_least_1, "of the phasing."),
         "trial_epochs": _argument(
             kinematic_start, "trial_epochs", _at_least_0, "given to each twin before the better one is kept."

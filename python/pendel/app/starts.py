@@ -70,7 +70,7 @@ def go_on(setup: Setup, checkpoint) -> Begun:
 
 def _from_file(setup):
     path, shape = setup.config.path("start.path"), setup.config.model.shape
-    stored = io.read_result(path)
+    stored = io.read_result(path, external=setup.config.start.external)
     if stored.voxel is None:
         return _from_phasing(setup, path, stored)
     if not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):

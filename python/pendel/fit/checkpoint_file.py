@@ -17,6 +17,7 @@ from ..base.arrays import host
 from ..base.recipe import Recipe
 from ..base.version import __version__
 from ..io import hdf5, kinds
+from ..io.hdf5_guard import GuardedFile
 from ..io.kinds import CHECKPOINTS
 
 FORMAT = 2
@@ -129,7 +130,7 @@ def read(path, maker) -> tuple[dict, dict]:
     Raises ValueError that says what the file is instead.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with GuardedFile(path) as file:
             if not any(name in file.attrs for name in CHECKPOINTS):
                 raise ValueError("no checkpoint in it")
             if file.attrs.get("pendel_checkpoint") != FORMAT:

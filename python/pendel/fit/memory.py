@@ -146,6 +146,7 @@ def quasi_newton(model, recipe, given, inside):
     # S and support to begin with; its start and bounds
     kept = holes(of) + passes.fit + of.complex + of.flag + 2 * inside * DOUBLE + unknowns * (2 * DOUBLE + BOUNDED)
     kept += vectors(unknowns, recipe.memory) + of.real * (recipe.s_0 != "tied")
+    kept += given.checkpoint * unknowns * DOUBLE  # x of the run before
     adjoint = inside * 7 * DOUBLE  # gradients of the amplitudes and phases, and what they are made of
     at_work = max(passes.gradient(model.n_frames), variation(of) if recipe.atv_weight else 0)
     return max(kept + max(of.complex + at_work, adjoint), begin(of, passes, recipe, 0))
@@ -167,6 +168,7 @@ def polishing(model, recipe, given, voxels):
     passes = PassMemory(model, compared, coherence=recipe.refine_coherence)
     # S to begin with and after the last run, support as it was and widened
     kept = holes(of) + passes.fit + 2 * of.complex + 2 * of.flag
+    kept += given.checkpoint * (recipe.rounds * (1 + trusts) - 1) * of.complex  # S of the runs before
 
     complex_vector = 2 * DOUBLE * voxels.inside
     at_work, priors = of.complex + passes.gradient(model.n_frames), 6 * complex_vector  # size, unit, terms, gradient

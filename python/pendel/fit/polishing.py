@@ -23,6 +23,7 @@ rms residual, then with all of them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,12 +35,14 @@ from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
 from ..operator.engine import Array
+from . import checkpoint_file
 from .corrections import NO_CORRECTIONS, Corrections
+from .ironing import ironed
 from .nuisances import NuisanceRecipe, Nuisances
 from .objective import DataRecipe, Objective, Variation, initial, measured
 from .preconditioner import Preconditioned
 from .priors import Priors
-from .quasi_newton import Cartesian, Limits, Log, minimise
+from .quasi_newton import START, Cartesian, Limits, Log, kept_steps, minimise
 from .result import Result, finish
 from .steps import NO_STEPS, packed_corrections, unpacked_corrections
 
@@ -130,6 +133,8 @@ def polish(
     recipe: PolishRecipe | None = None,
     angle_offsets: np.ndarray | None = None,
     flux: np.ndarray | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
     progress: bool | str = True,
     callback: Callable[..., Any] | None = None,
     **keywords: Any,
@@ -148,6 +153,9 @@ def polish(
     recipe : `PolishRecipe`, or None; keywords replace its fields
     angle_offsets, flux : (n_frames,) as in a `Result`; None: 0, 1
         Held fixed, or where refinement begins.
+    checkpoint : path of an HDF5 file, written after both runs of a round
+    resume : runs of the checkpoint, which must be of the same data, model, start and recipe, are not done again
+        The result is that of a run that was not interrupted, to the bit.
 
     Returns
     -------
@@ -168,7 +176,15 @@ def polish(
         start, support = start.S, start.support
     fit = measured(model, data, mask, recipe)
     S, support = initial(model, start, support, recipe.amplitude_bound)
-    return polish_fit(fit, S, support, recipe, progress, callback, corrections)
+    with kept_steps(fit, "polish", recipe, S, support, corrections, checkpoint, resume) as steps:
+        return polish_fit(fit, S, support, recipe, progress, callback, corrections, steps)
+
+
+def begins_with(checkpoint: Path | str, S: np.ndarray) -> bool:
+    """Whether a checkpoint of `polish` is there, and of one that begins with S."""
+    if not checkpoint_file.exists(checkpoint):
+        return False
+    return checkpoint_file.read(checkpoint, "polish")[0].get(START) == checkpoint_file.as_text(S)
 
 
 def polish_fit(fit, S, support, recipe, progress=True, callback=None, corrections=NO_CORRECTIONS, steps=NO_STEPS):
@@ -241,6 +257,7 @@ def _run(objective, S, support, recipe, iterations, log, corrections):
     Its priors are judged by where it begins.
     """
     priors = Priors(recipe, S, support, objective.whole)
+    S = ironed(S, priors)
     variables = Cartesian(S, support)
     if priors.stiff:
         variables = Preconditioned(S, support, priors, objective.model.threads)

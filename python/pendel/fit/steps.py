@@ -15,7 +15,8 @@ from .corrections import Corrections
 from .result import Result
 
 BETWEEN = "/"
-LARGE = ("S", "support")  # what `Steps.forget` lets go of
+CRYSTAL = ("S", "support")
+LARGE = (*CRYSTAL, "x")  # what `Steps.forget` lets go of; x: of L-BFGS
 
 
 class _Book:
@@ -85,14 +86,14 @@ class Steps:
         """What a file holds, with crystals as the model has them: nobody checks them again before a sweep."""
         if self._model is None:
             return found
-        wanted = zip(LARGE, (self._model.dtype, bool), strict=True)
+        wanted = zip(CRYSTAL, (self._model.dtype, bool), strict=True)
         box = {"shape": self._model.shape, "axes": "(nz, ny, nx)"}
         crystal = {n: checks.array(f"checkpoint ({n})", found[n], dtype=d, **box) for n, d in wanted if n in found}
         return found | crystal
 
     def crystal(self, name, compute):
         """`once` of (S, support)."""
-        found = self.once(name, lambda steps: dict(zip(LARGE, compute(steps), strict=True)))
+        found = self.once(name, lambda steps: dict(zip(CRYSTAL, compute(steps), strict=True)))
         return found["S"], found["support"]
 
     def result(self, name, compute, model, background):
@@ -107,7 +108,7 @@ class Steps:
         return computed[0] if computed else _unpacked(found, model, background)
 
     def forget(self, names):
-        """Let go of the crystals of finished steps, which nobody asks for any more; their numbers stay."""
+        """Let go of the crystals, or x, of finished steps, which nobody asks for any more; their numbers stay."""
         for name in names:
             found = self._book.steps.get(_key(self._place + name), {})
             for item in LARGE:
@@ -138,7 +139,7 @@ def _packed(result):
 
 def _unpacked(found, model, background):
     """The `Result` of a dict of `_packed`, whose crystal may be gone."""
-    found = dict.fromkeys(LARGE) | found
+    found = dict.fromkeys(CRYSTAL) | found
     for name in ("angle_offsets", "flux", "background_level"):
         if name in found:
             found[name] = checks.array(f"checkpoint ({name})", found[name], (model.n_frames,), np.float64)

@@ -21,6 +21,7 @@ from .counts import bad_values
 from .frame_files import find_frames, name_missing, read_frames
 from .frames import SATURATION_TOLD, below_saturation, tell_of_saturation
 from .npy_files import open_arrays, read_array
+from .rocking import OTHER_ENERGIES
 from .scans import Scan, mask_bad_values, pattern_centre, relative_flux
 from .spec import parse_spec
 from .tif_files import read_tif
@@ -337,10 +338,7 @@ def _rocking(folder, meta, record, count, files, needed):
             raise ValueError(f"{folder}: expected {frames} frames as {label} says, got {count}{missing}")
     motor = _scanned(meta, record)
     if motor in _ENERGY_MOTORS:
-        raise ValueError(
-            f"{folder}: expected a scan of Theta or Phi, got {motor}: frames at different energies; pendel models "
-            "rocking scans, take one of the same crystal"
-        )
+        raise ValueError(f"{folder}: expected a scan of Theta or Phi, got {motor}: {OTHER_ENERGIES}")
     try:
         return _rocking_of_motor(folder, meta, record, count)
     except ValueError:

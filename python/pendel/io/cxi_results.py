@@ -227,6 +227,7 @@ def write_result(
         wavelength = values.get("wavelength")
         energy = None if wavelength is None else PLANCK * LIGHT_SPEED / wavelength
         hdf5.put_instrument(entry[CRYSTAL], energy, distance, pixel_size)
+        entry["instrument_1"] = h5py.SoftLink(f"/entry_1/{CRYSTAL}/instrument_1")  # where CXI has it
         _put_maps(entry, values)
         group = hdf5.new_group(entry, RESULT, "NXcollection")
         for key, f in _fields_of(RESULT):

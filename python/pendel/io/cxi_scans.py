@@ -17,7 +17,7 @@ from ..base.axes import Axis, axis_vector, is_named
 from ..base.constants import LIGHT_SPEED, PLANCK
 from . import cdiutils_geometry, hdf5, hdf5_arrays, hdf5_images, hdf5_links, hdf5_reading, kinds, nexus_motors, units
 from .hdf5_frames import read_frames
-from .rocking import rocking_motor
+from .rocking import rocking_motor, turn
 from .scans import Scan, relative_flux
 
 _DATA = ("entry_1/data_1", "entry_1/instrument_1/detector_1", "entry_1/image_1", "entry_1/detector_1")
@@ -103,7 +103,9 @@ def write_scan(
             hdf5.put(hdf5.new_group(entry, "control", "NXmonitor"), "data", scan.flux)
         if "rocking_angles" in geometry:
             _put_rocking(entry, group, motor, geometry["rocking_angles"], scan.rocking_axis)
-        hdf5.put_process(group, {"geometry": geometry, "extra": scan.metadata})
+        hdf5.put_process(group, {"geometry": geometry})
+        # not in the configuration: PyNX reads all of that, and no groups in groups of it
+        hdf5.put(group["process_1"], "extra", scan.metadata or None)
 
 
 def _checked_counts(data):
@@ -178,11 +180,9 @@ def _put_rocking(entry, data, motor, angles, axis):
     data[motor] = h5py.SoftLink(f"/entry_1/sample_1/transformations/{motor}")
     data.attrs.update({"axes": [motor, ".", "."], f"{motor}_indices": 0})
 
-    cross = np.cross(np.eye(3), vector)  # a x n for the three unit vectors a; Rodrigues needs n x a = -that
-    sine, cosine = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
-    # [frame, which unit vector, lab]
-    turned = cosine * np.eye(3) - sine * cross + (1 - cosine) * np.outer(vector, vector)
-    hdf5.put(hdf5.new_group(sample, "geometry_1", "NXgeometry"), "orientation", turned[:, :2].reshape(-1, 6))
+    # CXI has six numbers for it, the sample's x and y in the lab: CDTools reads no more, so those of the middle frame
+    turned = turn(vector, angles[len(angles) // 2])
+    hdf5.put(hdf5.new_group(sample, "geometry_1", "NXgeometry"), "orientation", turned[:, :2].T.ravel())
 
 
 def read_scan(path: Path | str, *, rocking: bool = True, external: str = hdf5_links.FOLDER) -> Scan:
@@ -204,8 +204,8 @@ def read_scan(path: Path | str, *, rocking: bool = True, external: str = hdf5_li
     """
     with hdf5_reading.opened(path, external) as links:
         data, mask, metadata, shifted = _read_cxi_frames(links)
-        process = hdf5_reading.tree(links, "entry_1/data_1/process_1/configuration")
-        geometry, extra = (_dict(links, process, key) for key in ("geometry", "extra"))
+        geometry = _dict(links, "configuration/geometry")
+        extra = _dict(links, "configuration/extra") | _dict(links, "extra")  # the former: of pendel before
         scan = Scan(
             data=data,
             mask=mask,
@@ -225,11 +225,11 @@ def read_scan(path: Path | str, *, rocking: bool = True, external: str = hdf5_li
         return _unshift_frames(scan, links) if shifted else scan
 
 
-def _dict(links, tree, key):
-    """A dict of a tree of values, empty where it is not there."""
-    value = tree.get(key, {}) if isinstance(tree, dict) else tree
+def _dict(links, name):
+    """A dict of values of what pendel said of a scan, empty where it is not there."""
+    value = hdf5_reading.tree(links, f"entry_1/data_1/process_1/{name}")
     if not isinstance(value, dict):
-        raise ValueError(f"{links.path}: process_1/configuration/{key}: expected a group, got {checks.describe(value)}")
+        raise ValueError(f"{links.path}: process_1/{name}: expected a group, got {checks.describe(value)}")
     return value
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 
 from ..base import checks, reading
+from .hdf5_guard import GuardedFile
 
 FOLDER, ANYWHERE = "folder", "anywhere"  # where links may lead
 MOST_LINKS = 64  # soft and external links on the way to one dataset
@@ -38,7 +39,7 @@ def open_file(path: Path, where: str) -> h5py.File:
             begin = file.read(16)
         raise ValueError(f"{where}, got " + (f"one that begins {begin!r}" if begin else "an empty file"))
     try:
-        return h5py.File(path, "r")
+        return GuardedFile(path)
     except OSError as error:
         text = str(error)
     if "unable to lock" in text:
@@ -77,7 +78,7 @@ class Links:
         self._stack = contextlib.ExitStack()
         self._folders = [os.fspath(folder) for folder in folders_of(path)]
         self.file = self._stack.enter_context(open_file(path, f"{path}: expected a CXI/HDF5 file"))
-        self._files = {os.path.realpath(path): self.file}
+        self._files = {folders_of(path)[0] / Path(path).name: self.file}
         self.place = "/"  # what was looked at last, for errors that nobody foresaw
 
     def close(self) -> None:
@@ -145,33 +146,40 @@ class Links:
 
     def other_file(self, name: str, beside: h5py.File, where: str) -> h5py.File:
         """The file ``name`` as the file ``beside`` calls it; errors begin with ``where``."""
-        path = self._inside(os.fsdecode(name), os.path.realpath(os.fsdecode(beside.filename)), where)
+        path = self._inside(os.fsdecode(name), os.fsdecode(beside.filename), where)
         if path not in self._files:
             if len(self._files) >= MOST_FILES:
                 raise ValueError(f"{where}: expected links to at most {MOST_FILES} files, got more")
             what = f"{where}: expected the HDF5 file {path}"
-            self._files[path] = self._stack.enter_context(open_file(Path(path), what))
+            self._files[path] = self._stack.enter_context(open_file(path, what))
         return self._files[path]
 
     def _inside(self, name, beside, where):
-        """Real path of a file in the folder of the file ``beside`` or below it."""
+        """Path of a file that the file ``beside`` leads to, in the folder of the user's file or below it.
+
+        Looked for as HDF5 does: beside the file that has the link, where that is named and where it lies, and nowhere
+        else; another one of that name would be another file. HDF5 looks where the process is, too: by chance.
+        """
         if "\0" in name or not name:
             raise ValueError(f"{where}: expected the name of a file, got {name!r}")
-        folders = dict.fromkeys([os.path.dirname(beside), *self._folders])
+        folders = dict.fromkeys(folders_of(beside))
         # as it is called in all folders first
         candidates = [path for paths in zip(*(places_of(name, f) for f in folders), strict=True) for path in paths]
         there = [path for path in candidates if os.path.lexists(path)]
-        path = os.path.realpath((there or candidates[-len(folders) :])[0])
-        if there and there[0] not in candidates[: len(folders)]:
-            self._refuse_namesake(name, path, where)
-        if not self._anywhere and not any(path.startswith(os.path.join(folder, "")) for folder in self._folders):
+        path = (there or candidates[-len(folders) :])[0]
+        real = os.path.realpath(path)
+        if there and path not in candidates[: len(folders)]:
+            self._refuse_namesake(name, real, where)
+        if not self._anywhere and not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
             raise ValueError(
-                f"{where}: expected a link into the folder of the file, got one that leads out of it, to {path}; "
-                f"put the files in one folder, or allow it with data.external, external={ANYWHERE!r} in Python"
+                f"{where}: expected a link into the folder of the file, got one that leads out of it, to {real}; "
+                f"put the files in one folder, or allow it with data.external, external={ANYWHERE!r} in Python; of "
+                "start.path with start.external"
             )
         if not there:
             raise FileNotFoundError(f"{where}: expected the file {name} beside {os.path.basename(beside)}, got none")
-        return path
+        # a file of two names, by links of the file system, has two folders to look in: its name is kept
+        return folders_of(path)[0] / Path(path).name
 
     def _refuse_namesake(self, name, path, where):
         """ValueError where a file beside this one would stand for two that had one name in two folders."""

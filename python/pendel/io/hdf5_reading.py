@@ -16,6 +16,7 @@ from ..base import plausible
 from ..base.constants import ELECTRONVOLT, LIGHT_SPEED, PLANCK
 from . import hdf5_arrays, units
 from .hdf5_links import FOLDER, Found, Links
+from .rocking import OTHER_ENERGIES
 
 LONGEST_TEXT = 1 << 24  # bytes of one text
 MOST_TEXTS = 4096  # of one dataset
@@ -216,7 +217,9 @@ def quantity(links: Links, *paths: str, dimension: str, unit: str = "") -> float
     if not (np.isfinite(low) and low > 0 and high < np.inf):
         raise ValueError(f"{found.where}: expected a finite number > 0, got {low if not low > 0 else high:g}")
     if high - low > SAME * high:
-        raise ValueError(f"{found.where}: expected one value, got {values.size} from {low:g} to {high:g}")
+        of_beam = dimension == units.ENERGY or found.where.endswith("wavelength")
+        why = f": {OTHER_ENERGIES}" if of_beam else ""
+        raise ValueError(f"{found.where}: expected one value, got {values.size} from {low:g} to {high:g}{why}")
     return float(np.median(values))
 
 

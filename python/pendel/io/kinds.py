@@ -9,13 +9,15 @@ from pathlib import Path
 import h5py
 
 from ..base import files
+from .hdf5_guard import GuardedFile
 from .hdf5_links import folders_of, places_of
 
 RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE = "result", "scan", "simulated scan", "checkpoint", "picture"
 FOREIGN = "HDF5 file"  # none of pendel, or one that cannot be read
 OTHER = "other file"
 CHECKPOINTS = ("pendel_checkpoint", "pendel_multiscale")  # attributes of the root; the second: of older ones
-TRUTH = "entry_1/data_1/process_1/configuration/extra/truth"  # what only simulated scans hold
+# What only simulated scans hold; the second: of older ones.
+TRUTHS = ("entry_1/data_1/process_1/extra/truth", "entry_1/data_1/process_1/configuration/extra/truth")
 _MADE_BY_PENDEL = re.compile(rb"pendel \d")  # in the metadata that `pendel.analysis.plot.save` writes
 _GZIP = b"\x1f\x8b"
 LARGEST_PICTURE = 1 << 26  # bytes
@@ -41,7 +43,7 @@ def kind_of(path: Path | str) -> str | None:
 
 
 def _kind_of_hdf5(path):
-    with h5py.File(path, "r") as file:
+    with GuardedFile(path) as file:
         if any(name in file.attrs for name in CHECKPOINTS):
             return CHECKPOINT
         creator = file.attrs.get("creator")
@@ -49,7 +51,7 @@ def _kind_of_hdf5(path):
             return FOREIGN
         if "entry_1/image_1" in file:
             return RESULT
-        return SIMULATED if TRUTH in file else SCAN
+        return SIMULATED if any(truth in file for truth in TRUTHS) else SCAN
 
 
 def _kind_of_picture(path):
@@ -96,7 +98,7 @@ def _links_of(path, folders):
         return set()
     names = set()
     try:
-        with h5py.File(path, "r") as file:
+        with GuardedFile(path) as file:
             _collect(file, names)
     except Exception:  # h5py lets all kinds through; what could be read of it is known
         pass

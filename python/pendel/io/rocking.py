@@ -10,6 +10,12 @@ TREND = 0.5  # correlation with the number of the frame, above which a motor wit
 
 CURE = "where other angles hold, give them (experiment.rocking_step_deg), and rocking=False to the reader"
 
+# Said of energy scans: k, the susceptibilities and what the operator makes of both are those of one wavelength.
+OTHER_ENERGIES = (
+    "frames at different energies; pendel models rocking scans, with the susceptibilities of one wavelength: take one "
+    "of the same crystal"
+)
+
 
 @dataclass(frozen=True)
 class Motor:

@@ -135,7 +135,8 @@ def crop_scan(scan: Scan, *, frames=None, shape=None, centre=None) -> Scan:
 
     Returns
     -------
-    Scan : its centre keeps the fraction; ``metadata["crop_start"]`` is the first (frame, row, col) kept.
+    Scan : its centre keeps the fraction; ``metadata["crop_start"]`` is the first (frame, row, col) kept of the data as
+        stored, whatever was cut off before.
 
     Raises
     ------
@@ -160,8 +161,13 @@ def crop_scan(scan: Scan, *, frames=None, shape=None, centre=None) -> Scan:
         background=None if scan.background is None else cut(scan.background),
         rocking_angles=None if scan.rocking_angles is None else scan.rocking_angles[kept].copy(),
         centre=tuple(map(float, centre - [first, *start])),
-        metadata=scan.metadata | {"crop_start": [first, *start]},
+        metadata=scan.metadata | {"crop_start": (crop_start(scan) + [first, *start]).tolist()},
     )
+
+
+def crop_start(scan: Scan) -> np.ndarray:
+    """The first (frame, row, col) that a scan holds of the data as stored, int64 (3,)."""
+    return np.array(scan.metadata.get("crop_start", (0, 0, 0)), np.int64)
 
 
 def _frame_range(frames, count):

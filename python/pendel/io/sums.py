@@ -7,6 +7,11 @@ first one: whole pixels by cross-correlation, then d of
 
 near the peak, both smoothed by a pixel: pixels that are masked on the detector do not hold it back. Scans that have
 drifted are interpolated by cubic splines; where nothing has moved, counts stay counts.
+
+Where scans were cropped in different places the index of a pixel is no measure of where it lies. With c the first
+frame, row and column that a scan kept of its data as stored, what is reported and what counts as still is
+
+(2) drift = d + c - c_first
 """
 
 from collections.abc import Sequence
@@ -17,10 +22,11 @@ from scipy import fft, ndimage
 
 from ..base.axes import axis_vector
 from .frames import SATURATION_TOLD, tell_of_saturation
-from .scans import Scan, pattern_centre, relative_flux
+from .scans import Scan, crop_start, pattern_centre, relative_flux
 
 # Relative, but where a unit is given: what motors and monochromators reach again, below a pixel or a step.
 ENERGY, DISTANCE, PIXEL, ARM, AXIS = 2e-4, 1e-3, 1e-6, 1e-4, 1e-3  # the last two in rad
+DIRECT = 0.5  # pixels, that the direct beam is found to
 STEP = 0.3  # steps: angles that differ by more belong to another scan
 BOX = (48, 96, 96)  # frames, rows, columns about the peak that the drift is found from, at most
 SMOOTH = 1.0  # pixels
@@ -33,12 +39,14 @@ def sum_scans(scans: Sequence[Scan]) -> Scan:
 
     Parameters
     ----------
-    scans : of the same frames, detector and geometry; what one does not know the others may.
+    scans : of the same frames, detector and geometry; what one does not know the others may. They may have been cropped
+        in different places, to the same shape.
 
     Returns
     -------
     Scan : the geometry, angles and centre of the first. A pixel is good where it is in all scans; frames that not all
-        scans reach are left out. ``metadata["drift"]``: (scan, 3), how far each had moved, in frames, rows and columns.
+        scans reach are left out, which ``metadata["crop_start"]`` counts. ``metadata["drift"]``: (scan, 3), how far
+        each had moved, in frames, rows and columns of the data as stored.
 
     Raises
     ------
@@ -75,10 +83,9 @@ def _check_agreement(first, scan, name):
         if np.abs(ours - theirs).max() > AXIS:
             axes = first.rocking_axis, scan.rocking_axis
             raise ValueError(f"{name}: expected rocking_axis {axes[0]} as in the first scan, got {axes[1]}")
-    for key in ("direct_beam", "crop_start"):
-        ours, theirs = first.metadata.get(key), scan.metadata.get(key)
-        if not np.array_equal(ours, theirs):
-            raise ValueError(f"{name}: expected {key} {ours} as in the first scan, got {theirs}")
+    ours, theirs = (s.metadata.get("direct_beam") for s in (first, scan))
+    if (ours is None) != (theirs is None) or (ours is not None and np.abs(np.subtract(ours, theirs)).max() > DIRECT):
+        raise ValueError(f"{name}: expected direct_beam {ours} as in the first scan, got {theirs}")
     if (first.background is None) != (scan.background is None):
         raise ValueError(f"{name}: expected a background in all scans or in none, got it in some")
     _check_angles(first, scan, name)
@@ -110,7 +117,7 @@ def _check_angles(first, scan, name):
 
 
 def _drift(first, scan, name):
-    """(3,) how far ``scan`` has moved from ``first``: frames, rows, columns."""
+    """(3,) d of the indices of ``scan`` and ``first``: frames, rows, columns."""
     centre = [round(c) for c in pattern_centre(first.data, first.mask)]
     one, good = _smoothed(first)
     other, there = _smoothed(scan)
@@ -128,7 +135,8 @@ def _drift(first, scan, name):
         raise ValueError(
             f"{name}: expected the pattern of the first scan, got one that is like it by {like:.2f} only (1: the same)"
         )
-    return np.where(np.abs(d) < STILL, 0.0, d)
+    cropped = crop_start(scan) - crop_start(first)
+    return np.where(np.abs(d + cropped) < STILL, 0.0 - cropped, d)
 
 
 def _smoothed(scan):
@@ -192,7 +200,11 @@ def _summed(first, scans, drifts):
     if first.background is not None:
         backgrounds = sum(np.broadcast_to(s.background, first.data.shape)[begin:end] for s in scans)
     _tell_of_saturation(scans)
-    notes = {"drift": np.array(drifts), "scans_summed": len(scans), SATURATION_TOLD: True}
+    begun = crop_start(first)
+    moved = np.array([d + crop_start(scan) - begun for scan, d in zip(scans, drifts, strict=True)])  # (2)
+    notes = {"drift": moved, "scans_summed": len(scans), SATURATION_TOLD: True}
+    if begin or "crop_start" in first.metadata:
+        notes["crop_start"] = [int(begun[0]) + begin, *map(int, begun[1:])]
     return replace(
         first,
         data=data,

@@ -133,8 +133,8 @@ def _level(i, levels, found, given, recipe, polishing, callback, steps):
 def _signature(model, data, mask, made_by, recipe, polishing, given, corrections):
     """Of which run a checkpoint is."""
     phased = None if given.phased is None else given.phased.object
-    others = {"start array": given.S, "support": given.support, "phased": phased} | corrections._asdict()
-    others = made_by | {f"{name}": value for name, value in others.items() if name != "point_spread"}
+    others = made_by | {"start array": given.S, "support": given.support, "phased": phased}
+    others |= {"angle_offsets": corrections.angle_offsets, "flux": corrections.flux}
     own = {name: value for name, value in fields_of(recipe).items() if name not in others}
     return signature_of(model, data, mask, own, polishing, **others)
 
