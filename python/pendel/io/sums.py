@@ -83,12 +83,17 @@ def _check_agreement(first, scan, name):
         if np.abs(ours - theirs).max() > AXIS:
             axes = first.rocking_axis, scan.rocking_axis
             raise ValueError(f"{name}: expected rocking_axis {axes[0]} as in the first scan, got {axes[1]}")
-    ours, theirs = (s.metadata.get("direct_beam") for s in (first, scan))
-    if (ours is None) != (theirs is None) or (ours is not None and np.abs(np.subtract(ours, theirs)).max() > DIRECT):
-        raise ValueError(f"{name}: expected direct_beam {ours} as in the first scan, got {theirs}")
+    _check_direct_beam(first, scan, name)
     if (first.background is None) != (scan.background is None):
         raise ValueError(f"{name}: expected a background in all scans or in none, got it in some")
     _check_angles(first, scan, name)
+
+
+def _check_direct_beam(first, scan, name):
+    """ValueError where one alone knows its direct beam, or both know another one."""
+    ours, theirs = (s.metadata.get("direct_beam") for s in (first, scan))
+    if (ours is None) != (theirs is None) or (ours is not None and np.abs(np.subtract(ours, theirs)).max() > DIRECT):
+        raise ValueError(f"{name}: expected direct_beam {ours} as in the first scan, got {theirs}")
 
 
 def _same_arm(one, other):
@@ -185,26 +190,19 @@ def _improvement(one, good, other, there, d, box):
 def _summed(first, scans, drifts):
     """The `Scan` of scans whose drifts are known."""
     begin, end = _common_frames(len(first.data), [d[0] for d in drifts])
-    whole = all((d == np.rint(d)).all() for d in drifts) and all(s.data.dtype.kind in "iu" for s in scans)
-    data = np.zeros((end - begin, *first.data.shape[1:]), np.int64 if whole else np.float32)
-    mask = np.ones(data.shape, bool)
-    for scan, d in zip(scans, drifts, strict=True):
-        good = _moved_mask(np.broadcast_to(scan.mask, scan.data.shape), d)[begin:end]
-        data += _moved(_filled(scan) if d.any() else scan.data, d)[begin:end].astype(data.dtype, copy=False)
-        mask &= good
-    data = np.where(mask, np.maximum(data, 0), data.dtype.type(0))
-    if whole and data.max(initial=0) <= np.iinfo(np.int32).max:
-        data = data.astype(np.int32)
+    data, mask = _summed_frames(first, scans, drifts, slice(begin, end))
 
     backgrounds = None
     if first.background is not None:
         backgrounds = sum(np.broadcast_to(s.background, first.data.shape)[begin:end] for s in scans)
     _tell_of_saturation(scans)
+
     begun = crop_start(first)
     moved = np.array([d + crop_start(scan) - begun for scan, d in zip(scans, drifts, strict=True)])  # (2)
     notes = {"drift": moved, "scans_summed": len(scans), SATURATION_TOLD: True}
     if begin or "crop_start" in first.metadata:
         notes["crop_start"] = [int(begun[0]) + begin, *map(int, begun[1:])]
+
     return replace(
         first,
         data=data,
@@ -215,6 +213,22 @@ def _summed(first, scans, drifts):
         centre=None if first.centre is None else (first.centre[0] - begin, *first.centre[1:]),
         metadata=first.metadata | notes,
     )
+
+
+def _summed_frames(first, scans, drifts, frames):
+    """(counts, mask) of the ``frames`` that all scans have, (frame, row, column)."""
+    whole = all((d == np.rint(d)).all() for d in drifts) and all(s.data.dtype.kind in "iu" for s in scans)
+    data = np.zeros(first.data[frames].shape, np.int64 if whole else np.float32)
+    mask = np.ones(data.shape, bool)
+    for scan, d in zip(scans, drifts, strict=True):
+        good = _moved_mask(np.broadcast_to(scan.mask, scan.data.shape), d)[frames]
+        data += _moved(_filled(scan) if d.any() else scan.data, d)[frames].astype(data.dtype, copy=False)
+        mask &= good
+
+    data = np.where(mask, np.maximum(data, 0), data.dtype.type(0))
+    if whole and data.max(initial=0) <= np.iinfo(np.int32).max:
+        data = data.astype(np.int32)
+    return data, mask
 
 
 def _tell_of_saturation(scans):
