@@ -78,16 +78,19 @@ def test_a_strained_crystal_is_found_in_its_shape_and_so_is_a_resumed_one(proble
 
 
 @pytest.mark.parametrize(
-    ("misfits", "start", "asked"),
+    ("misfits", "start", "asked", "asked_to"),
     [
-        ((1e-3,), None, [None]),  # photons and voxels explain it
-        ((5e-1, 1e-3), None, [None, "smooth"]),
-        ((5e-1, 1e-3), "kinematic", ["kinematic", "smooth"]),
-        ((5e-1, 4e-1), None, [None, "smooth"]),  # hardly better: what there was is kept
-        ((5e-1,), "flat", ["flat"]),  # as it was asked for
+        ((1e-3,), None, [None], True),  # photons and voxels explain it
+        ((5e-1, 1e-3), None, [None, "smooth"], True),
+        ((5e-1, 1e-3), "kinematic", ["kinematic", "smooth"], True),
+        ((5e-1, 4e-1), None, [None, "smooth"], True),  # hardly better: what there was is kept
+        ((5e-1,), "flat", ["flat"], True),  # as it was asked for
+        ((5e-1,), None, [None], False),
     ],
 )
-def test_solve_goes_the_other_way_where_the_ordinary_one_misses_the_frames(problem, monkeypatch, misfits, start, asked):
+def test_solve_goes_the_other_way_where_the_ordinary_one_misses_the_frames(
+    problem, monkeypatch, misfits, start, asked, asked_to
+):
     plain, _, truth, data, _ = problem
     model = like(plain, plain.experiment, (16, 18, 20), plain.voxel, point_spread=(0.7, 0.7))
     scale, calls = float(data.sum() / plain.intensities(truth).sum()), []
@@ -100,7 +103,7 @@ def test_solve_goes_the_other_way_where_the_ordinary_one_misses_the_frames(probl
 
     monkeypatch.setattr(first_step, "multiscale", scripted)
     first = first_step.FirstStep(data, None, MultiscaleRecipe(), {}, None, None, False, None, NO_STEPS)
-    where, found, noise = first.find(model, start, None, None, plain)
+    where, found, noise = first.find(model, start, None, None, plain if asked_to else None)
     assert [kind for kind, _ in calls] == asked and noise > 0
     taken = len(misfits) == 2 and misfits[1] == 1e-3
     assert found.misfit == (misfits[1] if taken else misfits[0]) and found.S.shape == where.shape

@@ -1,8 +1,8 @@
 """The first step of `solve`, on voxels of the data's resolution: the ordinary way, and another one where that fails.
 
 The ordinary way begins with phases, or with the shape of a thick crystal. A strongly strained crystal is not found so,
-and the misfit says it (`pendel.recipes.trust.misses`). Then phases are sought as smooth functions in a shape
-(`pendel.recipes.smooth_phases`), and whichever crystal misses the frames less is gone on with.
+and the misfit says it (`pendel.recipes.trust.misses`). Then, if asked to, phases are sought as smooth functions in a
+shape (`pendel.recipes.smooth_phases`), and whichever crystal misses the frames less is gone on with.
 """
 
 from collections.abc import Callable
@@ -43,10 +43,12 @@ class FirstStep:
 
         The latter where no other start was asked for and the former misses the frames; in its own box, by a ``plain``
         model, for phases that are wrong tell neither how large a crystal is nor how blurred its frames are.
+
+        plain : Model, or None: the ordinary way alone
         """
         found, noise = self._run(model, start, support, "levels", phased)
         ordinary = start is None or (isinstance(start, str) and start == "kinematic")
-        if not ordinary or not misses(found, noise):
+        if plain is None or not ordinary or not misses(found, noise):
             return model, found, noise
         light = unit_flux(self.data, known_background(self.polishing), self.flux)
         other = like(plain, plain.experiment, box_without_phases(plain, light, self.mask), plain.voxel)

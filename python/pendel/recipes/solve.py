@@ -3,8 +3,9 @@
 1. The box: the scan is phased kinematically, and the phased object tells the size. Where phases miss the frames, the
    same sharpened are phased too (`pendel.recipes.sharpening`).
 2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
-   Where that misses the frames by far more than photons and voxels explain, it is done again with smooth phases first,
-   in a box that the autocorrelation tells, and the better one of both is taken (`pendel.recipes.first_step`).
+   With ``strong=True``, where that misses the frames by far more than photons and voxels explain, it is done again with
+   smooth phases first, in a box that the autocorrelation tells, and the better one of both is taken
+   (`pendel.recipes.first_step`).
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness,
    uniformity and sharpness by evidence.
@@ -27,7 +28,7 @@ import numpy as np
 
 from ..base import checks, plausible
 from ..base.arrays import host
-from ..base.recipe import from_keywords, integer, option, refuse_unknown, with_keywords_of
+from ..base.recipe import flag, from_keywords, integer, option, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint_file import as_text, claimed, fields_of, signature_of_model
@@ -83,6 +84,12 @@ class SolveRecipe(MultiscaleRecipe):
     fine_iterations: int = option(
         60, integer(at_least=1), "of each of them.", set_by="bench/foreign.py, smooth, dislocation, void, porous"
     )
+    strong: bool = option(
+        False,
+        flag,
+        'whether, where the way that begins with phases misses the frames, that of start="smooth" is tried beside it:'
+        " for strongly strained crystals, and minutes longer.",
+    )
 
 
 def solve(
@@ -120,7 +127,8 @@ def solve(
         "auto": from the phased object; with "smooth" from the autocorrelation.
     start : as in `multiscale`
         An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None and
-        "kinematic": as there, and "smooth" where that misses the frames by far more than photons and voxels explain.
+        "kinematic" with ``strong=True``: as there, and "smooth" where that misses the frames by far more than photons
+        and voxels explain.
     seed : int
     device, threads : as in `Model`
     model_options : further arguments of `Model`
@@ -141,6 +149,7 @@ def solve(
     data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse, told = experiment.suggest_voxel(), dict(options)
+    recipe = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve")
     given = None if start is None or isinstance(start, str) else host(start, "start")
     phased = None
     if given is not None:
@@ -156,8 +165,7 @@ def solve(
         if _named(start, "smooth"):
             shape = box_without_phases(small, light, mask)
         else:
-            starts = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve").starts
-            how = {"experiment": experiment, "seed": seed, "starts": starts, "threads": small.threads}
+            how = {"experiment": experiment, "seed": seed, "starts": recipe.starts, "threads": small.threads}
             phased, options["point_spread"] = phase_blurred(
                 light,
                 mask,
@@ -167,7 +175,8 @@ def solve(
                 **how,
             )
             shape = box_for(phased, experiment, coarse)
-    model, plain = (Model(experiment, crystal, shape, coarse, **how) for how in (options, told))
+    model = Model(experiment, crystal, shape, coarse, **options)
+    plain = Model(experiment, crystal, shape, coarse, **told) if recipe.strong else None
     known = {"counts": counts, "voxel": voxel, "seed": seed, "phased": phased, "plain": plain, "progress": progress}
     return solve_on(model, data, mask, start, **known, **keywords)
 
@@ -225,7 +234,7 @@ def solve_on(
             steps.sign(_signature(model, recipe, polishing, factor, voxel))
         levels = FirstStep(data, mask, recipe, polishing, angle_offsets, flux, progress, callback, steps)
         phased = phased if _begins_with_phases(model, start, recipe) else None
-        model, found, noise = levels.find(model, start, support, phased, plain or model)
+        model, found, noise = levels.find(model, start, support, phased, (plain or model) if recipe.strong else None)
         fine, grid = _voxels(model, found, voxel, noise)
         last = _Fine(fine, model, data, mask, recipe, polishing, progress, callback, steps)
         return _in_units_of_data(last.solve(found, noise, grid), factor)
