@@ -134,7 +134,9 @@ def test_counts_are_told_from_intensities(scan):
 
 def test_frames_without_noise_are_fitted_in_their_own_units(scan):
     data = (1e-3 * scan.frames / scan.frames.max()).astype(np.float32)
-    result = pendel.solve(scan.experiment, scan.crystal, data, **LITTLE)
+    # so little of a search ends at a wrong twin here, or not, as the last digits of the frames have it
+    search = {"starts": 5, "steps": 3200, "trial_epochs": 25}
+    result = pendel.solve(scan.experiment, scan.crystal, data, **LITTLE | search)
     assert scan.error(result) < 0.03
     computed = result.scale * result.model.intensities(result.S)
     assert computed.sum() == pytest.approx(data.sum(), rel=0.02)
