@@ -5,7 +5,7 @@ are handed out in between, so what the way back needs of all of them is kept: E_
 far fields.
 
 (1) D_j = light_j Blur(sum_p w_p |F_jp|^2),   F_jp = FarField(E_h_p(dq_j)),   sums over states and settings of the beam
-(2) adj_F_jp = 2 w_p light_j (Blur^T adj_D_j) F_jp,   adj_light_j = sum over pixels of (Blur^T adj_D_j) sum_p w_p |F_jp|^2
+(2) adj_F_jp = 2 w_p light_j (Blur^T adj_D_j) F_jp,   adj_light_j = sum (Blur^T adj_D_j) sum_p w_p |F_jp|^2 over pixels
 """
 
 from typing import Any, NamedTuple
@@ -211,18 +211,19 @@ class Frames:
 
 
 class Given(NamedTuple):
-    """What `Frames.forward` takes beside frames; all but ``S`` may be None."""
+    """What `Frames.forward` takes; all but ``S`` may be None."""
 
     S: Any
     s_0: Any = None
     dq: Any = None
     flux: Any = None
+    frames: Any = None
 
 
-AXES = Given(S=3, s_0=3, dq=2, flux=1)  # of one crystal
+AXES = Given(S=3, s_0=3, dq=2, flux=1, frames=1)  # of one crystal
 
 
-def forward(model: Model, given: Given, frames: Any, *, keep: bool) -> tuple[Array, list]:
+def forward(model: Model, given: Given, *, keep: bool) -> tuple[Array, list]:
     """`Frames.forward` of arrays with axes before those of one crystal, as in `pendel.operator.crystals`.
 
     Returns
@@ -233,7 +234,7 @@ def forward(model: Model, given: Given, frames: Any, *, keep: bool) -> tuple[Arr
     """
     frames_of = Frames(model)
 
-    def compute(S, s_0, dq, flux):
+    def compute(S, s_0, dq, flux, frames):
         D, kept = frames_of.forward(S, frames, s_0, dq=dq, flux=flux, keep=keep)
         if kept is None:
             return (D,)
@@ -244,43 +245,43 @@ def forward(model: Model, given: Given, frames: Any, *, keep: bool) -> tuple[Arr
     return D, kept
 
 
-def adjoint(model: Model, given: Given, adj_D: Array, frames: Any, kept: list, summed_to: Any) -> Given:
-    """Gradients with respect to what is ``given``, None for what is None.
+def adjoint(model: Model, given: Given, adj_D: Array, kept: list, summed_to: Any) -> Given:
+    """Gradients with respect to what is ``given``, None for what is None and for frames.
 
     Parameters
     ----------
-    model, given, frames
+    model, given
         As for `forward`.
     adj_D : real (..., L, rows, cols)
     kept : list of array
-        From `forward`.
+        From `forward`; empty: the forward sweep is run again.
     summed_to : sequence of tuple
-        Leading shapes of the four gradients, see `pendel.operator.crystals.one_by_one`.
+        Leading shapes of the five gradients, see `pendel.operator.crystals.one_by_one`.
     """
     frames_of, xp, sweeps = Frames(model), model.engine.xp, len(model.passes.beam.operators)
+    kept = kept or forward(model, given, keep=True)[1]
     per_state = len(kept) // sweeps - 1  # layers may be missing
 
-    def compute(S, s_0, dq, flux, adj_D, *kept):
+    def compute(S, s_0, dq, flux, frames, adj_D, *kept):
         kept = [xp.ascontiguousarray(array) for array in kept]
         states = [State(*kept[i * per_state : (i + 1) * per_state]) for i in range(sweeps)]
         kept = Kept(states, kept[sweeps * per_state :])
         found = frames_of.adjoint(S, adj_D, kept, frames, s_0, dq=dq, flux=flux)
-        return found.S, found.s_0, None if dq is None else found.dq, found.flux
+        return found.S, found.s_0, None if dq is None else found.dq, found.flux, None
 
     axes = (*AXES, 3, *kept_axes(model, len(kept)))
     return Given(*one_by_one(xp, compute, (*given, adj_D, *kept), axes, summed_to))
 
 
-def kept_shapes(model: Model, frames: int) -> list[tuple[int, ...]]:
-    """Shapes of the arrays, all of the model's dtype, that `forward` keeps of that many frames of one crystal."""
-    op = model.passes.operator
-    state = [shape for shape in op.state_shapes(frames) if shape is not None]
+def kept_shapes(model: Model, count: int) -> list[tuple[int, ...]]:
+    """Shapes of the arrays, all of the model's dtype, that `forward` keeps of ``count`` frames of one crystal."""
+    state = [shape for shape in model.passes.operator.state_shapes(count) if shape is not None]
     sweeps = len(model.passes.beam.operators)
-    return state * sweeps + [(frames, *model.passes.far_field.detector_shape)] * sweeps
+    return state * sweeps + [(count, *model.passes.far_field.detector_shape)] * sweeps
 
 
 def kept_axes(model: Model, count: int) -> list[int]:
     """How many axes each of ``count`` arrays that `forward` keeps has for one crystal."""
     sweeps = len(model.passes.beam.operators)
-    per_state = count // sweeps - 1  # layers may be missing
+    per_state = count // sweeps - 1
     return [*STATE_AXES[:per_state] * sweeps, *[3] * sweeps] if count else []

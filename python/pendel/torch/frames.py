@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..base import checks
@@ -28,6 +27,7 @@ from .tensors import (
     wants_gradient,
 )
 
+INDICES = (torch.int64, torch.int32)
 GIVEN = "Tensor S, Tensor? s_0, Tensor? dq, Tensor? flux, Tensor? frames"
 
 
@@ -65,7 +65,7 @@ class Frames(torch.nn.Module):
         ----------
         S : complex (..., nz, ny, nx)
             Of the dtype and on the device of the model, as the others are.
-        frames : integers (L,), optional
+        frames : integers (..., L), optional
             Indices of the frames wanted. None: all.
         s_0 : real (..., nz, ny, nx), optional
             None: |S|.
@@ -95,21 +95,15 @@ class Frames(torch.nn.Module):
         return repr(self.model)
 
 
-def _checked(model, given: Given, frames) -> tuple:
+def _checked(model, given: Given) -> tuple:
     """Leading axes of all, or an error naming the argument."""
     n, device, real = model.n_frames, model.device, (TORCH[model.real_dtype],)
     refuse_unless_suitable("S", given.S, model.shape, (TORCH[model.dtype],), device, "nz, ny, nx")
     refuse_unless_suitable("s_0", given.s_0, model.shape, real, device, "nz, ny, nx")
     refuse_unless_suitable("dq", given.dq, (n, 3), OFFSETS, device, "n_frames, 3")
     refuse_unless_suitable("flux", given.flux, (n,), real, device, "n_frames")
-    if frames is not None and (frames.ndim != 1 or frames.is_floating_point() or frames.is_complex()):
-        raise TypeError(f"frames: expected a 1-D tensor of integers, got {checks.describe(frames)}")
+    refuse_unless_suitable("frames", given.frames, (None,), INDICES, "cpu", "L")
     return leading_shape(given, AXES)
-
-
-def _indices(frames):
-    """Indices on the host."""
-    return None if frames is None else frames.cpu().numpy()
 
 
 @torch.library.custom_op(
@@ -117,20 +111,19 @@ def _indices(frames):
 )
 def _forward(S, s_0, dq, flux, frames, handle, keep):
     """D, and with ``keep`` what `_adjoint` needs of the way there."""
-    model = found(handle)
-    _checked(model, Given(S, s_0, dq, flux), frames)
+    model, given = found(handle), Given(S, s_0, dq, flux, frames)
+    _checked(model, given)
     with current_stream(S):
-        given = Given(*map(array_of, (S, s_0, dq, flux)))
-        D, kept = many.forward(model, given, _indices(frames), keep=keep)
+        D, kept = many.forward(model, Given(*map(array_of, given)), keep=keep)
         return tensor_of(D, S), [tensor_of(array, S) for array in kept]
 
 
 @_forward.register_fake
 def _(S, s_0, dq, flux, frames, handle, keep):
     model = found(handle)
-    leading = _checked(model, Given(S, s_0, dq, flux), frames)
-    count = model.n_frames if frames is None else frames.shape[0]
-    D = S.new_empty((*leading, count, *model.experiment.detector_shape), dtype=TORCH[np.dtype(model.real_dtype)])
+    leading = _checked(model, Given(S, s_0, dq, flux, frames))
+    count = model.n_frames if frames is None else frames.shape[-1]
+    D = S.new_empty((*leading, count, *model.experiment.detector_shape), dtype=TORCH[model.real_dtype])
     return D, [S.new_empty((*leading, *shape)) for shape in many.kept_shapes(model, count)] if keep else []
 
 
@@ -141,14 +134,12 @@ def _(S, s_0, dq, flux, frames, handle, keep):
 )
 def _adjoint(S, s_0, dq, flux, frames, adj_D, kept, handle):
     """Gradients with respect to the first four, empty for what is None."""
-    model, tensors = found(handle), Given(S, s_0, dq, flux)
+    model, given = found(handle), Given(S, s_0, dq, flux, frames)
     with current_stream(S):
-        given, indices = Given(*map(array_of, tensors)), _indices(frames)
-        kept = [array_of(tensor) for tensor in kept] or many.forward(model, given, indices, keep=True)[1]
-        leads = leading_shapes(tensors, AXES)
-        gradients = many.adjoint(model, given, array_of(adj_D), indices, kept, leads)
-        made = [tensor_of(array, S) for array in gradients]
-    return tuple(g if t is None else g.to(t.dtype) for g, t in zip(made, tensors, strict=True))
+        arrays, kept = Given(*map(array_of, given)), [array_of(tensor) for tensor in kept]
+        gradients = many.adjoint(model, arrays, array_of(adj_D), kept, leading_shapes(given, AXES))
+        made = [tensor_of(array, S) for array in gradients[:4]]
+    return tuple(g if t is None else g.to(t.dtype) for g, t in zip(made, given, strict=False))
 
 
 @_adjoint.register_fake
@@ -177,21 +168,13 @@ _adjoint.register_autograd(refuse_second_derivative)
 
 @_forward.register_vmap
 def _(info, in_dims, S, s_0, dq, flux, frames, handle, keep):
-    _refuse_batched(in_dims[4])
-    D, kept = _forward(*aligned((S, s_0, dq, flux), in_dims[:4], AXES), frames, handle, keep)
+    D, kept = _forward(*aligned((S, s_0, dq, flux, frames), in_dims[:5], AXES), handle, keep)
     return (D, kept), (0, [0] * len(kept))
 
 
 @_adjoint.register_vmap
 def _(info, in_dims, S, s_0, dq, flux, frames, adj_D, kept, handle):
-    _refuse_batched(in_dims[4])
-    given, axes = (S, s_0, dq, flux), (*AXES, 3, *many.kept_axes(found(handle), len(kept)))
-    arguments = aligned((*given, adj_D, *kept), (*in_dims[:4], in_dims[5], *in_dims[6]), axes)
-    gradients = _adjoint(*arguments[:4], frames, arguments[4], arguments[5:], handle)
-    return unaligned(gradients, given, in_dims)
-
-
-def _refuse_batched(dim):
-    """Frames of a batch would give it different lengths."""
-    if dim is not None:
-        raise ValueError("frames: expected the same indices for the whole batch, got a batch of them (vmap)")
+    given, axes = (S, s_0, dq, flux, frames), (*AXES, 3, *many.kept_axes(found(handle), len(kept)))
+    arguments = aligned((*given, adj_D, *kept), (*in_dims[:6], *in_dims[6]), axes)
+    gradients = _adjoint(*arguments[:6], arguments[6:], handle)
+    return unaligned(gradients, given[:4], in_dims)

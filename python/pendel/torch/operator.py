@@ -182,10 +182,9 @@ def _(info, in_dims, S, dq, s_0, incident, handle, keep):
 
 
 @_adjoint.register_vmap
-def _(info, in_dims, S, dq, s_0, incident, adj_E_h, E_h, E_0_row, layers, handle):
-    given, kept = (S, dq, s_0, incident), (E_h, E_0_row, layers)
+def _(info, in_dims, *arguments):
+    given, kept, handle = arguments[:4], arguments[5:8], arguments[8]
     there = [None if t.numel() == 0 else t for t in kept]
-    arguments = aligned((*given, adj_E_h, *there), in_dims[:8], (*AXES, 3, *STATE_AXES))
-    filled = [t if a is None else a for t, a in zip(kept, arguments[5:], strict=True)]
-    gradients = _adjoint(*arguments[:5], *filled, handle)
-    return unaligned(gradients, given, in_dims)
+    lined_up = aligned((*arguments[:5], *there), in_dims[:8], (*AXES, 3, *STATE_AXES))
+    filled = [t if a is None else a for t, a in zip(kept, lined_up[5:], strict=True)]
+    return unaligned(_adjoint(*lined_up[:5], *filled, handle), given, in_dims)

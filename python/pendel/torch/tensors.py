@@ -20,9 +20,7 @@ def refuse_unless_tensors(**arguments) -> None:
     """TypeError naming the first argument that is neither a tensor nor None."""
     for name, value in arguments.items():
         if value is not None and not isinstance(value, torch.Tensor):
-            raise TypeError(
-                f"{name}: expected a torch.Tensor, got {checks.describe(value)}; torch.as_tensor makes one"
-            )
+            raise TypeError(f"{name}: expected a torch.Tensor, got {checks.describe(value)}; torch.as_tensor makes one")
 
 
 def refuse_unless_suitable(name: str, tensor, shape: tuple, dtypes: tuple, device: str, axes: str) -> None:
@@ -129,7 +127,7 @@ def unaligned(gradients, given, in_dims) -> tuple:
 def gradients_like(given) -> tuple:
     """Empty tensors for the gradients with respect to tensors or None."""
     first = given[0]
-    return tuple(first.new_empty(0 if tensor is None else tensor.shape, dtype=(first if tensor is None else tensor).dtype) for tensor in given)
+    return tuple(first.new_empty(0) if t is None else first.new_empty(t.shape, dtype=t.dtype) for t in given)
 
 
 def leading_shapes(given, axes) -> list:
