@@ -93,7 +93,7 @@ def test_batches_and_vmap(physics, rng):
 def test_frames_are_those_of_the_model_and_so_is_the_gradient(rng):
     """A loss written in JAX against the same one, and its gradients, of `Model.evaluate`: rounding apart."""
     model = scan.make_model(polarization={"sigma": 0.7, "pi": 0.3}, point_spread=0.6, resync=2)
-    data, chosen = scan.make_data(rng), np.array([6, 1, 3])
+    data, chosen = scan.make_data(rng).astype(float), np.array([6, 1, 3])
     S, dq = scan.make_crystal(rng) + 0.01, model.experiment.dq + 1e6
     flux = rng.uniform(0.5, 2, model.n_frames)
 

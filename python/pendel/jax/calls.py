@@ -75,7 +75,7 @@ def level(arrays, axes) -> tuple:
 
 
 def call(function, arrays, axes, results) -> list:
-    """What ``function`` makes of NumPy arrays, as a traced operation.
+    """What ``function`` makes of NumPy arrays, as a traced operation without a derivative.
 
     Parameters
     ----------
@@ -98,21 +98,20 @@ def call(function, arrays, axes, results) -> list:
         found = function(*given, summed_to=[() if r is None else (*batch, *r[0]) for r in results])
         return [None if r is None else np.asarray(f, r[2]) for r, f in zip(results, found, strict=True)]
 
-    return jax.pure_callback(on_host, shapes, *arrays, vmap_method="expand_dims")
+    @jax.custom_jvp
+    def compute(*arrays):
+        return jax.pure_callback(on_host, shapes, *arrays, vmap_method="expand_dims")
+
+    compute.defjvp(_refuse_second_derivative)
+    return compute(*arrays)
 
 
-def differentiated_once(compute):
-    """``compute`` of arrays, of which there is no derivative: that of a gradient."""
-    gradient = jax.custom_jvp(compute)
-
-    @gradient.defjvp
-    def refuse(primals, tangents):
-        raise RuntimeError(
-            "pendel.jax: expected a first derivative; its gradients are computed by reversal of the sweep and cannot "
-            "be differentiated again (grad of grad, hessian)"
-        )
-
-    return gradient
+def _refuse_second_derivative(primals, tangents):
+    """Of what is called: the first derivative of a sweep is a call of its own."""
+    raise RuntimeError(
+        "pendel.jax: expected a first derivative; its gradients are computed by reversal of the sweep and cannot be "
+        "differentiated again (grad of grad, hessian)"
+    )
 
 
 def results_like(arrays, axes) -> list:

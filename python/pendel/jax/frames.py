@@ -11,7 +11,7 @@ from ..model import frames as many
 from ..model.frames import AXES, Given
 from ..model.model import Model
 from ..operator.crystals import leading_shape
-from .calls import OFFSETS, call, differentiated_once, level, refuse_other_devices, results_like, suitable
+from .calls import OFFSETS, call, level, refuse_other_devices, results_like, suitable
 
 INDICES = ("int64", "int32")
 
@@ -103,8 +103,8 @@ def _backward(model, residuals, cotangent):
 
     axes = (*AXES, 3, *many.kept_axes(model, len(kept)))
     results = [*results_like(given[:-1], AXES[:-1]), None]  # none of indices
-    gradients = differentiated_once(lambda *arrays: call(adjoint, arrays, axes, results))
-    return tuple(None if g is None else jnp.conj(g) for g in gradients(*given, cotangent, *kept))
+    gradients = call(adjoint, (*given, cotangent, *kept), axes, results)
+    return tuple(None if g is None else jnp.conj(g) for g in gradients)
 
 
 _intensities.defvjp(_forward, _backward)

@@ -10,7 +10,7 @@ from ..operator import crystals
 from ..operator.crystals import AXES, STATE_AXES, Given, leading_shape
 from ..operator.fields import State
 from ..operator.takagi_taupin import TakagiTaupin
-from .calls import OFFSETS, call, differentiated_once, level, refuse_other_devices, results_like, suitable
+from .calls import OFFSETS, call, level, refuse_other_devices, results_like, suitable
 
 
 def takagi_taupin(
@@ -90,9 +90,9 @@ def _backward(op, residuals, cotangent):
     def adjoint(S, dq, s_0, incident, adj_E_h, *state, summed_to):
         return crystals.adjoint(op, Given(S, dq, s_0, incident), adj_E_h, State(*state), summed_to)
 
-    results, axes = results_like(given, AXES), (*AXES, 3, *STATE_AXES)
-    gradients = differentiated_once(lambda *arrays: call(adjoint, arrays, axes, results))
-    return tuple(None if g is None else jnp.conj(g) for g in gradients(*given, jnp.conj(cotangent), *state))
+    arrays, axes = (*given, jnp.conj(cotangent), *state), (*AXES, 3, *STATE_AXES)
+    gradients = call(adjoint, arrays, axes, results_like(given, AXES))
+    return tuple(None if g is None else jnp.conj(g) for g in gradients)
 
 
 _exit_fields.defvjp(_forward, _backward)
