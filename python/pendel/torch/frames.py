@@ -153,6 +153,7 @@ def _keep_for_backward(ctx, inputs, output):
     ctx.save_for_backward(*given, *kept)
     ctx.handle, ctx.model = handle, found(handle)  # the second keeps it alive
     ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)  # no zeros for what is kept
 
 
 def _backward(ctx, adj_D, *_):

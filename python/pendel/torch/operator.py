@@ -162,6 +162,7 @@ def _keep_for_backward(ctx, inputs, output):
     ctx.save_for_backward(*given, *output)
     ctx.handle, ctx.op = handle, found(handle)  # the second keeps it alive
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # no zeros for what is kept
 
 
 def _backward(ctx, adj_E_h, *_):
