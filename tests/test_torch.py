@@ -174,6 +174,23 @@ def test_frames_are_those_of_the_model_and_so_is_the_gradient(rng, options):
     np.testing.assert_allclose(whole.grad.numpy(), adj_S, rtol=0, atol=1e-12 * abs(adj_S).max())
 
 
+@pytest.mark.parametrize("options", [{}, {"transport": "fourier"}], ids=["shift", "fourier"])
+def test_gradients_of_frames_are_those_of_finite_differences(rng, options):
+    model = scan.make_model(**options)
+    frames, size = pt.Frames(model), (3, 2, 3)
+    dq, flux = torch.tensor(model.experiment.dq / UNIT), torch.ones(model.n_frames, dtype=torch.float64)
+    body = torch.zeros(model.shape, dtype=torch.float64)
+    body[1:4, 2:4, 3:6] = 1  # finite differences of these 18 voxels alone
+    rough = rng.uniform(0.5, 1, size) * np.exp(1j * rng.uniform(-1, 1, size))
+
+    def seen(inside, step, flux):
+        S = torch.zeros(model.shape, dtype=torch.complex128).index_put(torch.where(body > 0), inside.ravel())
+        return frames(S, [2, 5], None, (dq + step) * UNIT, flux)[:, 5:9, 6:10]
+
+    given = torch.tensor(rough, requires_grad=True), torch.zeros_like(dq, requires_grad=True), flux.requires_grad_()
+    assert torch.autograd.gradcheck(seen, given)
+
+
 def test_batches_of_frames(rng):
     model = scan.make_model()
     frames, S = pt.Frames(model), torch.tensor(np.stack([scan.make_crystal(rng) for _ in range(2)]), requires_grad=True)

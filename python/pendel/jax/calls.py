@@ -120,3 +120,8 @@ def results_like(arrays, axes) -> list:
         None if a is None else (a.shape[: a.ndim - n], a.shape[a.ndim - n :], a.dtype)
         for a, n in zip(arrays, axes, strict=True)
     ]
+
+
+def conjugated(gradient):
+    """One of pendel's own gradients, a NumPy array or None, as JAX's, in its place."""
+    return None if gradient is None else np.conj(gradient, out=gradient)

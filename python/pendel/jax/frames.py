@@ -11,7 +11,7 @@ from ..model import frames as many
 from ..model.frames import AXES, Given
 from ..model.model import Model
 from ..operator.crystals import leading_shape
-from .calls import OFFSETS, call, level, refuse_other_devices, results_like, suitable
+from .calls import OFFSETS, call, conjugated, level, refuse_other_devices, results_like, suitable
 
 INDICES = ("int64", "int32")
 
@@ -99,12 +99,12 @@ def _backward(model, residuals, cotangent):
 
     def adjoint(*arrays, summed_to):
         adj_D, kept = arrays[len(AXES)], list(arrays[len(AXES) + 1 :])
-        return many.adjoint(model, Given(*arrays[: len(AXES)]), adj_D, kept, summed_to)
+        gradients = many.adjoint(model, Given(*arrays[: len(AXES)]), adj_D, kept, summed_to)
+        return gradients._replace(S=conjugated(gradients.S))
 
     axes = (*AXES, 3, *many.kept_axes(model, len(kept)))
     results = [*results_like(given[:-1], AXES[:-1]), None]  # none of indices
-    gradients = call(adjoint, (*given, cotangent, *kept), axes, results)
-    return tuple(None if g is None else jnp.conj(g) for g in gradients)
+    return tuple(call(adjoint, (*given, cotangent, *kept), axes, results))
 
 
 _intensities.defvjp(_forward, _backward)

@@ -3,14 +3,14 @@
 import functools
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from ..base import checks
 from ..operator import crystals
 from ..operator.crystals import AXES, STATE_AXES, Given, leading_shape
 from ..operator.fields import State
 from ..operator.takagi_taupin import TakagiTaupin
-from .calls import OFFSETS, call, level, refuse_other_devices, results_like, suitable
+from .calls import OFFSETS, call, conjugated, level, refuse_other_devices, results_like, suitable
 
 
 def takagi_taupin(
@@ -87,12 +87,12 @@ def _forward(op, S, dq, s_0, incident):
 def _backward(op, residuals, cotangent):
     given, state = residuals
 
-    def adjoint(S, dq, s_0, incident, adj_E_h, *state, summed_to):
-        return crystals.adjoint(op, Given(S, dq, s_0, incident), adj_E_h, State(*state), summed_to)
+    def adjoint(S, dq, s_0, incident, cotangent, *state, summed_to):
+        gradients = crystals.adjoint(op, Given(S, dq, s_0, incident), np.conj(cotangent), State(*state), summed_to)
+        return [conjugated(gradient) for gradient in gradients]
 
-    arrays, axes = (*given, jnp.conj(cotangent), *state), (*AXES, 3, *STATE_AXES)
-    gradients = call(adjoint, arrays, axes, results_like(given, AXES))
-    return tuple(None if g is None else jnp.conj(g) for g in gradients)
+    axes = (*AXES, 3, *STATE_AXES)
+    return tuple(call(adjoint, (*given, cotangent, *state), axes, results_like(given, AXES)))
 
 
 _exit_fields.defvjp(_forward, _backward)

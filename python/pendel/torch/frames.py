@@ -157,6 +157,8 @@ def _keep_for_backward(ctx, inputs, output):
 
 
 def _backward(ctx, adj_D, *_):
+    if adj_D is None:  # nothing depends on D
+        return (None,) * 7
     given, kept = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
     gradients = _adjoint(*given, adj_D, kept, ctx.handle)
     of_given = (None if t is None else g for t, g in zip(given, gradients, strict=False))

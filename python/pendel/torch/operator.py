@@ -166,6 +166,8 @@ def _keep_for_backward(ctx, inputs, output):
 
 
 def _backward(ctx, adj_E_h, *_):
+    if adj_E_h is None:  # nothing depends on E_h
+        return (None,) * 6
     gradients = _adjoint(*ctx.saved_tensors[:4], adj_E_h, *ctx.saved_tensors[4:], ctx.handle)
     given = zip(ctx.saved_tensors, gradients, strict=False)
     return *(None if t is None else gradient for t, gradient in given), None, None
