@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise ImportError("pendel.jax: expected JAX to be installed; pip install 'pendel[jax]'") from error
 
-from .frames import frames
+from .model_frames import frames
 from .operator import takagi_taupin
 
 __all__ = ["frames", "takagi_taupin"]

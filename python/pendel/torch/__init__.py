@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise ImportError("pendel.torch: expected PyTorch to be installed; pip install 'pendel[torch]'") from error
 
-from .frames import Frames
+from .model_frames import Frames
 from .operator import TakagiTaupin, takagi_taupin
 
 __all__ = ["Frames", "TakagiTaupin", "takagi_taupin"]
