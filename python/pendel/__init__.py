@@ -85,11 +85,12 @@ _modules = {"beamline": io, "result": _result, "start": _start, "loss": _loss}
 _modules |= {"phantom": phantom, "refraction": refraction, "resolution": resolution}
 globals().update(_modules)
 _sys.modules |= {f"pendel.{name}": module for name, module in _modules.items()}
-# The floor above, and matplotlib, are not loaded before they are asked for.
-_later = {"config": "app", "demo": "app", "simulate": "app", "store": "app", "plot": "analysis"}
+# The floor above, matplotlib and the frameworks are not loaded before they are asked for.
+_later = {"config": "app.config", "demo": "app.demo", "simulate": "app.simulate", "store": "app.store"}
+_later |= {"plot": "analysis.plot", "torch": "torch", "jax": "jax"}
 
 
 def __getattr__(name):
     if name in _later:
-        return _import_module(f"pendel.{_later[name]}.{name}")
+        return _import_module(f"pendel.{_later[name]}")
     raise AttributeError(f"module 'pendel' has no attribute {name!r}")

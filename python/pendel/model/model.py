@@ -209,10 +209,10 @@ class Model:
         point_spread, coherence : to replace the model's
         """
         frames = checks.frame_indices(frames, self.n_frames)
-        S, s_0, _ = self._crystal(S, s_0)
+        S, s_0, _ = self.checked_crystal(S, s_0)
         if point_spread is not None:
             point_spread = checked_point_spread(point_spread)
-        dq, flux, beam = self._dq(dq), self._flux(flux), (point_spread, checked_coherence(coherence))
+        dq, flux, beam = self.checked_dq(dq), self.checked_flux(flux), (point_spread, checked_coherence(coherence))
         D = self.passes.intensities(S, frames, s_0, dq, flux, *beam)
         if self.engine.reads_values and not is_finite(D):
             refuse_overflow(D.dtype, S=S, s_0=s_0, dq=dq, flux=flux)
@@ -337,10 +337,10 @@ class Model:
         there = fit.pixels.frames
         if there is not None and not np.isin(frames, there).all():
             raise ValueError(f"frames: expected some of {there.tolist()[:8]}, which fit has, got {frames.tolist()[:8]}")
-        S, s_0, support = self._crystal(S, s_0, support)
+        S, s_0, support = self.checked_crystal(S, s_0, support)
         if is_number(scale):
             scale = checks.number("scale", scale, at_least=0)
-        scan = {"dq": self._dq(dq), "flux": self._flux(flux), "nuisance": self._nuisance(nuisance)}
+        scan = {"dq": self.checked_dq(dq), "flux": self.checked_flux(flux), "nuisance": self._nuisance(nuisance)}
         given = {"S": S, "s_0": s_0, "data": fit.data, "scale": scale, "dq": scan["dq"], "flux": scan["flux"]}
         try:
             result = self.passes.evaluate(S, fit, frames, scale, s_0=s_0, support=support, **scan)
@@ -358,14 +358,14 @@ class Model:
     ) -> float:
         """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
         fit, frames = self.fit(data, mask, frames=frames), checks.frame_indices(frames, self.n_frames)
-        S, s_0, _ = self._crystal(S, s_0)
+        S, s_0, _ = self.checked_crystal(S, s_0)
         result = self.passes.evaluate(S, fit, frames, None, dq=self.dq, s_0=s_0, gradient=False)
         ratio = loss.misfit_ratio(float(result.misfit_numerator), float(result.misfit_denominator))
         if self.engine.reads_values and not math.isfinite(ratio):
             refuse_overflow(self.dtype, S=S, s_0=s_0, data=fit.data, scale=result.scale)
         return ratio
 
-    def _crystal(self, S, s_0, support=None):
+    def checked_crystal(self, S, s_0, support=None):
         """S, s_0 and support, checked."""
         array, axes = self.engine.array, "(nz, ny, nx)"
         S = array("S", S, self.shape, self.dtype, axes=axes)
@@ -375,12 +375,12 @@ class Model:
             support = array("support", support, self.shape, bool, axes=axes)
         return S, s_0, support
 
-    def _dq(self, dq):
+    def checked_dq(self, dq):
         if dq is None:
             return self.dq
         return self.engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
 
-    def _flux(self, flux):
+    def checked_flux(self, flux):
         if flux is None:
             return None
         flux = self.engine.array("flux", flux, (self.n_frames,), self.real_dtype, axes="(n_frames,)")

@@ -267,9 +267,9 @@ class Pass:
             fields = [op.sweep(S, dq[indices], s_0)[0] for _, op in beam.operators]
 
             def part(chunk, D=D[block], fields=fields, indices=indices):
-                D[chunk] = self._spectra(fields, chunk, None if flux is None else flux[indices[chunk]], beam).D
+                D[chunk] = self.spectra(fields, chunk, None if flux is None else flux[indices[chunk]], beam).D
 
-            self._map(part, len(indices))
+            self.map(part, len(indices))
         return D
 
     def evaluate(
@@ -339,7 +339,7 @@ class Pass:
         edges = [count * i // parts for i in range(parts + 1)]
         return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
-    def _map(self, function, count):
+    def map(self, function, count):
         return map_chunks(function, count, self.threads, self.far_field.chunk)
 
     def _best_scale(self, task, blocks):
@@ -362,7 +362,7 @@ class Pass:
                 item = first.measured.pop(chunk.start)
             return self._residual(task, item, chunk, indices, scale, count, adj_fields)
 
-        rows = xp.concatenate(self._map(part, len(indices)), axis=1)
+        rows = xp.concatenate(self.map(part, len(indices)), axis=1)
         if task.gradient:
             dq = task.dq[indices]
             total.add(
@@ -392,7 +392,7 @@ class Pass:
             weighted[:, chunk] = compared.weight * sums[:, chunk]
             return chunk.start, item if hold else None, compared if keep else None
 
-        parts = self._map(part, len(indices))
+        parts = self.map(part, len(indices))
         measured, chunks = {start: item for start, item, _ in parts}, [chunk for *_, chunk in parts]
         return _Block(measured, chunks if keep else [], sums, weighted.sum(axis=1), states if hold else None)
 
@@ -400,7 +400,7 @@ class Pass:
         shape = (frames, *self.far_field.detector_shape)
         return _Room(beam, shape, self.operator.dtype, self.real)
 
-    def _spectra(self, fields, chunk, flux, beam):
+    def spectra(self, fields, chunk, flux, beam):
         """`_Light` of a chunk of exit fields, D times ``flux`` of its frames, if any, and blurred."""
         xp = self.xp
         spectra = [self.far_field.forward_chunk(E_h[chunk][..., self.seen]) for E_h in fields]
@@ -419,7 +419,7 @@ class Pass:
         """(`_Light`, `Compared`) of a chunk; ``indices`` are the frames of its block."""
         frames = indices[chunk]
         flux = None if task.flux is None else task.flux[frames]
-        light = self._spectra([E_h for E_h, _ in states], chunk, flux, task.beam)
+        light = self.spectra([E_h for E_h, _ in states], chunk, flux, task.beam)
         return light, task.fit.compared(light.D, frames, task.nuisance.background)
 
     def _residual(self, task, item, chunk, indices, scale, count, adj_fields):
@@ -436,7 +436,7 @@ class Pass:
             adj_D = task.beam.blur.adjoint(adj_D)
             if task.flux is not None:
                 adj_D *= task.flux[frames][:, None, None]
-            self._far_field_adjoint(task.beam, light.spectra, adj_D, chunk, adj_fields)
+            self.far_field_adjoint(task.beam, light.spectra, adj_D, chunk, adj_fields)
         rows.append(loss.frame_sums(xp.square(compared.root, out=compared.root)))
 
         if fit.pixels.free is not None:
@@ -461,7 +461,7 @@ class Pass:
             rows += list(task.beam.blur.adjoint_variances(light.sharp, adj_D, count))
         return rows
 
-    def _far_field_adjoint(self, beam, spectra, adj_D, chunk, adj_fields):
+    def far_field_adjoint(self, beam, spectra, adj_D, chunk, adj_fields):
         """Reverse of D = sum_p w_p |F_p|^2 and of the far field; ``spectra`` are overwritten."""
         for (fraction, _), F, adj_E_h in zip(beam.operators, spectra, adj_fields, strict=True):
             F *= adj_D * self.real.type(2 * fraction)

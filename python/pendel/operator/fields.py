@@ -41,7 +41,7 @@ class StateShapes(NamedTuple):
 
 
 # Of a crystal in an X-ray beam, and of its fit to counted photons, at most.
-USUAL = {"S": 1e2, "s_0": 1e2, "dq": 1e12, "incident": 1e6, "E_h": 1e6, "adj_E_h": 1e12, "adj_F": 1e12}
+USUAL = {"S": 1e2, "s_0": 1e2, "dq": 1e12, "incident": 1e6, "E_h": 1e6, "adj_E_h": 1e12, "adj_F": 1e12, "adj_D": 1e12}
 USUAL |= {"flux": 1e6, "scale": 1e20, "data": 1e20}
 
 

@@ -295,8 +295,7 @@ class TakagiTaupin:
             if self.engine.reads_values and not is_finite(state.E_h, state.E_0_row):
                 refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
         else:
-            row_length = self._rows.length(plane_wave=incident is None)
-            check_state(state, self._state_shapes(len(dq), row_length), self.dtype)
+            check_state(state, self.state_shapes(len(dq), incident=incident is not None), self.dtype)
         found = self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
         if self.engine.reads_values and not is_finite(*found):
             refuse_overflow(self.dtype, adj_E_h=adj_E_h, S=S, dq=dq, s_0=s_0, incident=incident)
@@ -371,15 +370,14 @@ class TakagiTaupin:
     def _run_forward(self, S, dq, s_0, incident_row, *, keep_E_0: bool, keep_layers: bool) -> State:
         """The forward sweep; what is not kept of the `State` is None."""
         frames, xp = len(dq), self.engine.xp
-        row_length = self.row_length if incident_row is None else incident_row.shape[1]
-        shapes = self._state_shapes(frames, row_length)
+        shapes = self.state_shapes(frames, incident=incident_row is not None)
         fields = State(
             E_h=xp.empty(shapes.E_h, self.dtype),
             E_0_row=xp.empty(shapes.E_0_row, self.dtype) if keep_E_0 else None,
             layers=xp.empty(shapes.layers, self.dtype) if keep_layers and shapes.layers else None,
         )
         self.engine.forward(
-            dataclasses.replace(self.plan, frames=frames, row_length=row_length),
+            dataclasses.replace(self.plan, frames=frames, row_length=shapes.E_0_row[-1]),
             dq=dq,
             S=S,
             s_0=s_0,
@@ -426,7 +424,16 @@ class TakagiTaupin:
         stored = (self.shape[0] - 1) // self.plan.resync
         return (stored, 2, frames, *self.shape[1:]) if stored else None
 
-    def _state_shapes(self, frames: int, row_length: int) -> StateShapes:
+    def state_shapes(self, frames: int, *, incident: bool = False) -> StateShapes:
+        """Shapes of the arrays of a `State` of that many frames, all of ``dtype``.
+
+        Parameters
+        ----------
+        frames : int
+        incident : bool
+            Whether an incident field is given: with transport fourier it has a longer row than the plane wave.
+        """
+        row_length = self._rows.length(plane_wave=not incident)
         E_h, E_0_row = (frames, *self.exit_shape), (frames, self.shape[1], row_length)
         return StateShapes(E_h, E_0_row, self.layers_shape(frames))
 
@@ -469,32 +476,3 @@ class TakagiTaupin:
         )
         error = xp.sum(xp.abs(E_0.astype(complex) - 1) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
         return float(np.sqrt(error / E_0.size))
-
-
-def estimate_memory(op: TakagiTaupin, n_frames: int) -> int:
-    """Bytes that a gradient needs beside its inputs: exit fields, state, gradient, work space.
-
-    Parameters
-    ----------
-    op : TakagiTaupin
-    n_frames : int
-        Rocking angles at a time.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming ``n_frames``.
-    """
-    n_frames = checks.integer("n_frames", n_frames, at_least=1)
-    ny, voxels = op.shape[1], math.prod(op.shape)
-    complex_bytes, real_bytes = op.dtype.itemsize, op.real_dtype.itemsize
-
-    exit_fields = 2 * n_frames * math.prod(op.exit_shape) * complex_bytes  # E_h, adj_E_h
-    layers_shape = op.layers_shape(n_frames)
-    stored = 0 if layers_shape is None else math.prod(layers_shape)
-    state = (n_frames * ny * op.row_length + stored) * complex_bytes
-    gradient = voxels * (complex_bytes + real_bytes)  # of S, s_0
-    gradient += ny * op.row_length * complex_bytes + ny * n_frames * 3 * 8  # of the incident row, dq
-
-    plan = dataclasses.replace(op.plan, frames=n_frames)
-    return exit_fields + state + gradient + op.engine.workspace(plan, adjoint=True)

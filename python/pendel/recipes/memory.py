@@ -22,8 +22,8 @@ from ..fit.quasi_newton import LbfgsRecipe
 from ..model.model import Model
 from ..model.pixels import local_mean, of_frames
 from ..operator.engine import Array
+from ..operator.memory import estimate_memory as of_operator
 from ..operator.takagi_taupin import TakagiTaupin
-from ..operator.takagi_taupin import estimate_memory as of_operator
 from .kinematic_starts import sample_volume
 from .levels import like
 from .multiscale_recipe import MultiscaleRecipe

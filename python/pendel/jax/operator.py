@@ -1,0 +1,98 @@
+"""`pendel.TakagiTaupin` as a function of JAX."""
+
+import functools
+
+import jax
+import numpy as np
+
+from ..base import checks
+from ..operator import crystals
+from ..operator.crystals import AXES, STATE_AXES, Given, leading_shape
+from ..operator.fields import State
+from ..operator.takagi_taupin import TakagiTaupin
+from .calls import OFFSETS, call, conjugated, level, refuse_other_devices, results_like, suitable
+
+
+def takagi_taupin(
+    S: jax.Array,
+    dq: jax.Array,
+    op: TakagiTaupin,
+    s_0: jax.Array | None = None,
+    incident: jax.Array | None = None,
+) -> jax.Array:
+    """Exit fields E_h of the crystal function S for every rocking offset; differentiable once, in reverse mode.
+
+    Axes before those of one crystal are a batch; they are broadcast against each other, and vmap adds to them.
+
+    Parameters
+    ----------
+    S : complex (..., nz, ny, nx)
+        Crystal function, of the dtype of ``op``, as the others are.
+    dq : float64 or float32 (..., frames, 3)
+        h' - h in the model frame [rad/m].
+    op : pendel.TakagiTaupin
+        On device "cpu"; under jit a constant.
+    s_0 : real (..., nz, ny, nx), optional
+        Electron-density shape on the diagonal. None: |S|.
+    incident : complex (..., ny, nx), optional
+        E_0 on the plane of the first voxel centres. None: the plane wave, 1.
+
+    Returns
+    -------
+    E_h : complex (..., frames, *op.exit_shape)
+
+    Raises
+    ------
+    TypeError
+        Of kind or dtype, naming the argument; nothing is cast.
+    ValueError
+        Of shape or device, naming the argument.
+    jax.errors.JaxRuntimeError
+        When it runs: with the ValueError of NaN, or the RuntimeError of a reversal without digits, in its text.
+    """
+    if not isinstance(op, TakagiTaupin):
+        raise TypeError(f"op: expected a pendel.TakagiTaupin, got {checks.describe(op)}")
+    refuse_other_devices("op", op.device)
+    S = suitable("S", S, op.shape, (op.dtype,), "nz, ny, nx")
+    dq = suitable("dq", dq, (None, 3), OFFSETS, "frames, 3")
+    s_0 = suitable("s_0", s_0, op.shape, (op.real_dtype,), "nz, ny, nx")
+    incident = suitable("incident", incident, op.shape[1:], (op.dtype,), "ny, nx")
+    return _exit_fields(op, *level((S, dq, s_0, incident), AXES))
+
+
+def _sweep(op, given: Given, keep: bool):
+    """`State` of all crystals, without ``keep`` E_h alone."""
+    leading = leading_shape(given, AXES)
+    shapes = op.state_shapes(given.dq.shape[-2], incident=given.incident is not None)
+    wanted = [True, keep, keep and shapes.layers is not None]
+    results = [(leading, n, op.dtype) if w else None for n, w in zip(shapes, wanted, strict=True)]
+
+    def forward(*arrays, summed_to):
+        return crystals.forward(op, Given(*arrays), keep=keep)
+
+    return State(*call(forward, given, AXES, results))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _exit_fields(op, S, dq, s_0, incident):
+    return _sweep(op, Given(S, dq, s_0, incident), keep=False).E_h
+
+
+def _forward(op, S, dq, s_0, incident):
+    given = Given(S, dq, s_0, incident)
+    state = _sweep(op, given, keep=True)
+    return state.E_h, (given, state)
+
+
+def _backward(op, residuals, cotangent):
+    given, state = residuals
+
+    def adjoint(S, dq, s_0, incident, cotangent, *state, summed_to):
+        gradients = crystals.adjoint(op, Given(S, dq, s_0, incident), np.conj(cotangent), State(*state), summed_to)
+        return [conjugated(gradient) for gradient in gradients]
+
+    axes = (*AXES, 3, *STATE_AXES)
+    return tuple(call(adjoint, (*given, cotangent, *state), axes, results_like(given, AXES)))
+
+
+_exit_fields.defvjp(_forward, _backward)
