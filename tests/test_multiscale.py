@@ -5,7 +5,19 @@ from unittest import mock
 import numpy as np
 import pytest
 from cube import QUIET
-from pendel import Crystal, Experiment, Model, Start, coarse, compare, kinematic, multiscale, phantom, resample
+from pendel import (
+    Coherence,
+    Crystal,
+    Experiment,
+    Model,
+    Start,
+    coarse,
+    compare,
+    kinematic,
+    multiscale,
+    phantom,
+    resample,
+)
 from pendel.app import demo
 from pendel.experiment import rotation
 from pendel.fit import checkpoint_file, steps
@@ -164,6 +176,12 @@ def test_a_finished_run_of_another_precision_or_shape(little, tmp_path):
         ValueError, match=r"shape: expected \(32, 32, 32\), that of the checkpoint .*, got \(34, 32, 32\)"
     ):
         multiscale(wider, data, resume=True, **(options | {"start": np.ones(wider.shape)}))
+
+    beams = {"point_spread": 0.7, "coherence": Coherence(horizontal=0.5e-6)}
+    for name, value in beams.items():
+        other = Model(model.experiment, model.crystal, model.shape, model.voxel, model.polarization, **{name: value})
+        with pytest.raises(ValueError, match=f"{name}: expected .*, that of the checkpoint .*, got"):
+            multiscale(other, data, resume=True, **options)
 
 
 def test_flat_phases_in_a_known_shape(little):
