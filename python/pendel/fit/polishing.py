@@ -15,6 +15,7 @@ Few photons leave phase and amplitude of single voxels open, and total variation
 down, is a poor guess at them. With ``smoothness``, ``uniformity`` and ``sharpness`` the phase is held by its second
 differences, the inside at its amplitude and the vacuum at 0, as firmly as the "evidence" of the data says; the total
 variation is then that of |S|.
+Before each run the phases of the surface are ironed (`pendel.fit.ironing`).
 
 Where the modelled field has a zero on the wrong side of a pixel, the pixel holds the zero back: to cross, its
 amplitude would first get worse. Each round therefore runs without the pixels missed by more than ``trim`` times the
