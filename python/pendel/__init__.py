@@ -34,7 +34,8 @@ from .recipes.levels import coarse, resample
 from .recipes.memory import estimate_memory
 from .recipes.multiscale_recipe import MultiscaleRecipe
 from .recipes.placing import place
-from .recipes.solve import SolveRecipe, Trust, solve
+from .recipes.solve import SolveRecipe, solve
+from .recipes.trust import Trust
 
 __all__ = [
     "Adjoint",

@@ -85,7 +85,8 @@ def _trust(trust):
     if trust is None:
         return {}
     names = {"noise_misfit": trust.noise, "grid_misfit": trust.grid, "excess": trust.excess}
-    return names | {"variance": trust.variance, "trust": str(trust)}
+    names |= {"variance": trust.variance, "twin_ratio": trust.twin}
+    return names | {"verdict": trust.verdict, "trust": str(trust)}
 
 
 def fit_to_data(model, data, mask, result) -> dict:
