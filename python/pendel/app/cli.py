@@ -1,4 +1,4 @@
-"""Command line: pendel demo | simulate | reconstruct | view | config | info.
+"""Command line: pendel demo | init | simulate | reconstruct | view | config | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run,
 128 + n ended by signal n. Results go to stdout, progress, warnings and errors to stderr; that nobody reads them fails
@@ -14,16 +14,22 @@ import sys
 import warnings
 from pathlib import Path
 
-from ..base import interruption
+from ..base import files, interruption
 from ..base.printing import Forgiving, say, warn
 from ..base.version import __version__
 from ..fit.polishing import begins_with, polish
-from ..io import kinds
+from ..io import beamlines, kinds
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
-from . import config, memory, methods, outputs, schema, simulate, starts, store
+from . import config, initial, memory, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
 from .outputs import Written
+
+EXAMPLE = """\
+a first picture:    pendel demo
+a scan of yours:    pendel init SCAN -o scan.toml --material Au --hkl 1 1 1
+                    pendel reconstruct scan.toml -o result.cxi
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,6 +105,19 @@ def _explain(error):
 
 
 def _parser():
+    parser = argparse.ArgumentParser(
+        prog="pendel",
+        description="Dynamical Bragg coherent diffraction imaging.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pendel {__version__}")
+    parser.set_defaults(run=lambda _: say(parser.format_help()), debug=False)  # without a command
+    _add_commands(parser.add_subparsers(metavar="COMMAND"))
+    return parser
+
+
+def _add_commands(commands):
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument("--quiet", action="store_true", help="no progress")
@@ -111,10 +130,6 @@ def _parser():
     replacing.add_argument(
         "--force", action="store_true", help="replace files of any kind, but none that the command reads"
     )
-
-    parser = argparse.ArgumentParser(prog="pendel", description="Dynamical Bragg coherent diffraction imaging.")
-    parser.add_argument("--version", action="version", version=f"pendel {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, run, text, *parents):
         sub = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
@@ -129,6 +144,15 @@ def _parser():
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
     sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
+
+    text = "write a commented configuration for a scan: what its files say, and what has to be set"
+    sub = command("init", _init, text, replacing)
+    sub.add_argument("scan", metavar="SCAN", help="file or folder of a scan")
+    sub.add_argument("-o", "--output", metavar="CONFIG.toml", help="file to write (printed)")
+    sub.add_argument("--format", default="auto", choices=("auto", *beamlines.names()), help="who wrote the scan (auto)")
+    sub.add_argument("--number", type=int, metavar="N", help="of the scan in a SPEC file")
+    sub.add_argument("--material", help="name or CIF file of the crystal")
+    sub.add_argument("--hkl", type=int, nargs=3, metavar=("H", "K", "L"), help="reflection")
 
     sub = command("simulate", _simulate, "compute the frames of a test crystal", configured, replacing)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")
@@ -145,7 +169,6 @@ def _parser():
 
     command("config", _config, "print all keys of a configuration file, with their defaults and what they mean")
     command("info", _info, "what is installed and what it uses")
-    return parser
 
 
 def _demo(args):
@@ -163,6 +186,29 @@ def _demo(args):
         raise UsageError(f"-o: expected a folder, got the file {args.output}")
     how = {"progress": not args.quiet, "say": say, "force": args.force}
     demo.run(args.output, args.size, args.seed, args.threads, args.photons, **how)
+
+
+def _init(args):
+    scan, output = Path(args.scan), None if args.output is None else Path(args.output)
+    if not scan.exists():
+        raise UsageError(f"SCAN: expected a file or folder, got no such one {scan}")
+    folder = Path() if output is None else output.parent
+    written = [] if output is None else [Written("-o", output, ())]
+    outputs.refuse_losses(written, [outputs.Read("SCAN", scan)], force=args.force)
+    text, needed = initial.configuration(
+        os.path.relpath(scan, folder),
+        folder=folder,
+        format=args.format,
+        number=args.number,
+        material=args.material,
+        hkl=args.hkl,
+    )
+    if output is None:
+        say(text)
+        return
+    with outputs.claimed(written):
+        files.write_whole(output, text.encode())
+    say(f"written to {output}" + (f"; to be set: {', '.join(needed)}" if needed else ""))
 
 
 def _load(args):
