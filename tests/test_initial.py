@@ -31,7 +31,7 @@ def test_what_a_scan_says_is_not_asked_for(tmp_path, capsys, monkeypatch):
     assert made.crystal_keys.material == "Au" and made.crystal_keys.hkl == (1, 1, 1)
     assert made.path("data.path").resolve() == tmp_path / "scan.cxi"
 
-    # 10^4 exp(-(r/6)^2): a square of 32 pixels holds 0.9997 of it
+    # 10^4 exp(-(r/6)^2) is 4 at 16.8 pixels: a square of 32 holds nearly all of that circle
     scan = made.scan()
     assert scan.data.shape == (11, 32, 32) and made.data.crop == (32, 32)
     experiment = made.experiment(scan)

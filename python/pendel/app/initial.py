@@ -11,8 +11,10 @@ from .config import Config
 
 # Even sizes of a cut detector, whose transforms are fast.
 SIZES = (32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
-HELD = 0.99  # part of the counts about the pattern that a cut detector holds; chosen
-AROUND = 2  # the middle in which counts are looked for is that many times smaller than the detector
+# Counts in its brightest frame from which a pixel is lit, and the part of the lit ones that a cut detector holds. Scan 54
+# of 34-ID-C: 48 pixels hold 98 % of the counts and 37 % of the lit ones, which are what tells a surface; 128 hold all.
+LIT, HELD = 4, 0.95
+AROUND = 2  # the middle in which light is looked for is that many times smaller than the detector
 
 
 def configuration(path, *, folder=".", format="auto", number=None, material=None, hkl=None) -> tuple[str, list[str]]:
@@ -66,26 +68,28 @@ def _data(data, scan):
     crop = _crop(scan)
     if crop is None:
         return [*lines, "#crop = [rows, cols]    # about the pattern"]
-    return [*lines, f"crop = [{crop}, {crop}]    # about the pattern; holds {HELD:.0%} of its counts"]
+    return [
+        *lines,
+        f"crop = [{crop}, {crop}]    # about the pattern; holds {HELD:.0%} of the pixels that see {LIT} counts and more",
+    ]
 
 
 def _crop(scan):
-    """The smallest of SIZES about the pattern that holds nearly all of its counts; None: nothing is to be cut."""
+    """The smallest of SIZES about the pattern that holds nearly all lit pixels; None: nothing is to be cut."""
     centre = scan.centre or pattern_centre(scan.data, scan.mask)
-    seen = np.where(scan.mask, scan.data, 0).sum(axis=0, dtype=np.float64)
-    seen = np.maximum(seen - np.median(seen), 0)  # less what every pixel has
-    middle = _sum_about(seen, centre, min(seen.shape) // AROUND)
+    lit = np.where(scan.mask, scan.data, 0).max(axis=0) >= LIT
+    middle = _sum_about(lit, centre, min(lit.shape) // AROUND)
     for size in SIZES:
-        if 2 * size > min(seen.shape):
+        if AROUND * size > min(lit.shape):
             return None
-        if _sum_about(seen, centre, size) >= HELD * middle:
+        if _sum_about(lit, centre, size) >= HELD * middle:
             return size
     return None
 
 
-def _sum_about(seen, centre, size):
+def _sum_about(lit, centre, size):
     cuts = (slice(max(0, round(c) - size // 2), round(c) + size // 2) for c in centre[1:])
-    return seen[tuple(cuts)].sum()
+    return int(np.count_nonzero(lit[tuple(cuts)]))
 
 
 def _experiment(scan):
