@@ -11,8 +11,8 @@ from .config import Config
 
 # Even sizes of a cut detector, whose transforms are fast.
 SIZES = (32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
-# Counts in its brightest frame from which a pixel is lit, and the part of the lit ones that a cut detector holds. Scan 54
-# of 34-ID-C: 48 pixels hold 98 % of the counts and 37 % of the lit ones, which are what tells a surface; 128 hold all.
+# Counts in its brightest frame from which a pixel is lit, and the part of the lit ones that a cut detector holds. Scan
+# 54 of 34-ID-C: 48 pixels hold 98 % of the counts and 37 % of the lit ones, which tell a surface; 128 hold all.
 LIT, HELD = 4, 0.95
 AROUND = 2  # the middle in which light is looked for is that many times smaller than the detector
 
@@ -70,7 +70,7 @@ def _data(data, scan):
         return [*lines, "#crop = [rows, cols]    # about the pattern"]
     return [
         *lines,
-        f"crop = [{crop}, {crop}]    # about the pattern; holds {HELD:.0%} of the pixels that see {LIT} counts and more",
+        f"crop = [{crop}, {crop}]    # about the pattern; holds {HELD:.0%} of the pixels that see {LIT} counts",
     ]
 
 

@@ -3,9 +3,9 @@
 1. The box: the scan is phased kinematically, and the phased object tells the size. Where phases miss the frames, the
    same sharpened are phased too (`pendel.recipes.sharpening`).
 2. The way: `pendel.multiscale` on voxels of the data's resolution, from the phases, or for thick crystals from shapes.
-   With ``strong=True``, where that misses the frames by far more than photons and voxels explain, it is done again with
-   smooth phases first, in a box that the autocorrelation tells, and the better one of both is taken
-   (`pendel.recipes.first_step`).
+   Where that misses the frames by far more than photons and voxels explain, it is done again with smooth phases first,
+   in a box that the autocorrelation tells, and the better one of both is taken (`pendel.recipes.first_step`), unless
+   ``strong=False``.
 3. The voxels: as fine as the light asks for (`pendel.recipes.voxels`).
 4. What the data have seen is carried to them (`pendel.recipes.in_band`), and polished there with smoothness,
    uniformity and sharpness by evidence.
@@ -87,9 +87,8 @@ def solve(
     box : "auto", or the crystal's extent, m, one number or (z, y, x)
         "auto": from the phased object; with "smooth" from the autocorrelation.
     start : as in `multiscale`
-        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None and
-        "kinematic" with ``strong=True``: as there, and "smooth" where that misses the frames by far more than photons
-        and voxels explain.
+        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None and "kinematic": as there,
+        and, unless ``strong=False``, "smooth" where that misses the frames by far more than photons and voxels explain.
     seed : int
     device, threads : as in `Model`
     model_options : further arguments of `Model`

@@ -96,8 +96,8 @@ class Trust:
         told = [f"misfit {self.misfit:.2e}, photon noise {self.noise:.2e}, voxels {self.grid:.2e}: {said}"]
         if self.verdict == NOT_FOUND:
             told.append(
-                "another crystal than that of the frames: check energy, arm and hkl, try strong=True (recipe.strong) "
-                "for strong strain, other seeds, more starts, or a start of another program"
+                "another crystal than that of the frames: check energy, arm and hkl, mask and background; try other "
+                "seeds, more starts, or a start of another program"
             )
         return f"{self.verdict}: " + "; ".join([*told, *self.doubts])
 
