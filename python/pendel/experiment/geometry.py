@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from ..base import checks, plausible
 from ..base.arrays import binary_scale
 from ..base.axes import Axis, axis_vector
+from ..io.scans import Scan
 from ..operator.far_field import far_shape_for
 from ..operator.takagi_taupin import ORIENTATIONS
 from .given import (
@@ -36,6 +37,7 @@ from .given import (
     refuse_scan_in_degrees,
     replaced,
 )
+from .of_scan import arguments_of
 from .photons import energy_of, wavelength_of
 
 _BEAM = np.array([0.0, 0.0, 1.0])  # direction of k_0, lab
@@ -140,6 +142,21 @@ class Experiment:
         refuse_scan_in_degrees(self)
         self._set_centre(centre)
         self.polarization = _fractions(beam_polarization, sigma=self.frame[1])
+
+    @classmethod
+    def from_scan(cls, scan: Scan, **given: Any) -> "Experiment":
+        """The `Experiment` of a scan as it was read, cropped or summed.
+
+        Parameters
+        ----------
+        scan : `pendel.io.Scan`
+        given : parameters of `Experiment`, in the place of what the scan knows of the same, or beside it
+
+        Raises
+        ------
+        TypeError, ValueError : as the constructor does, and naming what neither the scan nor ``given`` says.
+        """
+        return cls(**arguments_of(scan, given))
 
     def _set_frame(self, arm, k_h, pixel_orientation):
         """Wave vectors, the model frame and the detector's axes, equations (1) and (3)."""
