@@ -21,11 +21,18 @@ FREE_HISTORY = ("free_misfit", "free_loss")
 class Result:
     """What a reconstruction gives; all arrays are NumPy's, wherever the model worked.
 
-    S : complex (nz, ny, nx) crystal function.  support : bool (nz, ny, nx).  scale : measured over computed intensity.
+    Attributes
+    ----------
+    S : complex (nz, ny, nx) crystal function.
+    support : bool (nz, ny, nx).
+    scale : measured over computed intensity.
     misfit : sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames at the end, held-out pixels left out.
     history : dict of float arrays (epochs,): loss, misfit, learning_rate (not of `lbfgs`), scale, support (voxels);
         with held-out pixels also free_misfit and free_loss, the mean loss term of such a pixel.
-    voxel : (dz, dy, dx) m.  h : (x, y, z) rad/m, model frame.  epochs : epochs done.  seed : int.
+    voxel : (dz, dy, dx) m.
+    h : (x, y, z) rad/m, model frame.
+    epochs : epochs done.
+    seed : int.
     s_0 : real (nz, ny, nx) density, or None: |S|.
     angle_offsets : float64 (n_frames,), refined rocking angles less those of the experiment, rad, or None.
     flux : (n_frames,) known or refined relative incident intensity, or None.

@@ -33,15 +33,22 @@ FOUND, DOUBTED, NOT_FOUND = "found", "found, with doubts", "not found"
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a `Result` can be trusted, misfits as in `Result.misfit`.
+    """How far a `Result` can be trusted, misfits as in `Result.misfit`; as text, a verdict with its reasons.
 
-    noise : of photon noise.  grid : of the voxels, from voxels half as wide.  excess : mean square residual over that
-    of photon noise.  variance : of a pixel that the last fit went by, over that of photons.
+    Attributes
+    ----------
+    misfit : of the result.
+    noise : of photon noise.
+    grid : of the voxels, from voxels half as wide.
+    excess : mean square residual over that of photon noise.
+    variance : of a pixel that the last fit went by, over that of photons.
     twin : misfit of the conjugate twin over that of the crystal, both after the same short polish on voxels of the
         data's resolution; None where the twin is the same crystal, or was not looked at.
     turns : part of the neighbouring voxels of the crystal between which the phase turns by more than pi/2.
     cut : axes of the box, of "z", "y", "x", whose ends the crystal touches.
     frame, frame_excess : the frame that is missed most, and its own excess.
+    verdict : "found", "found, with doubts" or "not found".
+    doubts : what speaks against the crystal, each with what to try, a tuple of sentences.
     """
 
     misfit: float
