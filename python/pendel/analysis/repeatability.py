@@ -55,7 +55,7 @@ class Repeatability:
     def __str__(self):
         worst = np.percentile(self.phase_spread[self.inside], WORST)
         told = [
-            f"{self.count} objects agree within {self.phase_rms:.4f} rad rms, {WORST} % of the voxels within {worst:.4f}",
+            f"{self.count} objects agree within {self.phase_rms:.4f} rad rms, {WORST} % of voxels within {worst:.4f}",
             f"|S| within {np.sqrt(np.nanmean(np.square(self.amplitude_spread))):.4f}",
         ]
         if self.strain_spread is not None:

@@ -9,6 +9,7 @@ from .frames import mask_saturated, tell_of_frames
 from .id01 import read_id01
 from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
 from .sums import sum_scans
+from .vti import write_vti
 
 __all__ = [
     "Scan",
@@ -27,4 +28,5 @@ __all__ = [
     "tell_of_frames",
     "write_result",
     "write_scan",
+    "write_vti",
 ]
