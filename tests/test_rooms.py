@@ -18,7 +18,7 @@ FLOORS = [
     ("experiment",),
     ("analysis",),
     ("model", "kinematic"),
-    ("fit", "torch", "jax"),
+    ("fit", "planning", "torch", "jax"),
     ("recipes",),
     ("",),  # the face
     ("app",),
