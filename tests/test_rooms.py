@@ -18,8 +18,8 @@ FLOORS = [
     ("experiment",),
     ("analysis",),
     ("model", "kinematic"),
-    ("fit", "planning", "torch", "jax"),
-    ("recipes",),
+    ("fit", "torch", "jax"),
+    ("recipes", "planning"),
     ("",),  # the face
     ("app",),
 ]

@@ -26,6 +26,7 @@ from ..experiment.structure_factor import Susceptibility
 LARGEST_X = 2.0
 LEAST_ANGLE, LARGEST_ANGLE = math.radians(12), math.radians(75)  # 2theta
 USUAL_PHASE = 0.5  # phi_S, rad rms, where none is given
+PHASE_ENOUGH, STRAIN_ENOUGH = 0.1, 1e-4  # rms errors that most work can live with, rad and 1
 
 
 class Coefficients(NamedTuple):

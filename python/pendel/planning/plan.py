@@ -10,13 +10,12 @@ from . import error_law
 from .reflections import Choice, choices
 from .rocking import OVERSAMPLING, Rocking, rocking
 
-BOUNDS = (0.1, 1e-4)  # of phase, rad, and strain, rms
-SHOWN = 10  # reflections and energies in the text
+SHOWN = 8  # reflections in the text
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Answer of `plan`. Lengths in m, angles in rad; errors are rms, of phases less a plane, of strains less their mean.
+    """Answer of `plan`. Lengths in m, angles in rad; errors are rms: phases less a plane, strains less their mean.
 
     Attributes
     ----------
@@ -101,7 +100,7 @@ class Plan:
     def _scan(self):
         scan = self.rocking
         yield (
-            f"scan of {_length(self.size)}, voxels of {_length(scan.voxel)}, {OVERSAMPLING:g} steps and pixels a fringe: "
+            f"scan of {_length(self.size)} on voxels of {_length(scan.voxel)}, {OVERSAMPLING:g} times oversampled: "
             f"{scan.frames} frames {math.degrees(scan.step):.3g} deg apart, {scan.pixels} x {scan.pixels} pixels"
         )
         if scan.distance is not None:
@@ -112,9 +111,10 @@ class Plan:
         yield f"curved Ewald sphere  {scan.curvature_phase:.2g} rad at the band's edge and the crystal's surface"
 
     def _others(self):
-        yield f"reflections and energies for {_length(self.size)}, the best first: within both bounds the brightest"
+        yield f"reflections, each at its best energy, for {_length(self.size)}: within both bounds the brightest first"
         yield "  hkl        keV   2theta   bright   rad      strain    largest, corrected"
-        for choice in self.choices[:SHOWN]:
+        best = {choice.hkl: choice for choice in reversed(self.choices)}
+        for choice in sorted(best.values(), key=self.choices.index)[:SHOWN]:
             hkl = " ".join(map(str, choice.hkl))
             sizes = [_bounded(size) for size in (choice.largest, choice.largest_corrected)]
             yield (
@@ -131,7 +131,7 @@ def plan(
     size: float | None = None,
     lattice=None,
     polarization: str = "sigma",
-    bounds: tuple[float, float] = BOUNDS,
+    bounds: tuple[float, float] = (error_law.PHASE_ENOUGH, error_law.STRAIN_ENOUGH),
     own_phase: float = error_law.USUAL_PHASE,
     voxel: float | None = None,
     detector: tuple[float, float | None] | None = None,
