@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # what type checkers see of the two tables below
     from .model.model import Evaluation, Fit, Model, Nuisance
     from .operator.engines import cuda_available, info
     from .operator.takagi_taupin import Adjoint, TakagiTaupin
+    from .planning.check import Check, check
+    from .planning.plan import Plan, plan
     from .recipes.coarse_to_fine import multiscale
     from .recipes.kinematic_starts import Start, kinematic_start
     from .recipes.levels import coarse, resample
@@ -39,7 +41,9 @@ __all__ = [
     "__version__",
     "Adjoint",
     "atv",
+    "check",
     "coarse",
+    "Check",
     "Coherence",
     "compare",
     "Comparison",
@@ -63,6 +67,8 @@ __all__ = [
     "phantom",
     "photon_weight",
     "place",
+    "Plan",
+    "plan",
     "polish",
     "PolishRecipe",
     "reconstruct",
@@ -94,6 +100,8 @@ _names = {
     "model.model": ("Evaluation", "Fit", "Model", "Nuisance"),
     "operator.engines": ("cuda_available", "info"),
     "operator.takagi_taupin": ("Adjoint", "TakagiTaupin"),
+    "planning.check": ("Check", "check"),
+    "planning.plan": ("Plan", "plan"),
     "recipes.coarse_to_fine": ("multiscale",),
     "recipes.kinematic_starts": ("Start", "kinematic_start"),
     "recipes.levels": ("coarse", "resample"),
@@ -104,7 +112,7 @@ _names = {
 }
 _names = {name: place for place, found in _names.items() for name in found}
 _modules = {name: name for name in ("analysis", "base", "experiment", "fit", "io", "kinematic", "model", "operator")}
-_modules |= {name: name for name in ("recipes", "reference", "torch", "jax")}
+_modules |= {name: name for name in ("planning", "recipes", "reference", "torch", "jax")}
 _modules |= {"phantom": "analysis.phantom", "plot": "analysis.plot", "resolution": "analysis.resolution"}
 _modules |= {"refraction": "kinematic.refraction"}
 # By names that programs know, not their own: each has a file here as well, so that `import pendel.beamline` finds it.

@@ -35,9 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args):
     """Exit status of a command."""
     try:
-        from . import commands  # what computes takes long to import, and help needs none of it
-
-        getattr(commands, args.run)(args)
+        _function(args.run)(args)
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
@@ -45,6 +43,15 @@ def _run(args):
         status, text = _explain(error)
     warn(f"pendel: error: {' '.join(text.split())}")
     return status
+
+
+def _function(name):
+    """What runs a command. What computes takes long to import: help needs none of it, a plan little."""
+    if name in ("run_plan", "run_check"):
+        from . import planning as module
+    else:
+        from . import commands as module
+    return getattr(module, name)
 
 
 @contextlib.contextmanager
@@ -112,7 +119,7 @@ def _parser():
 
     def command(name, text, *parents):
         sub = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
-        sub.set_defaults(run=f"run_{name}")  # a function of `commands`
+        sub.set_defaults(run=f"run_{name}")  # see `_function`
         return sub
 
     sub = command(
@@ -137,9 +144,44 @@ def _parser():
     sub.add_argument("result", metavar="RESULT.cxi")
     sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.png)")
 
+    _add_plan(
+        command("plan", "how far kinematic phasing of a crystal can be trusted, and what scan it needs", replacing)
+    )
+    text = "how much of a finished object's phase and strain is refraction and extinction"
+    _add_check(command("check", text, replacing))
+
     command("config", "print all keys of a configuration file, with their defaults and what they mean")
     command("info", "what is installed and what it uses")
     return parser
+
+
+def _add_plan(sub):
+    """Options of `pendel plan`."""
+    sub.add_argument("material", metavar="MATERIAL", help="Au, Pt, Si ..., or a CIF file")
+    sub.add_argument("--hkl", type=int, nargs=3, required=True, metavar=("H", "K", "L"))
+    sub.add_argument("--energy", type=float, required=True, metavar="KEV")
+    text = "diameter of the sphere of the crystal's volume (the largest that is phased right)"
+    sub.add_argument("--size", type=float, metavar="NM", help=text)
+    text = "rms errors that are good enough (0.1 rad, 1e-4)"
+    sub.add_argument("--bounds", type=float, nargs=2, default=(0.1, 1e-4), metavar=("RAD", "STRAIN"), help=text)
+    text = "rms phase of the crystal's own strain (0.5)"
+    sub.add_argument("--own-phase", type=float, default=0.5, metavar="RAD", help=text)
+    text = "sigma (the default): electric field normal to the scattering plane"
+    sub.add_argument("--polarization", choices=("sigma", "pi"), default="sigma", help=text)
+    sub.add_argument("--voxel", type=float, metavar="NM", help="width of the voxels that are wanted (size/25)")
+    sub.add_argument("--pixel", type=float, metavar="UM", help="of the detector")
+    sub.add_argument("--distance", type=float, metavar="M", help="from sample to detector")
+    sub.add_argument("--plot", metavar="PICTURE", help="png, pdf, svg ...")
+
+
+def _add_check(sub):
+    """Options of `pendel check`."""
+    sub.add_argument("result", metavar="RESULT.cxi")
+    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.check.png)")
+    text = "geometry and crystal of an object that does not know them, as of PyNX"
+    sub.add_argument("--config", metavar="CONFIG.toml", help=text)
+    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of it")
+    sub.add_argument("--twin", action="store_true", help="of the object's conjugate twin: refraction has a direction")
 
 
 if __name__ == "__main__":

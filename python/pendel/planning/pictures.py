@@ -83,7 +83,7 @@ def check_figure(check: Check) -> Figure:
     """
     error = check.error
     figure = Figure(figsize=(WIDE, HIGH), layout="constrained")
-    figure.suptitle(_in_lines(str(check)), **STYLE)
+    figure.suptitle(_in_lines(check), **STYLE)
     window = Window(error.inside, check.voxel)
     phases = (check.phase, error.refraction, error.extinction)
     strains = (check.strain, error.refraction_strain, error.extinction_strain)
@@ -107,7 +107,7 @@ def _draw_amplitude(figure, axes, error, window):
     shown = axes.imshow(image, origin="lower", extent=extent, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(shown, ax=axes, shrink=0.85, pad=0.02)
     decorate(axes, window, PLANE, "black")
-    axes.set_title("amplitude left by absorption, extinction", **STYLE)
+    axes.set_title("amplitude that is left", **STYLE)
 
 
 def _draw_shares(axes, check):
@@ -128,6 +128,7 @@ def _draw_shares(axes, check):
     axes.legend(fontsize=9)
 
 
-def _in_lines(text):
-    """A sentence in two lines, parted where it says what to do."""
-    return text.replace(": kinematic", ":\nkinematic", 1)
+def _in_lines(check):
+    """A check's sentence in three lines."""
+    text = str(check).replace(" rad, and ", " rad,\nand ", 1)
+    return text.replace(f": {check.advice}", f":\n{check.advice}")
