@@ -26,6 +26,7 @@ from .error_law import PHASE_ENOUGH, STRAIN_ENOUGH
 from .kinematic_error import KinematicError, kinematic_error, rms, without_plane
 
 ALONG = 1e-6  # of direction cosines: z is along k_h
+PLANES = 3  # taken off one after the other: each may bring phases across pi
 ABOVE = 0.3  # of the largest amplitude: voxels that are more than surface
 
 
@@ -186,12 +187,14 @@ def _full(result):
 
 
 def _phase(S, inside):
-    """arg S inside less a plane, unwrapped about it: planes are taken off until none is left."""
-    turned = S.astype(np.complex128)
-    for _ in range(5):
-        phase = np.where(inside, np.angle(turned * np.exp(-1j * np.angle(turned[inside].sum()))), 0)
+    """arg S inside less a plane, 0 outside; modulo 2 pi where the object's own phase turns by more than that."""
+    turned = np.where(inside, S, 0).astype(np.complex128)
+    for axis, index in enumerate(np.indices(S.shape, sparse=True)):
+        ahead, behind = (np.take(turned, range(*ends), axis) for ends in ((1, S.shape[axis]), (0, S.shape[axis] - 1)))
+        turned = turned * np.exp(-1j * np.angle(np.vdot(behind, ahead)) * index)  # the mean turn from voxel to voxel
+
+    for _ in range(PLANES):  # of what is left
+        phase = np.where(inside, np.angle(turned * np.exp(-1j * np.angle(turned.sum()))), 0)
         rest = without_plane(phase, inside)
         turned = np.where(inside, np.exp(1j * rest), 0)
-        if np.abs(rest[inside]).max() <= np.pi and np.allclose(np.where(inside, phase, 0), rest, atol=1e-9):
-            break
     return rest
