@@ -31,6 +31,7 @@ from pendel.kinematic.refraction import optical_path
 from pendel.planning import error_law
 from pendel.planning.kinematic_error import kinematic_error, rms, strain_of, without_plane
 from pendel.planning.kinematic_image import kinematic_image
+from scipy import fft
 
 TUNE, SHOW = (0, 300), (1000, 1050)  # seeds
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -93,7 +94,7 @@ def phased(this):
     found = simulated(this)
     image = kinematic_image(this.S, this.voxel, chi.wavelength, chi.two_theta, chi.crystal(), s_0=this.s_0)
     image, S = (padded(array) for array in (image, this.S))
-    light = np.abs(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(image)))) ** 2
+    light = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(image)))) ** 2
     counts = np.random.default_rng(this.seed).poisson(light * (PHOTONS / light.max())).astype(np.float32)
     tries = [kinematic.phase(counts, iterations=ITERATIONS, seed=seed, workers=1) for seed in range(STARTS)]
     best = min(tries, key=lambda result: result.chi)
@@ -114,8 +115,8 @@ def phased(this):
 
 
 def padded(array):
-    """With ROOM about it, even sizes, the middle at n//2."""
-    sizes = [2 * math.ceil(ROOM * n / 2) for n in array.shape]
+    """With ROOM about it, the middle at n//2, of even sizes that a Fourier transform likes."""
+    sizes = [2 * fft.next_fast_len(math.ceil(ROOM * n / 2)) for n in array.shape]
     before = [size // 2 - n // 2 for size, n in zip(sizes, array.shape, strict=True)]
     return np.pad(array, [(b, size - n - b) for b, size, n in zip(before, sizes, array.shape, strict=True)])
 
