@@ -8,7 +8,8 @@ Crystals: random facets and a random smooth phase (`pendel.analysis.crystals.smo
 energy and size, on a grid of about 20 voxels across. `simulate` takes what all frames together show, with their phases,
 by one forward sweep (`pendel.planning.kinematic_error`). `phase` takes the intensities of the same alone, with photon
 noise, phases them by HIO and ER with shrink-wrap and lays what it finds over the crystal (`pendel.compare`: constant
-phase, translation, ramp, scale, twin), as it is and with refraction taken off inside the support it found.
+phase, translation, ramp, scale, twin), as it is and with refraction taken off inside the crystal it found. What HIO and
+ER are off from what all frames together show is their own error: noise, and a phase problem that is not quite solved.
 
 One line of JSON for each crystal, seeds that a file has are left out: a run that was ended goes on. Crystals to fit by
 and crystals to show are different ones, `TUNE` and `SHOW`.
@@ -101,17 +102,21 @@ def phased(this):
 
     laid = pendel.compare(best.object, S, this.voxel, ramp=True, scale=True, twin=True)
     amplitude = np.abs(laid.registered)
-    body = amplitude > BODY * np.median(amplitude[laid.inside])
-    path = optical_path(body, this.voxel, chi.two_theta)
-    without = laid.registered * np.exp(-1j * math.pi / chi.wavelength * chi.chi_0.real * path)
-    errors = []
-    for which in (laid.registered, without):
-        turn = np.where(laid.inside, which * S.conj(), 0)
-        phase = without_plane(np.angle(turn * np.exp(-1j * np.angle(turn.sum()))), laid.inside)
-        core = eroded(laid.inside)
-        errors += [rms(phase[laid.inside]), rms(strain_of(phase, laid.inside, core, this.voxel, this.h)[core])]
-    hio = error_law.Error(*errors)._asdict()
-    return found | {"hio": hio, "chi": best.chi, "twin": laid.twin, "cpu s": time.process_time() - begun}
+    full = np.median(amplitude[laid.inside])
+    found_s_0 = np.where(amplitude > BODY * full, np.minimum(amplitude / full, 1), 0)
+    turn = np.exp(-1j * math.pi / chi.wavelength * chi.chi_0.real * optical_path(found_s_0, this.voxel, chi.two_theta))
+    as_phased, corrected = (beside(which, S, laid.inside, this) for which in (laid.registered, turn * laid.registered))
+    found |= {"hio": error_law.Error(*as_phased, *corrected)._asdict()}
+    found |= {"own": dict(zip(("phase", "strain"), beside(laid.registered, image, laid.inside, this), strict=True))}
+    return found | {"chi": best.chi, "twin": laid.twin, "cpu s": time.process_time() - begun}
+
+
+def beside(S, truth, inside, this):
+    """(phase, strain) by which S is off, rms, less a plane and a mean."""
+    turn = np.where(inside, S * truth.conj(), 0)
+    phase = without_plane(np.angle(turn * np.exp(-1j * np.angle(turn.sum()))), inside)
+    core = eroded(inside)
+    return rms(phase[inside]), rms(strain_of(phase, inside, core, this.voxel, this.h)[core])
 
 
 def padded(array):
@@ -133,7 +138,9 @@ def eroded(inside):
 def run(what, seeds, path):
     """Lines of all seeds that a file does not have."""
     path.parent.mkdir(exist_ok=True)
-    done = {line["seed"] for line in read(path)} if path.exists() else set()
+    known = read(path) if path.exists() else []
+    path.write_text("".join(json.dumps(line) + "\n" for line in known))  # without a line that was not finished
+    done = {line["seed"] for line in known}
     with path.open("a") as file:
         for seed in range(*seeds):
             if seed not in done:
@@ -170,17 +177,27 @@ def fit(lines):
 
 def show(lines):
     """Print how far the law is from the lines, simulated and phased."""
-    for where in ("simulated", "hio"):
-        of = [line if where == "simulated" else line["hio"] for line in lines if where == "simulated" or "hio" in line]
-        if not of:
-            continue
-        known = [error_law.Numbers(*(line[n] for n in error_law.Numbers._fields)) for line in lines]
-        for name in error_law.Error._fields:
-            ratio = np.array([o[name] / getattr(error_law.error(n), name) for o, n in zip(of, known, strict=True)])
-            good = np.mean(np.abs(np.log(ratio)) <= math.log(1.5))
-            low, middle, high = np.percentile(ratio, (5, 50, 95))
-            text = f"median {middle:.2f}, 5 to 95 % {low:.2f} to {high:.2f}, within 1.5 times {good:.0%}"
-            print(f"{where:<10}{name:<18}{len(ratio)} crystals, found over law: {text}")
+    laws = [error_law.error(error_law.Numbers(*(line[n] for n in error_law.Numbers._fields))) for line in lines]
+    told("simulated", lines, laws)
+    if "hio" not in lines[0]:
+        return
+    told("hio", [line["hio"] for line in lines], laws)
+    with_own = [
+        error_law.Error(*(math.hypot(e, own) for e, own in zip(law, 2 * list(line["own"].values()), strict=True)))
+        for law, line in zip(laws, lines, strict=True)
+    ]
+    told("hio, their own error in the law", [line["hio"] for line in lines], with_own)
+    print("own error:", *(f"{np.median([line['own'][kind] for line in lines]):.2g}" for kind in ("phase", "strain")))
+
+
+def told(where, found, laws):
+    """Print ratios of errors found to those of the law."""
+    for name in error_law.Error._fields:
+        ratio = np.array([error[name] / getattr(law, name) for error, law in zip(found, laws, strict=True)])
+        good = np.mean(np.abs(np.log(ratio)) <= math.log(1.5))
+        low, middle, high = np.percentile(ratio, (5, 50, 95))
+        text = f"median {middle:.2f}, 5 to 95 % {low:.2f} to {high:.2f}, within 1.5 times {good:.0%}"
+        print(f"{where:<10} {name:<17}{len(ratio)} crystals, found over law: {text}")
 
 
 def main():
