@@ -1,4 +1,4 @@
-"""Command line: pendel demo | simulate | reconstruct | view | config | info.
+"""Command line: pendel demo | simulate | reconstruct | view | plan | check | config | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run,
 128 + n ended by signal n. Results go to stdout, progress, warnings and errors to stderr; that nobody reads them fails
@@ -163,9 +163,9 @@ def _add_plan(sub):
     text = "diameter of the sphere of the crystal's volume (the largest that is phased right)"
     sub.add_argument("--size", type=float, metavar="NM", help=text)
     text = "rms errors that are good enough (0.1 rad, 1e-4)"
-    sub.add_argument("--bounds", type=float, nargs=2, default=(0.1, 1e-4), metavar=("RAD", "STRAIN"), help=text)
+    sub.add_argument("--bounds", type=float, nargs=2, metavar=("RAD", "STRAIN"), help=text)
     text = "rms phase of the crystal's own strain (0.5)"
-    sub.add_argument("--own-phase", type=float, default=0.5, metavar="RAD", help=text)
+    sub.add_argument("--own-phase", type=float, metavar="RAD", help=text)
     text = "sigma (the default): electric field normal to the scattering plane"
     sub.add_argument("--polarization", choices=("sigma", "pi"), default="sigma", help=text)
     sub.add_argument("--voxel", type=float, metavar="NM", help="width of the voxels that are wanted (size/25)")

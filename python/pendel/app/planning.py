@@ -23,9 +23,10 @@ def run_plan(args):
 
     detector = None if args.pixel is None else (1e-6 * args.pixel, args.distance)
     given = {"size": _metres(args.size), "voxel": _metres(args.voxel), "detector": detector}
-    given |= {"polarization": args.polarization, "own_phase": args.own_phase, "bounds": tuple(args.bounds)}
+    given |= {"own_phase": args.own_phase, "bounds": args.bounds if args.bounds is None else tuple(args.bounds)}
+    given = {name: value for name, value in given.items() if value is not None}
     try:
-        made = plan(args.material, hkl=tuple(args.hkl), energy_keV=args.energy, **given)
+        made = plan(args.material, hkl=tuple(args.hkl), energy_keV=args.energy, polarization=args.polarization, **given)
     except (TypeError, ValueError) as error:
         name, _, text = str(error).partition(": ")
         if name not in OPTIONS:

@@ -18,7 +18,7 @@ from . import error_law
 
 HIGHEST_INDEX = 3
 MOST = 8  # reflections, those of the widest spacing
-ENERGIES = (7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 15.0)  # keV: what beamlines for crystals of this kind offer
+ENERGIES = (7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 15.0, 18.0)  # keV: what beamlines for crystals of this kind offer
 
 
 class Choice(NamedTuple):
