@@ -138,6 +138,14 @@ def test_members_of_a_family_that_differ_are_both_there():
     found = reflections.families(cell, 10 * KEV, lattice)
     assert (1, 0, 0) in found and (0, 0, 1) in found and (0, 1, 0) not in found
     assert len(found) == reflections.MOST
+    spacings = [pendel.susceptibility(cell, hkl=hkl, energy_keV=10, lattice=lattice).d_spacing for hkl in found]
+    assert spacings == sorted(spacings, reverse=True)
+
+
+def test_planes_of_one_spacing_that_scatter_differently_are_both_there():
+    """Two atoms on a diagonal of a tetragonal cell: (1, 1, 0) and (1, -1, 0) are as wide, and one is stronger."""
+    found = reflections.families([("Cu", (0, 0, 0)), ("Cu", (0.3, 0.3, 0))], 10 * KEV, (3e-10, 3e-10, 4e-10))
+    assert {(1, 1, 0), (1, -1, 0)} <= set(found)
 
 
 @pytest.mark.parametrize(

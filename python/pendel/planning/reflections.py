@@ -12,12 +12,16 @@ import math
 import warnings
 from typing import NamedTuple
 
+import numpy as np
+
 from ..base.constants import KEV
+from ..experiment import materials
 from ..experiment.structure_factor import Susceptibility, susceptibility
 from . import error_law
 
 HIGHEST_INDEX = 3
 MOST = 8  # reflections, those of the widest spacing
+SAME = 1e-6  # of lengths, and angles in rad
 ENERGIES = (7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 15.0, 18.0)  # keV: what beamlines for crystals of this kind offer
 
 
@@ -57,7 +61,9 @@ def brightness(chi: Susceptibility, polarization: str) -> float:
 
 
 def families(material, energy: float, lattice=None) -> list[tuple[int, int, int]]:
-    """Allowed reflections of the widest spacings, one of each family, that the shortest wavelength in use reaches.
+    """Allowed reflections of the widest spacings, one of each kind, that an energy reaches.
+
+    Those of one kind have the same spacing and strength; in a lattice that is not cubic (1, 0, 0) and (0, 0, 1) differ.
 
     Parameters
     ----------
@@ -66,25 +72,32 @@ def families(material, energy: float, lattice=None) -> list[tuple[int, int, int]
     energy : float
         J
     """
-    indices = range(-HIGHEST_INDEX, HIGHEST_INDEX + 1)
-    seen = {}
-    for hkl in itertools.product(indices, indices, indices):
-        if hkl <= (0, 0, 0):  # h and -h are the same planes
-            continue
-        family = tuple(sorted(map(abs, hkl), reverse=True))
-        seen.setdefault(family, []).append(hkl)
+    cell = materials.structure(material, lattice)
+    atoms = [tuple(atom) for atom in cell.atoms]
+    inverse = np.linalg.inv(materials.metric(cell.lattice))
+    lengths, angles = cell.lattice[:3], cell.lattice[3:]
+    cubic = np.ptp(lengths) < SAME * lengths[0] and np.allclose(angles, math.pi / 2, rtol=0, atol=SAME)
 
-    found = {}
-    for family, members in seen.items():
-        for hkl in sorted(members, reverse=True):
-            chi = _tabulated(material, hkl, energy, lattice)
-            if chi is None:
-                continue
-            # in a lattice that is not cubic members of a family may differ in spacing and strength
-            kind = family, f"{chi.d_spacing:.5e}", f"{abs(chi.chi_h * chi.chi_hbar):.3e}"
-            found.setdefault(kind, (chi.d_spacing, hkl))
-    widest = sorted(found.values(), key=lambda item: (-item[0], item[1]))
-    return [hkl for _, hkl in widest[:MOST]]
+    groups = {}
+    indices = range(HIGHEST_INDEX, -HIGHEST_INDEX - 1, -1)
+    for hkl in itertools.product(indices, indices, indices):
+        if hkl > (0, 0, 0):  # h and -h are the same planes
+            family = tuple(sorted(map(abs, hkl), reverse=True))
+            groups.setdefault((f"{np.array(hkl) @ inverse @ hkl:.6e}", family), []).append(hkl)
+
+    found = []
+    for _, group in sorted(groups.items(), key=lambda item: (float(item[0][0]), item[0][1])):
+        strengths = set()
+        for hkl in group:
+            chi = _tabulated(atoms, hkl, energy, cell.lattice)
+            if chi is not None and f"{abs(chi.chi_h * chi.chi_hbar):.3e}" not in strengths:
+                strengths.add(f"{abs(chi.chi_h * chi.chi_hbar):.3e}")
+                found.append(hkl)
+            if len(found) == MOST:
+                return found
+            if cubic and strengths:
+                break
+    return found
 
 
 def choices(asked: Susceptibility, material, lattice, size, bounds, own_phase, polarization) -> list[Choice]:
