@@ -19,7 +19,7 @@ FLOORS = [
     ("analysis",),
     ("model", "kinematic"),
     ("fit", "torch", "jax"),
-    ("recipes",),
+    ("recipes", "planning"),
     ("",),  # the face
     ("app",),
 ]

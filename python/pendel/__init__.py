@@ -2,96 +2,140 @@
 
 import sys as _sys
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 from .base import interruption as _interruption
+from .base.version import __version__
 
 if _interruption.is_command(_sys.orig_argv):  # before anything long is imported
     _interruption.end_at_once()
 
-from . import io, kinematic
-from .analysis import phantom, resolution
-from .analysis.comparison import Comparison, compare
-from .base.version import __version__
-from .experiment.coherence import Coherence
-from .experiment.crystal import Crystal
-from .experiment.geometry import Experiment
-from .experiment.structure_factor import Susceptibility, susceptibility
-from .fit import result as _result
-from .fit.minibatch import MinibatchRecipe, reconstruct
-from .fit.polishing import PolishRecipe, photon_weight, polish
-from .fit.quasi_newton import LbfgsRecipe, lbfgs
-from .fit.result import Result
-from .fit.total_variation import atv
-from .kinematic import refraction
-from .model import loss as _loss
-from .model.model import Evaluation, Fit, Model, Nuisance
-from .operator.engines import cuda_available, info
-from .operator.takagi_taupin import Adjoint, TakagiTaupin
-from .recipes import kinematic_starts as _start
-from .recipes.coarse_to_fine import multiscale
-from .recipes.kinematic_starts import Start, kinematic_start
-from .recipes.levels import coarse, resample
-from .recipes.memory import estimate_memory
-from .recipes.multiscale_recipe import MultiscaleRecipe
-from .recipes.placing import place
-from .recipes.solve import SolveRecipe, solve
-from .recipes.trust import Trust
+if TYPE_CHECKING:  # what type checkers see of the two tables below
+    from . import io, kinematic
+    from .analysis import phantom, resolution
+    from .analysis.comparison import Comparison, compare
+    from .analysis.repeatability import Repeatability, repeatability
+    from .experiment.coherence import Coherence
+    from .experiment.crystal import Crystal
+    from .experiment.geometry import Experiment
+    from .experiment.structure_factor import Susceptibility, susceptibility
+    from .fit.minibatch import MinibatchRecipe, reconstruct
+    from .fit.polishing import PolishRecipe, photon_weight, polish
+    from .fit.quasi_newton import LbfgsRecipe, lbfgs
+    from .fit.result import Result
+    from .fit.total_variation import atv
+    from .kinematic import refraction
+    from .model.model import Evaluation, Fit, Model, Nuisance
+    from .operator.engines import cuda_available, info
+    from .operator.takagi_taupin import Adjoint, TakagiTaupin
+    from .planning.check import Check, check
+    from .planning.plan import Plan, plan
+    from .recipes.coarse_to_fine import multiscale
+    from .recipes.kinematic_starts import Start, kinematic_start
+    from .recipes.levels import coarse, resample
+    from .recipes.memory import estimate_memory
+    from .recipes.multiscale_recipe import MultiscaleRecipe
+    from .recipes.placing import place
+    from .recipes.solve import SolveRecipe, solve
+    from .recipes.trust import Trust
 
 __all__ = [
+    "__version__",
     "Adjoint",
+    "atv",
+    "check",
+    "coarse",
+    "Check",
     "Coherence",
+    "compare",
     "Comparison",
     "Crystal",
+    "cuda_available",
+    "estimate_memory",
     "Evaluation",
     "Experiment",
     "Fit",
-    "LbfgsRecipe",
-    "MinibatchRecipe",
-    "Model",
-    "MultiscaleRecipe",
-    "Nuisance",
-    "PolishRecipe",
-    "Result",
-    "Start",
-    "Susceptibility",
-    "TakagiTaupin",
-    "__version__",
-    "atv",
-    "coarse",
-    "compare",
-    "cuda_available",
-    "estimate_memory",
     "info",
     "io",
     "kinematic",
     "kinematic_start",
     "lbfgs",
+    "LbfgsRecipe",
+    "MinibatchRecipe",
+    "Model",
     "multiscale",
-    "solve",
-    "SolveRecipe",
-    "Trust",
+    "MultiscaleRecipe",
+    "Nuisance",
     "phantom",
     "photon_weight",
     "place",
+    "Plan",
+    "plan",
     "polish",
+    "PolishRecipe",
     "reconstruct",
     "refraction",
+    "Repeatability",
+    "repeatability",
     "resample",
     "resolution",
+    "Result",
+    "solve",
+    "SolveRecipe",
+    "Start",
+    "Susceptibility",
     "susceptibility",
+    "TakagiTaupin",
+    "Trust",
 ]
 
-# Modules that programs import by these names, `pendel.beamline` and `pendel.result` for example, and where they are.
-_modules = {"beamline": io, "result": _result, "start": _start, "loss": _loss}
-_modules |= {"phantom": phantom, "refraction": refraction, "resolution": resolution}
-globals().update(_modules)
-_sys.modules |= {f"pendel.{name}": module for name, module in _modules.items()}
-# The floor above, matplotlib and the frameworks are not loaded before they are asked for.
-_later = {"config": "app.config", "demo": "app.demo", "simulate": "app.simulate", "store": "app.store"}
-_later |= {"plot": "analysis.plot", "torch": "torch", "jax": "jax"}
+# Where names are, which are imported when they are asked for: all of it takes longer than most programs need.
+_names = {
+    "analysis.comparison": ("Comparison", "compare"),
+    "analysis.repeatability": ("Repeatability", "repeatability"),
+    "experiment.coherence": ("Coherence",),
+    "experiment.crystal": ("Crystal",),
+    "experiment.geometry": ("Experiment",),
+    "experiment.structure_factor": ("Susceptibility", "susceptibility"),
+    "fit.minibatch": ("MinibatchRecipe", "reconstruct"),
+    "fit.polishing": ("PolishRecipe", "photon_weight", "polish"),
+    "fit.quasi_newton": ("LbfgsRecipe", "lbfgs"),
+    "fit.result": ("Result",),
+    "fit.total_variation": ("atv",),
+    "model.model": ("Evaluation", "Fit", "Model", "Nuisance"),
+    "operator.engines": ("cuda_available", "info"),
+    "operator.takagi_taupin": ("Adjoint", "TakagiTaupin"),
+    "planning.check": ("Check", "check"),
+    "planning.plan": ("Plan", "plan"),
+    "recipes.coarse_to_fine": ("multiscale",),
+    "recipes.kinematic_starts": ("Start", "kinematic_start"),
+    "recipes.levels": ("coarse", "resample"),
+    "recipes.memory": ("estimate_memory",),
+    "recipes.multiscale_recipe": ("MultiscaleRecipe",),
+    "recipes.placing": ("place",),
+    "recipes.solve": ("SolveRecipe", "solve"),
+    "recipes.trust": ("Trust",),
+}
+_names = {name: place for place, found in _names.items() for name in found}
+_modules = {name: name for name in ("analysis", "base", "experiment", "fit", "io", "kinematic", "model", "operator")}
+_modules |= {name: name for name in ("planning", "recipes", "reference", "torch", "jax")}
+_modules |= {"phantom": "analysis.phantom", "plot": "analysis.plot", "resolution": "analysis.resolution"}
+_modules |= {"refraction": "kinematic.refraction"}
+# By names that programs know, not their own: each has a file here as well, so that `import pendel.beamline` finds it.
+_modules |= {"beamline": "io", "loss": "model.loss", "result": "fit.result", "start": "recipes.kinematic_starts"}
+_modules |= {"config": "app.config", "demo": "app.demo", "simulate": "app.simulate", "store": "app.store"}
 
 
 def __getattr__(name):
-    if name in _later:
-        return _import_module(f"pendel.{_later[name]}")
-    raise AttributeError(f"module 'pendel' has no attribute {name!r}")
+    if name in _names:
+        found = getattr(_import_module(f"pendel.{_names[name]}"), name)
+    elif name in _modules:
+        found = _import_module(f"pendel.{_modules[name]}")
+    else:
+        raise AttributeError(f"module 'pendel' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *_names, *_modules})

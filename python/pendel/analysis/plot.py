@@ -11,11 +11,25 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
 
 from ..base import checks, files
 from ..base.version import __version__
 from ..io import StoredResult, kinds
+from .repeatability import Repeatability
+from .slices import (
+    SMALL,
+    STYLE,
+    Window,
+    absent,
+    colour_limit,
+    core_of,
+    crystal_support,
+    decorate,
+    length_unit,
+    show_map,
+    show_size,
+    strain_unit,
+)
 
 try:
     from matplotlib.colors import LogNorm, hsv_to_rgb
@@ -25,9 +39,6 @@ except ImportError:
 
 _SIZE = (16, 11.6)  # inch: 1600 pixels wide at 100 dpi
 _SLICES = (("x", "y"), ("x", "z"), ("y", "z"))  # horizontal, vertical axis of the three central slices
-_AXES = {"z": 0, "y": 1, "x": 2}
-_STYLE = {"fontsize": 11}
-_SMALL = 9.5  # font size of ticks and legends
 _DATA = ("measured", "truth", "data")  # curves that are drawn as dots
 _COLOURS = {
     "measured": "black",
@@ -90,15 +101,15 @@ def result_figure(stored: StoredResult) -> Figure:
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     grid = figure.add_gridspec(3, 4)
-    support = _support(stored.S, stored.support)
+    support = crystal_support(stored.S, stored.support)
     S = stored.S * np.exp(-1j * _mean_phase(stored.S, support))
-    window = _Window(support, stored.voxel)
+    window = Window(support, stored.voxel)
     top = _brightest(S, support)
 
     for i, plane in enumerate(_SLICES):
         axes = figure.add_subplot(grid[0, i])
         _show_complex(axes, S, window, plane, top)
-        axes.set_title(f"crystal function, slice {plane[0]}{plane[1]}", **_STYLE)
+        axes.set_title(f"crystal function, slice {plane[0]}{plane[1]}", **STYLE)
     _facts(figure.add_subplot(grid[0, 3]), stored)
 
     # the phase of a voxel with next to nothing in it would set the colour scale
@@ -110,6 +121,37 @@ def result_figure(stored: StoredResult) -> Figure:
     _frames(figure, [grid[2, i] for i in range(3)], stored.measured_frame, stored.modelled_frame, stored.frame_index)
     fits = {key: stored.loss[key] for key in ("loss", "misfit") if key in stored.loss}
     _loss(figure.add_subplot(grid[2, 3]), fits or stored.loss)
+    return figure
+
+
+def repeatability_figure(told: Repeatability, voxel: tuple[float, float, float], title: str = "") -> Figure:
+    """What several results agree on, and where they do not: mean, spread of phase and of |S|, three slices each.
+
+    Parameters
+    ----------
+    told : `pendel.Repeatability`.
+    voxel : (dz, dy, dx), m.
+    title : above all of it.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    grid = figure.add_gridspec(3, 3)
+    figure.suptitle(title)
+    window = Window(told.inside, checks.lengths("voxel", voxel, 3))
+    mean = told.mean * np.exp(-1j * _mean_phase(told.mean, told.inside))
+    top = _brightest(mean, told.inside)
+    spreads = ((told.phase_spread, "spread of the phase", "rad"), (told.amplitude_spread, "spread of |S|", "1"))
+    for column, plane in enumerate(_SLICES):
+        axes = figure.add_subplot(grid[0, column])
+        _show_complex(axes, mean, window, plane, top)
+        axes.set_title(f"mean, slice {plane[0]}{plane[1]}", **STYLE)
+        for row, (values, name, unit) in enumerate(spreads, 1):
+            axes = figure.add_subplot(grid[row, column])
+            show_size(figure, axes, values, told.inside, window, plane, unit)
+            axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **STYLE)
     return figure
 
 
@@ -149,8 +191,8 @@ def comparison_figure(
     for name, S in (("kinematic", kinematic), ("dynamical", dynamical)):
         objects[name] = checks.array(name, S, truth.shape, np.complex128, axes="(nz, ny, nx)")
     voxel = checks.lengths("voxel", voxel, 3)
-    inside = _support(truth, support)
-    window = _Window(inside, voxel)
+    inside = crystal_support(truth, support)
+    window = Window(inside, voxel)
     truth = truth * np.exp(-1j * _mean_phase(truth, inside))
 
     figure = Figure(figsize=_SIZE, layout="constrained")
@@ -163,8 +205,8 @@ def comparison_figure(
         errors[name] = np.angle(S * truth.conj())
 
     axes = figure.add_subplot(grid[2, 0])
-    _show_map(figure, axes, np.angle(truth), inside, window, ("x", "z"), "rad")
-    axes.set_title("phase of the truth, slice xz", **_STYLE)
+    show_map(figure, axes, np.angle(truth), inside, window, ("x", "z"), "rad")
+    axes.set_title("phase of the truth, slice xz", **STYLE)
     _phase_errors(figure, [grid[2, 1], grid[2, 2]], errors, inside, window)
 
     _rocking(figure.add_subplot(grid[0, 3]), rocking_angles, rocking or {})
@@ -198,52 +240,6 @@ def save(figure: Figure, path: str | os.PathLike, dpi: float = 100, *, force: bo
     files.write_whole(path, drawn.getbuffer())
 
 
-class _Window:
-    """Which part of the box is shown: the support's bounding box and a margin, cut through the support's centre.
-
-    voxel : (dz, dy, dx), m; None: not known, lengths are in voxels.
-    """
-
-    def __init__(self, support, voxel):
-        self.known = voxel is not None
-        self.voxel = voxel if self.known else (1.0, 1.0, 1.0)
-        self.centre = []
-        self.cuts = []
-        for axis, n in enumerate(support.shape):
-            profile = support.sum(axis=tuple(a for a in range(3) if a != axis))
-            used = np.flatnonzero(profile)
-            margin = max(2, (used[-1] - used[0] + 1) // 8)
-            self.cuts.append(slice(max(0, used[0] - margin), min(n, used[-1] + margin + 1)))
-            self.centre.append(int(round(np.average(np.arange(n), weights=profile))))
-
-    def cut(self, values, plane):
-        """2-D slice (vertical, horizontal) of a (z, y, x) array through the centre."""
-        across = next(_AXES[name] for name in "zyx" if name not in plane)
-        index = list(self.cuts)
-        index[across] = self.centre[across]
-        return values[tuple(index)]  # remaining axes keep the order z, y, x: the vertical one comes first
-
-    def extent(self, plane):
-        """(left, right, bottom, top) in nm (or voxels), zero at the cut's corner."""
-        scale = 1e9 if self.known else 1.0
-        width, height = (
-            (self.cuts[axis].stop - self.cuts[axis].start) * self.voxel[axis] * scale
-            for axis in (_AXES[name] for name in plane)
-        )
-        return (0, width, 0, height)
-
-
-def _support(S, support):
-    if support is not None:
-        support = checks.array("support", support, S.shape, bool)
-    if support is None or not support.any():
-        amplitude = np.abs(S)
-        support = amplitude > 0.3 * amplitude.max(initial=0)
-    if not support.any():
-        raise ValueError("S: expected a crystal, got zeros only")
-    return support
-
-
 def _mean_phase(S, support):
     return np.angle(np.sum(S[support], dtype=np.complex128))
 
@@ -266,64 +262,10 @@ def _phase_map(stored, support):
     return phase - phase[support].mean()
 
 
-def _limit(values, support):
-    """The end of the colour scale."""
-    known = np.abs(values[support])
-    known = known[np.isfinite(known)]
-    return float(np.percentile(known, 99)) or 1.0 if known.size else 1.0
-
-
-def _core(support):
-    """The support without its surface, where differences reach out of it; itself if there is nothing else."""
-    core = ndimage.binary_erosion(support)
-    return core if core.any() else support
-
-
-def _length_unit(values, support):
-    small = values is None or _limit(np.asarray(values), support) < 0.5e-9
-    return ("pm", 1e12) if small else ("nm", 1e9)
-
-
-def _strain_unit(values, support):
-    small = values is None or _limit(np.asarray(values), support) < 5e-2
-    return ("$10^{-3}$", 1e3) if small else ("1", 1.0)
-
-
 def _show_complex(axes, S, window, plane, top):
     image = complex_to_rgb(window.cut(S, plane), top)
     axes.imshow(image, origin="lower", extent=window.extent(plane), interpolation="nearest", aspect="equal")
-    _decorate(axes, window, plane, "white")
-
-
-def _show_map(figure, axes, values, support, window, plane, unit, limit=None):
-    limit = limit or _limit(values, support)
-    image = np.ma.masked_where(~window.cut(support, plane), window.cut(values, plane))
-    axes.set_facecolor("0.85")
-    picture = axes.imshow(image, origin="lower", extent=window.extent(plane), cmap="RdBu_r", vmin=-limit, vmax=limit,
-                          interpolation="nearest", aspect="equal")  # fmt: skip
-    bar = figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02)
-    bar.set_label(unit, **_STYLE)
-    bar.ax.tick_params(labelsize=_SMALL)
-    _decorate(axes, window, plane, "black")
-
-
-def _decorate(axes, window, plane, colour):
-    """Scale bar and axis arrows in place of ticks."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    _, width, _, height = window.extent(plane)
-    length = width * 0.3
-    unit = 10 ** np.floor(np.log10(length))
-    length = unit * max(m for m in (1, 2, 5) if m * unit <= length * (1 + 1e-9))  # a round length, rounding forgiven
-    left = 0.05 * width
-    low = 0.05 * height
-    axes.plot([left, left + length], [low, low], color=colour, linewidth=3, solid_capstyle="butt")
-    label = f"{length:g} nm" if window.known else f"{length:g} voxels"
-    axes.annotate(
-        label, (left + length / 2, low), (0, 4), textcoords="offset points", color=colour, ha="center", fontsize=_SMALL
-    )
-    axes.set_xlabel(plane[0], labelpad=1, **_STYLE)
-    axes.set_ylabel(plane[1], labelpad=4, rotation=0, ha="right", va="center", **_STYLE)
+    decorate(axes, window, plane, "white")
 
 
 def _two_slices(figure, places, name, S, window, top):
@@ -331,25 +273,25 @@ def _two_slices(figure, places, name, S, window, top):
     for place, plane in zip(places, (("x", "z"), ("x", "y")), strict=True):
         axes = figure.add_subplot(place)
         _show_complex(axes, S, window, plane, top)
-        axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **_STYLE)
+        axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **STYLE)
 
 
 def _maps(figure, places, stored, support, solid, window):
     """Phase, displacement and strain of a result, slices xz."""
-    core = _core(solid)
+    core = core_of(solid)
     maps = (
         ("phase", _phase_map(stored, support), ("rad", 1.0), solid),
-        (_displacement_title(stored), stored.displacement, _length_unit(stored.displacement, solid), solid),
-        ("strain along h", stored.strain, _strain_unit(stored.strain, solid), core),
+        (_displacement_title(stored), stored.displacement, length_unit(stored.displacement, solid), solid),
+        ("strain along h", stored.strain, strain_unit(stored.strain, solid), core),
     )
     for place, (title, values, (unit, factor), shown) in zip(places, maps, strict=True):
         axes = figure.add_subplot(place)
         if values is None:
-            _absent(axes, title)
+            absent(axes, title)
             continue
         values = np.asarray(values) * factor
-        _show_map(figure, axes, values, shown, window, ("x", "z"), unit, _limit(values, core))
-        axes.set_title(f"{title}, slice xz", **_STYLE)
+        show_map(figure, axes, values, shown, window, ("x", "z"), unit, colour_limit(values, core))
+        axes.set_title(f"{title}, slice xz", **STYLE)
 
 
 def _displacement_title(stored):
@@ -361,12 +303,12 @@ def _displacement_title(stored):
 def _phase_errors(figure, places, errors, inside, window):
     """Phase errors of both reconstructions on one scale, slices xz."""
     names = ("kinematic", "dynamical")
-    limit = max(_limit(errors[name], inside) for name in names)
+    limit = max(colour_limit(errors[name], inside) for name in names)
     for place, name in zip(places, names, strict=True):
         axes = figure.add_subplot(place)
-        _show_map(figure, axes, errors[name], inside, window, ("x", "z"), "rad", limit)
+        show_map(figure, axes, errors[name], inside, window, ("x", "z"), "rad", limit)
         rms = np.sqrt(np.mean(errors[name][inside] ** 2))
-        axes.set_title(f"phase error, {name}: rms {rms:.3g} rad", **_STYLE)
+        axes.set_title(f"phase error, {name}: rms {rms:.3g} rad", **STYLE)
 
 
 def _wheel(axes):
@@ -403,15 +345,11 @@ def _facts(axes, stored):
     if stored.misfit is not None:
         lines.append(f"relative misfit {stored.misfit:.4g}")
     lines.append(f"box (z, y, x) {' × '.join(map(str, stored.S.shape))}")
+    if stored.verdict:
+        lines.append(f"verdict: {stored.verdict}")
     axes.text(
         0.5, 0.36, "\n".join(lines), ha="center", va="top", fontsize=11, linespacing=1.5, transform=axes.transAxes
     )
-
-
-def _absent(axes, what):
-    axes.axis("off")
-    text = f"{what}:\nnot in the file"
-    axes.text(0.5, 0.5, text, ha="center", va="center", color="0.4", fontsize=11, transform=axes.transAxes)
 
 
 def _frames(figure, places, measured, modelled, index):
@@ -421,23 +359,23 @@ def _frames(figure, places, measured, modelled, index):
     for place, frame, name in ((places[0], measured, "measured"), (places[1], modelled, "modelled")):
         axes = figure.add_subplot(place)
         if frame is None:
-            _absent(axes, f"{name} frame")
+            absent(axes, f"{name} frame")
             continue
         axes.set_facecolor("black")
         picture = axes.imshow(np.ma.masked_less_equal(frame, 0), norm=norm, cmap="inferno", interpolation="nearest")
-        figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label("counts", **_STYLE)
-        axes.set_title(f"{name}{label}", **_STYLE)
+        figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label("counts", **STYLE)
+        axes.set_title(f"{name}{label}", **STYLE)
         _pixels(axes)
 
     axes = figure.add_subplot(places[2])
     if measured is None or modelled is None:
-        _absent(axes, "difference of the frames")
+        absent(axes, "difference of the frames")
         return
     difference = np.sqrt(np.maximum(modelled, 0)) - np.sqrt(np.maximum(measured, 0))
     limit = float(np.nanpercentile(np.abs(difference), 99.5)) or 1.0
     picture = axes.imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label(r"$\sqrt{\mathrm{counts}}$", **_STYLE)
-    axes.set_title("√modelled − √measured", **_STYLE)
+    figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02).set_label(r"$\sqrt{\mathrm{counts}}$", **STYLE)
+    axes.set_title("√modelled − √measured", **STYLE)
     _pixels(axes)
 
 
@@ -450,15 +388,15 @@ def _counts_norm(frames):
 
 
 def _pixels(axes):
-    axes.set_xlabel("column", **_STYLE)
-    axes.set_ylabel("row", **_STYLE)
-    axes.tick_params(labelsize=_SMALL)
+    axes.set_xlabel("column", **STYLE)
+    axes.set_ylabel("row", **STYLE)
+    axes.tick_params(labelsize=SMALL)
 
 
 def _rocking(axes, angles, curves):
     curves = {name: np.asarray(curve) for name, curve in curves.items() if curve is not None}
     if not curves:
-        return _absent(axes, "rocking curve")
+        return absent(axes, "rocking curve")
     count = len(next(iter(curves.values())))
     across = np.arange(count) if angles is None else np.degrees(angles)
     for name, curve in curves.items():
@@ -467,27 +405,27 @@ def _rocking(axes, angles, curves):
         else:
             style = {"color": _COLOURS.get(name), "linewidth": 1.5}
         axes.semilogy(across, _positive(curve), label=name, **style)
-    axes.set_xlabel("frame" if angles is None else "rocking angle (deg)", **_STYLE)
-    axes.set_ylabel("sum of the frame (counts)", **_STYLE)
-    axes.set_title("rocking curve", **_STYLE)
-    axes.legend(fontsize=_SMALL, frameon=False)
-    axes.tick_params(labelsize=_SMALL)
+    axes.set_xlabel("frame" if angles is None else "rocking angle (deg)", **STYLE)
+    axes.set_ylabel("sum of the frame (counts)", **STYLE)
+    axes.set_title("rocking curve", **STYLE)
+    axes.legend(fontsize=SMALL, frameon=False)
+    axes.tick_params(labelsize=SMALL)
     axes.grid(alpha=0.25)
 
 
 def _loss(axes, loss):
     curves = {name: np.asarray(values) for name, values in loss.items() if _is_curve(values)}
     if not curves:
-        return _absent(axes, "loss history")
+        return absent(axes, "loss history")
     for name, values in curves.items():
         epochs = np.arange(1, len(values) + 1)
         axes.semilogy(epochs, _positive(values), label=name, color=_COLOURS.get(name), linewidth=1.5)
-    axes.set_xlabel("epoch or iteration", **_STYLE)
-    axes.set_ylabel(next(iter(curves)) if len(curves) == 1 else "value", **_STYLE)
-    axes.set_title("loss history", **_STYLE)
+    axes.set_xlabel("epoch or iteration", **STYLE)
+    axes.set_ylabel(next(iter(curves)) if len(curves) == 1 else "value", **STYLE)
+    axes.set_title("loss history", **STYLE)
     if len(curves) > 1:
-        axes.legend(fontsize=_SMALL, frameon=False)
-    axes.tick_params(labelsize=_SMALL)
+        axes.legend(fontsize=SMALL, frameon=False)
+    axes.tick_params(labelsize=SMALL)
     axes.grid(alpha=0.25)
 
 

@@ -1,6 +1,7 @@
 """The command line and what stands behind it.
 
-cli                 the commands
+cli, commands       the command line's options; what the commands do
+planning            pendel plan and check
 config, schema      configuration files, and their keys
 methods, starts     the algorithms and the starts that a configuration can name: tables
 samples             the crystals that a configuration can name

@@ -1,4 +1,4 @@
-"""Command line: pendel demo | init | simulate | reconstruct | view | config | info.
+"""Command line: pendel demo | init | simulate | reconstruct | view | compare | plan | check | config | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run,
 128 + n ended by signal n. Results go to stdout, progress, warnings and errors to stderr; that nobody reads them fails
@@ -7,23 +7,15 @@ no run.
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
 import warnings
-from pathlib import Path
 
-from ..base import files, interruption
+from ..base import interruption
 from ..base.printing import Forgiving, say, warn
 from ..base.version import __version__
-from ..fit.polishing import begins_with, polish
-from ..io import beamlines, kinds
-from ..operator.engines import info
-from ..recipes.polisher import COUNTED
-from . import config, initial, memory, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
-from .outputs import Written
 
 EXAMPLE = """\
 a first picture:    pendel demo
@@ -49,7 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args):
     """Exit status of a command."""
     try:
-        args.run(args)
+        if args.run is None:
+            say(_parser().format_help())
+        else:
+            _function(args.run)(args)
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
@@ -57,6 +52,15 @@ def _run(args):
         status, text = _explain(error)
     warn(f"pendel: error: {' '.join(text.split())}")
     return status
+
+
+def _function(name):
+    """What runs a command. What computes takes long to import: help needs none of it, a plan little."""
+    if name in ("run_plan", "run_check"):
+        from . import planning as module
+    else:
+        from . import commands as module
+    return getattr(module, name)
 
 
 @contextlib.contextmanager
@@ -112,7 +116,7 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pendel {__version__}")
-    parser.set_defaults(run=lambda _: say(parser.format_help()), debug=False)  # without a command
+    parser.set_defaults(run=None, debug=False)
     _add_commands(parser.add_subparsers(metavar="COMMAND"))
     return parser
 
@@ -131,13 +135,13 @@ def _add_commands(commands):
         "--force", action="store_true", help="replace files of any kind, but none that the command reads"
     )
 
-    def command(name, run, text, *parents):
+    def command(name, text, *parents):
         sub = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=f"run_{name}")  # see `_function`
         return sub
 
     sub = command(
-        "demo", _demo, "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare", replacing
+        "demo", "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare", replacing
     )
     sub.add_argument("--size", type=int, default=48, metavar="N", help="frames, and pixels along an axis (48)")
     sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
@@ -145,242 +149,74 @@ def _add_commands(commands):
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
     sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
 
-    text = "write a commented configuration for a scan: what its files say, and what has to be set"
-    sub = command("init", _init, text, replacing)
-    sub.add_argument("scan", metavar="SCAN", help="file or folder of a scan")
-    sub.add_argument("-o", "--output", metavar="CONFIG.toml", help="file to write (printed)")
-    sub.add_argument("--format", default="auto", choices=("auto", *beamlines.names()), help="who wrote the scan (auto)")
-    sub.add_argument("--number", type=int, metavar="N", help="of the scan in a SPEC file")
-    sub.add_argument("--material", help="name or CIF file of the crystal")
-    sub.add_argument("--hkl", type=int, nargs=3, metavar=("H", "K", "L"), help="reflection")
+    _add_init(
+        command("init", "write a commented configuration for a scan: what its files say and do not say", replacing)
+    )
 
-    sub = command("simulate", _simulate, "compute the frames of a test crystal", configured, replacing)
+    sub = command("simulate", "compute the frames of a test crystal", configured, replacing)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")
 
     text = "reconstruct the crystal function of a measured scan"
-    sub = command("reconstruct", _reconstruct, text, configured, replacing)
+    sub = command("reconstruct", text, configured, replacing)
     sub.add_argument("--data", metavar="PATH", help="file or folder of the scan (data.path)")
     sub.add_argument("-o", "--output", metavar="RESULT.cxi", help="file to write (output.path)")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
 
-    sub = command("view", _view, "draw a result file", replacing)
+    sub = command("view", "draw a result file", replacing)
     sub.add_argument("result", metavar="RESULT.cxi")
-    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.png)")
+    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ..., or vti for ParaView (RESULT.png)")
 
-    command("config", _config, "print all keys of a configuration file, with their defaults and what they mean")
-    command("info", _info, "what is installed and what it uses")
+    sub = command("compare", "how well results of several seeds, starts or scans of one crystal agree", replacing)
+    sub.add_argument("results", nargs="+", metavar="RESULT.cxi")
+    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (none)")
 
-
-def _demo(args):
-    from . import demo
-
-    if args.size < demo.SMALLEST or args.size % 2:
-        raise UsageError(f"--size: expected an even integer >= {demo.SMALLEST}, got {args.size}")
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads: expected an integer >= 1, got {args.threads}")
-    if args.seed < 0:
-        raise UsageError(f"--seed: expected an integer >= 0, got {args.seed}")
-    if not 0 < args.photons < 2**31:
-        raise UsageError(f"--photons: expected a number > 0 and < 2^31, got {args.photons:g}")
-    if Path(args.output).exists() and not Path(args.output).is_dir():
-        raise UsageError(f"-o: expected a folder, got the file {args.output}")
-    how = {"progress": not args.quiet, "say": say, "force": args.force}
-    demo.run(args.output, args.size, args.seed, args.threads, args.photons, **how)
-
-
-def _init(args):
-    scan, output = Path(args.scan), None if args.output is None else Path(args.output)
-    if not scan.exists():
-        raise UsageError(f"SCAN: expected a file or folder, got no such one {scan}")
-    folder = Path() if output is None else output.parent
-    written = [] if output is None else [Written("-o", output, ())]
-    outputs.refuse_losses(written, [outputs.Read("SCAN", scan)], force=args.force)
-    text, needed = initial.configuration(
-        os.path.relpath(scan, folder),
-        folder=folder,
-        format=args.format,
-        number=args.number,
-        material=args.material,
-        hkl=args.hkl,
+    _add_plan(
+        command("plan", "how far kinematic phasing of a crystal can be trusted, and what scan it needs", replacing)
     )
-    if output is None:
-        say(text)
-        return
-    with outputs.claimed(written):
-        files.write_whole(output, text.encode())
-    say(f"written to {output}" + (f"; to be set: {', '.join(needed)}" if needed else ""))
+    text = "how much of a finished object's phase and strain is refraction and extinction"
+    _add_check(command("check", text, replacing))
+
+    command("config", "print all keys of a configuration file, with their defaults and what they mean")
+    command("info", "what is installed and what it uses")
 
 
-def _load(args):
-    device = [] if args.device is None else [f"model.device={json.dumps(args.device)}"]
-    return config.load(args.config, [*args.set, *device])
+def _add_init(sub):
+    """Options of `pendel init`."""
+    sub.add_argument("scan", metavar="SCAN", help="file or folder of a scan")
+    sub.add_argument("-o", "--output", metavar="CONFIG.toml", help="file to write (printed)")
+    sub.add_argument("--format", default="auto", help="who wrote the scan, as data.format (auto)")
+    sub.add_argument("--number", type=int, metavar="N", help="of the scan in a SPEC file")
+    sub.add_argument("--material", help="name or CIF file of the crystal")
+    sub.add_argument("--hkl", type=int, nargs=3, metavar=("H", "K", "L"), help="reflection")
 
 
-def _simulate(args):
-    made = _load(args)
-    option, path = _output(args, made)
-    read = outputs.read_by(made, args.config, keys=["crystal.material"])
-    written = [Written(option, path, (kinds.SIMULATED,))]
-    outputs.refuse_losses(written, read, force=args.force)
-    with outputs.claimed(written):
-        model = simulate.model_of(made)
-        data, mask, S, scale, unknown = simulate.simulated(made, model)
-        extra = {"config": made.text, "maker": made.simulate.maker} | unknown
-        simulate.write(path, model, data, S, scale, made.crystal_keys.name, extra, mask, force=args.force)
-    say(starts.describe_grid(model))
-    say(f"{model.n_frames} frames, {data.max():g} counts in the brightest pixel, {data.sum(dtype=float):g} in all")
-    say(f"written to {path}")
+def _add_plan(sub):
+    """Options of `pendel plan`."""
+    sub.add_argument("material", metavar="MATERIAL", help="Au, Pt, Si ..., or a CIF file")
+    sub.add_argument("--hkl", type=int, nargs=3, required=True, metavar=("H", "K", "L"))
+    sub.add_argument("--energy", type=float, required=True, metavar="KEV")
+    text = "diameter of the sphere of the crystal's volume (the largest that is phased right)"
+    sub.add_argument("--size", type=float, metavar="NM", help=text)
+    text = "rms errors that are good enough (0.1 rad, 1e-4)"
+    sub.add_argument("--bounds", type=float, nargs=2, metavar=("RAD", "STRAIN"), help=text)
+    text = "rms phase of the crystal's own strain (0.5)"
+    sub.add_argument("--own-phase", type=float, metavar="RAD", help=text)
+    text = "sigma (the default): electric field normal to the scattering plane"
+    sub.add_argument("--polarization", choices=("sigma", "pi"), default="sigma", help=text)
+    sub.add_argument("--voxel", type=float, metavar="NM", help="width of the voxels that are wanted (size/25)")
+    sub.add_argument("--pixel", type=float, metavar="UM", help="of the detector")
+    sub.add_argument("--distance", type=float, metavar="M", help="from sample to detector")
+    sub.add_argument("--plot", metavar="PICTURE", help="png, pdf, svg ...")
 
 
-def _reconstruct(args):
-    made = _load(args)
-    option, path = _output(args, made)
-    method = methods.METHODS[made.recipe.method]
-    named = made.recipe.checkpoint
-    checkpoint = made.folder / named if named else path.with_name(f"{path.stem}.checkpoint.h5")
-    options = made.recipe_arguments()
-    written = [Written(option, path, (kinds.RESULT,)), Written("recipe.checkpoint", checkpoint, (kinds.CHECKPOINT,))]
-    if _polishes(made, method):
-        written.append(Written("recipe.checkpoint", _of_polish(checkpoint), (kinds.CHECKPOINT,)))
-    if made.output.pictures:
-        written.append(Written("output.pictures", path.with_suffix(".png"), (kinds.PICTURE,)))
-    outputs.refuse_losses(written, outputs.read_by(made, args.config, data=args.data), force=args.force)
-    with outputs.claimed(written):
-        if args.force and not args.resume:
-            for item in written:
-                if item.option == "recipe.checkpoint":
-                    outputs.make_room(item)  # methods replace checkpoints alone
-        begun, scan, result = _solved(args, made, method, options, checkpoint)
-        name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
-        given = begun.model, scan.data, scan.mask
-        store.save_result(path, *given, result, name=name, config=made.text, extra=extra, force=args.force)
-        if made.output.pictures:
-            store.save_picture(path.with_suffix(".png"), path, force=args.force)
-    if _polishes(made, method):
-        _of_polish(checkpoint).unlink(missing_ok=True)  # that of the method stays, to go on from
-    names = [str(item.path) for item in written if item.option != "recipe.checkpoint"]
-    say("written to " + ", ".join(names))
-    _tell_trust(result)
-
-
-def _solved(args, made, method, options, checkpoint):
-    """(`Begun`, scan, `Result`) of a configuration."""
-    scan, experiment = _measured(args, made)
-    resume = args.resume and checkpoint.exists()
-    if args.resume and not resume:
-        say(f"no checkpoint {checkpoint}: from the beginning")
-
-    voxel = experiment.suggest_voxel() if method.chooses_voxel else made.voxel(experiment)
-    setup = starts.Setup(made, method, scan, experiment, voxel, not args.quiet, say)
-    begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
-    given = begun.model, scan.data, scan.mask
-    options |= _known(scan, options)
-    if method.chooses_voxel:
-        options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
-    memory.check(made, begun, scan, options, checkpoint)
-    files = {"checkpoint": checkpoint, "resume": resume}
-    result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
-    say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
-    if result.model is not None:
-        say(f"voxels chosen: {starts.describe_grid(result.model)}")
-    if _polishes(made, method):
-        polishing = methods.polish_options(options, made) | {"rounds": made.recipe.polish_rounds}
-        files = {"checkpoint": _of_polish(checkpoint), "resume": _goes_on(args, _of_polish(checkpoint), result)}
-        result = _polished(*given, result, progress=not args.quiet, **files, **polishing)
-    return begun, scan, result
-
-
-def _polishes(made, method):
-    """Whether a polish comes after the method."""
-    return bool(made.recipe.polish_rounds) and not method.polishes_itself
-
-
-def _of_polish(checkpoint):
-    """The checkpoint of the polish after a method with this one."""
-    return checkpoint.with_name(f"{checkpoint.stem}.polish{checkpoint.suffix}")
-
-
-def _goes_on(args, checkpoint, result):
-    """Whether a polish goes on from its checkpoint: where that is of this result, and not of one with fewer epochs."""
-    if not args.resume or not checkpoint.exists():
-        return False
-    same = begins_with(checkpoint, result.S)
-    if not same:
-        say(f"{checkpoint} polishes another crystal: polished from the beginning")
-    return same
-
-
-def _tell_trust(result):
-    if result.free_misfit is not None:
-        say(f"held-out pixels: relative misfit {result.free_misfit:.4e}, loss {result.free_loss:.4e} per pixel")
-    if result.trust is not None:
-        say(f"trust: {result.trust}")
-
-
-def _measured(args, made):
-    """The scan, and the experiment with what it knows."""
-    missing = [path for path in ([] if args.data else made.paths("data.path")) if not path.exists()]
-    if missing:
-        raise ConfigError(f"data.path: expected a file or folder, got no such one {missing[0]}")
-    if args.data and not Path(args.data).exists():
-        raise UsageError(f"--data: expected a file or folder, got no such one {args.data}")
-    scan = made.scan(args.data)
-    say(f"data: {' x '.join(map(str, scan.data.shape))} (frames, rows, cols), {scan.mask.mean():.1%} good pixels")
-    experiment = made.experiment(scan)
-    say(repr(experiment))
-    return scan, experiment
-
-
-def _known(scan, options):
-    """What a scan knows of the beam, as keywords of a method whose own are ``options``."""
-    known = {} if scan.flux is None else {"flux": scan.flux}
-    if scan.background is not None:
-        counted = COUNTED.background if options.get("counts") else 0.0
-        known["background"] = scan.background + options.get("background", counted)
-    return known
-
-
-def _polished(model, data, mask, result, **options):
-    """The result, polished with all pixels in."""
-    result = polish(model, data, mask, result, trim=None, **options)
-    say(f"polished: relative misfit {result.misfit:.4e}, {result.support.sum()} voxels in support")
-    return result
-
-
-def _view(args):
-    from .. import io
-    from ..analysis import plot
-
-    result = Path(args.result)
-    picture = Path(args.output) if args.output else result.with_suffix(".png")
-    if not result.exists():
-        raise UsageError(f"RESULT.cxi: expected a result file, got no such file {result}")
-    written, read = [Written("-o", picture, (kinds.PICTURE,))], [outputs.Read("RESULT.cxi", result)]
-    outputs.refuse_losses(written, read, force=args.force)
-    figure = plot.result_figure(io.read_result(result))
-    known = figure.canvas.get_supported_filetypes()
-    if picture.suffix[1:].lower() not in known:
-        raise UsageError(f"-o: expected an ending out of {', '.join(sorted(known))}, got {picture}")
-    plot.save(figure, picture, force=args.force)
-    say(f"written to {picture}")
-
-
-def _config(_):
-    say(schema.listing())
-
-
-def _info(_):
-    for name, value in (info() | store.versions()).items():
-        say(f"{name}: {value}")
-
-
-def _output(args, made):
-    """(option, file to write), from -o or output.path."""
-    if args.output is None and made.output.path is None:
-        raise UsageError("-o: expected a file to write, got none, and no output.path in the config")
-    option, path = ("-o", Path(args.output)) if args.output else ("output.path", made.path("output.path"))
-    outputs.refuse_unwritable(option, path)  # before other names are made of it
-    return option, path
+def _add_check(sub):
+    """Options of `pendel check`."""
+    sub.add_argument("result", metavar="RESULT.cxi")
+    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.check.png)")
+    text = "geometry and crystal of an object that does not know them, as of PyNX"
+    sub.add_argument("--config", metavar="CONFIG.toml", help=text)
+    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of it")
+    sub.add_argument("--twin", action="store_true", help="of the object's conjugate twin: refraction has a direction")
 
 
 if __name__ == "__main__":

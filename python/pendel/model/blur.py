@@ -25,7 +25,6 @@ import functools
 import math
 
 import numpy as np
-from scipy import optimize
 
 from ..base.arrays import module
 
@@ -53,8 +52,10 @@ def kernel(variance):
 
     if excess(STEEPEST) >= 0:
         return (1.0,), (-1.0, 0.5)
+    from scipy.optimize import brentq  # for blurred models alone: it takes long to import
+
     # the truncated Gaussian is a little narrower than exp(-k^2/2t): b from far below
-    b = optimize.brentq(excess, 0.1 / (variance + 0.1), STEEPEST, xtol=1e-15, rtol=8.9e-16)
+    b = brentq(excess, 0.1 / (variance + 0.1), STEEPEST, xtol=1e-15, rtol=8.9e-16)
     g = weights(b)
     spread = both_sides @ (squares**2 * g) - variance**2
     return tuple(g.tolist()), tuple((g * (squares - variance) / spread).tolist())

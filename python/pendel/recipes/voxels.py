@@ -10,7 +10,7 @@ import functools
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ..base import checks, memory
 from ..base.arrays import host
@@ -96,7 +96,8 @@ def counting_noise(D):
 def _table():
     means = np.logspace(-5, 3, 321)
     counts = np.arange(1500)[:, None]
-    noise = np.sum(np.square(np.sqrt(counts) - np.sqrt(means)) * stats.poisson.pmf(counts, means), axis=0)
+    poisson = np.exp(special.xlogy(counts, means) - special.gammaln(counts + 1) - means)
+    noise = np.sum(np.square(np.sqrt(counts) - np.sqrt(means)) * poisson, axis=0)
     return means, noise
 
 
