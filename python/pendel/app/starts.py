@@ -11,12 +11,12 @@ import numpy as np
 from .. import io
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint import checkpoint_shape
-from ..kinematic import even_experiment, even_scan
+from ..kinematic import box_for, even_experiment, even_scan
 from ..kinematic.grid import phased_elsewhere
 from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.first_step import box_without_phases
-from ..recipes.kinematic_starts import box_for, kinematic_start, phase
+from ..recipes.kinematic_starts import kinematic_start, phase
 from ..recipes.levels import unit_flux
 from ..recipes.thick_crystals import extinction_length, thick
 from . import methods

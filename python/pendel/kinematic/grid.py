@@ -9,6 +9,7 @@ and S at a voxel at r, (x, y, z) in m from the origin, is the object at the inde
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +20,7 @@ from ..base.symmetry import along
 from ..base.symmetry import twin as conjugate_twin
 from ..experiment.geometry import Experiment
 from .support import shrink_wrap
-from .uneven import checked_basis, is_even
+from .uneven import checked_basis, even_experiment, is_even
 
 UNLIKE = 0.2  # misfit of amplitudes from which an object is none of the data; that of random phases is about 0.5
 ELSEWHERE = "put it on the model's grid with kinematic.to_model_grid, and store it with its voxel"
@@ -91,14 +92,14 @@ def to_model_grid(
     voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
     order = checks.integer("order", order, at_least=1)
     obj, support = _object_and_support(result, support)
-    basis, offset = _fourier_lattice(experiment, obj.shape)
+    basis, offset = fourier_lattice("result", experiment, obj.shape)
 
     obj, support = centred(obj, support)
-    obj = _without_ramp(obj, offset)
+    obj = without_ramp(obj, offset)
     to_index = np.diag(obj.shape) @ basis.T / (2 * np.pi)  # inv(A) of (1)
     origin = _centre_of_mass(obj, support)
 
-    box = _bounding_box(support)  # the spline prefilter runs over everything it is given
+    box = bounding_box(support)  # the spline prefilter runs over everything it is given
     obj, support = obj[box], support[box]
     origin = origin - [s.start for s in box]
     _check_fit(support, to_index, origin, shape, voxel)
@@ -154,6 +155,55 @@ def phased_elsewhere(obj: ArrayLike, support: ArrayLike | None, data: ArrayLike,
     return KinematicResult(scale * obj, support, float(np.sqrt(1 - overlap)), np.empty(0), 0)
 
 
+def box_for(
+    phased: KinematicResult | ArrayLike,
+    experiment: Experiment,
+    voxel: tuple[float, float, float],
+    margin: float = 1.35,
+    *,
+    support: ArrayLike | None = None,
+) -> tuple[int, int, int]:
+    """Even shape of a model grid that holds a phased object with room for its support to move.
+
+    Along each axis: twice the support's farthest distance from the centre of mass, times ``margin``; y and x at most
+    the field of view, beyond which the far field has no band.
+
+    Parameters
+    ----------
+    phased, support : as ``result`` and ``support`` of `to_model_grid`.
+    experiment : of the phased data.
+    voxel : (dz, dy, dx) of the model grid, m.
+    margin : at least 1.
+
+    Returns
+    -------
+    (nz, ny, nx)
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
+    """
+    voxel = np.array(checks.lengths("voxel", voxel, 3))
+    margin = checks.number("margin", margin, at_least=1)
+    obj, support = _object_and_support(phased, support)
+    middle = _centre_of_mass(obj, support)
+    corners = np.array(np.nonzero(support)) - middle[:, None]
+    reach = np.abs(np.linalg.solve(_to_index(support.shape, experiment), corners)).max(axis=1)[::-1] + voxel / 2
+    shape = [2 * math.ceil(margin * r / v) for r, v in zip(reach, voxel, strict=True)]
+    most = [int(experiment.field_of_view / v * (1 + 1e-9)) // 2 * 2 for v in voxel[1:]]
+    return (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
+
+
+def sample_volume(phased: KinematicResult, experiment: Experiment) -> float:
+    """Volume of a sample of a phased object, m^3."""
+    return float(1 / abs(np.linalg.det(_to_index(phased.support.shape, experiment))))
+
+
+def _to_index(shape, experiment):
+    """(3, 3): index = diag(N) B^T r / (2 pi), inv(A) of (1)."""
+    return np.diag(shape) @ even_experiment(experiment).basis().T / (2 * np.pi)
+
+
 def centred(obj: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Object and support rolled (periodically) so that the centre of mass of |obj| in the support is at n//2."""
     weight = np.abs(obj) * support
@@ -175,11 +225,16 @@ def _object_and_support(result, support):
     return obj, support
 
 
-def _fourier_lattice(experiment, size):
-    """(B, the pattern's centre from n//2) of the data, checked: equal rocking steps, and no more data than ``size``."""
+def fourier_lattice(name: str, experiment: Experiment, size: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """(B, the pattern's centre from n//2) of the data, checked: equal rocking steps, and no more data than ``size``.
+
+    name : of the argument that ``size``, of a lattice, belongs to.
+    """
     data_shape = np.array([len(np.asarray(experiment.dq)), *experiment.detector_shape])
     if (np.array(size) < data_shape).any():
-        raise ValueError(f"result: expected a grid of at least the data's shape {tuple(data_shape)}, got {size}")
+        raise ValueError(
+            f"{name}: expected a grid of at least the data's shape {tuple(data_shape.tolist())}, got {size}"
+        )
 
     if not is_even(experiment):
         raise ValueError(
@@ -189,7 +244,7 @@ def _fourier_lattice(experiment, size):
     return checked_basis(experiment), np.asarray(experiment.centre, float) - data_shape // 2
 
 
-def _without_ramp(obj, offset):
+def without_ramp(obj: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The object without the linear phase of a pattern whose centre is ``offset`` pixels away from n//2."""
     for axis, (n, pixels) in enumerate(zip(obj.shape, offset, strict=True)):
         ramp = np.exp(-2j * np.pi * pixels * (np.arange(n) - n // 2) / n)
@@ -209,7 +264,7 @@ def _centre_of_mass(obj, support):
     return np.array([p @ np.arange(len(p)) / p.sum() for p in profiles])
 
 
-def _bounding_box(support):
+def bounding_box(support: np.ndarray) -> tuple:
     """Slices that hold the support and a margin."""
     found = ndimage.find_objects(support.astype(np.uint8))[0]
     return tuple(slice(max(s.start - BOX_MARGIN, 0), s.stop + BOX_MARGIN) for s in found)

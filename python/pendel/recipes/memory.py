@@ -24,7 +24,7 @@ from ..model.pixels import local_mean, of_frames
 from ..operator.engine import Array
 from ..operator.memory import estimate_memory as of_operator
 from ..operator.takagi_taupin import TakagiTaupin
-from .kinematic_starts import sample_volume
+from ..kinematic.grid import sample_volume
 from .levels import like
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import ITERATIONS

@@ -38,11 +38,11 @@ from ..fit.objective import check_frames, measured
 from ..fit.polishing import PolishRecipe, counts_of, polish_fit, voxel_noise
 from ..fit.result import Result, host_background
 from ..fit.steps import NO_STEPS, Steps
+from ..kinematic import box_for
 from ..model.model import Model
 from ..operator.engine import Array
 from .first_step import FirstStep, box_about, box_without_phases, known_background
 from .in_band import in_band_start
-from .kinematic_starts import box_for
 from .levels import like, unit_flux
 from .multiscale_recipe import MultiscaleRecipe
 from .polisher import COUNTED, EVIDENCE
