@@ -241,7 +241,7 @@ def fourier_lattice(name: str, experiment: Experiment, size: tuple) -> tuple[np.
             "experiment: expected two or more frames at equal rocking steps, got others; phase what "
             "kinematic.even_scan(experiment, data, mask) makes of them, and give its experiment here"
         )
-    return checked_basis(experiment), np.asarray(experiment.centre, float) - data_shape // 2
+    return checked_basis(experiment), np.asarray(experiment.centre, float) - np.array(data_shape) // 2
 
 
 def without_ramp(obj: np.ndarray, offset: np.ndarray) -> np.ndarray:
