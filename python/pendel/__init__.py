@@ -88,6 +88,7 @@ _sys.modules |= {f"pendel.{name}": module for name, module in _modules.items()}
 # The floor above, matplotlib and the frameworks are not loaded before they are asked for.
 _later = {"config": "app.config", "demo": "app.demo", "simulate": "app.simulate", "store": "app.store"}
 _later |= {"plot": "analysis.plot", "torch": "torch", "jax": "jax"}
+_later |= {"cohere": "cohere", "pynx": "pynx", "cdtools": "cdtools"}  # what other programs write and take
 
 
 def __getattr__(name):

@@ -90,6 +90,19 @@ def padded(obj: ArrayLike, shape: tuple[int, int, int]) -> np.ndarray:
     return np.pad(obj, [(b, N - n - b) for b, n, N in zip(before, obj.shape, shape, strict=True)])
 
 
+def crystal_of(result) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """(S, bool support, voxel) of a `Result` or `io.StoredResult`, or of what has these attributes.
+
+    Raises
+    ------
+    TypeError : for anything else, and where one of them is None.
+    """
+    found = [getattr(result, name, None) for name in ("S", "support", "voxel")]
+    if any(value is None for value in found):
+        raise TypeError(f"result: expected a Result, or what has S, support and voxel, got {checks.describe(result)}")
+    return tuple(found)
+
+
 def _crystal_and_support(S, support):
     """(complex64 S, bool support) of the arguments; S is None where a support is what is asked for."""
     S = checks.numpy_array("S", S)

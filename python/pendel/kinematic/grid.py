@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from ..base import checks, plausible
 from ..base.symmetry import along
@@ -22,8 +22,6 @@ from ..experiment.geometry import Experiment
 from .support import shrink_wrap
 from .uneven import checked_basis, even_experiment, is_even
 
-UNLIKE = 0.2  # misfit of amplitudes from which an object is none of the data; that of random phases is about 0.5
-ELSEWHERE = "put it on the model's grid with kinematic.to_model_grid, and store it with its voxel"
 BOX_MARGIN = 8  # samples around the support that the spline sees: the prefilter's reach
 
 
@@ -91,7 +89,7 @@ def to_model_grid(
     shape = checks.sizes("shape", shape, 3)
     voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
     order = checks.integer("order", order, at_least=1)
-    obj, support = _object_and_support(result, support)
+    obj, support = object_and_support(result, support)
     basis, offset = fourier_lattice("result", experiment, obj.shape)
 
     obj, support = centred(obj, support)
@@ -117,42 +115,6 @@ def to_model_grid(
     if clip:
         S /= np.maximum(np.abs(S), 1)
     return S
-
-
-def phased_elsewhere(obj: ArrayLike, support: ArrayLike | None, data: ArrayLike, mask=None) -> KinematicResult:
-    """The object of another program as the `KinematicResult` of data that it phases.
-
-    Parameters
-    ----------
-    obj : complex (N0, N1, N2), as `to_model_grid` takes it, of any scale.
-    support : bool (N0, N1, N2), or None.
-    data : (frames, rows, cols), at equal rocking steps.
-    mask : bool, (frames, rows, cols) or (rows, cols), True = good; None: all are.
-
-    Raises
-    ------
-    TypeError, ValueError : where |FFT(obj)|^2 is not like the data, on whatever grid the object is.
-    """
-    obj, support = _object_and_support(obj, support)
-    data = checks.array("data", data, (None, None, None), np.float32, finite=False)
-    if any(N < n for N, n in zip(obj.shape, data.shape, strict=True)):
-        raise ValueError(
-            f"expected an object on a grid of at least the data's {data.shape}, got {obj.shape}; {ELSEWHERE}"
-        )
-
-    cut = tuple(slice(N // 2 - n // 2, N // 2 - n // 2 + n) for N, n in zip(obj.shape, data.shape, strict=True))
-    F = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(obj), norm="ortho")))[cut].astype(np.float64)
-    good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
-    root = np.sqrt(np.maximum(np.where(good, data, 0), 0), dtype=np.float64)
-    F = np.where(good, F, 0)
-    overlap = (F * root).sum() ** 2 / max((F**2).sum() * (root**2).sum(), np.finfo(float).tiny)
-    if not 1 - overlap < UNLIKE:
-        raise ValueError(
-            f"expected an object whose voxel is known, or whose |FFT|^2 is like the data (misfit below {UNLIKE:g}), "
-            f"got one without a voxel and a misfit of {1 - overlap:.2g}; {ELSEWHERE}"
-        )
-    scale = np.complex64((F * root).sum() / (F**2).sum())
-    return KinematicResult(scale * obj, support, float(np.sqrt(1 - overlap)), np.empty(0), 0)
 
 
 def box_for(
@@ -185,7 +147,7 @@ def box_for(
     """
     voxel = np.array(checks.lengths("voxel", voxel, 3))
     margin = checks.number("margin", margin, at_least=1)
-    obj, support = _object_and_support(phased, support)
+    obj, support = object_and_support(phased, support)
     middle = _centre_of_mass(obj, support)
     corners = np.array(np.nonzero(support)) - middle[:, None]
     reach = np.abs(np.linalg.solve(_to_index(support.shape, experiment), corners)).max(axis=1)[::-1] + voxel / 2
@@ -214,7 +176,8 @@ def centred(obj: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.roll(obj, shift, axis=(0, 1, 2)), np.roll(support, shift, axis=(0, 1, 2))
 
 
-def _object_and_support(result, support):
+def object_and_support(result, support) -> tuple[np.ndarray, np.ndarray]:
+    """(complex64 object, bool support) of the arguments of `to_model_grid`, checked."""
     if isinstance(result, KinematicResult):
         support = result.support
         result = result.object
