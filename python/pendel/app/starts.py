@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import cohere, io
+from .. import cohere, io, pynx
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint import checkpoint_shape
-from ..kinematic import box_for, even_experiment, even_scan
-from ..kinematic.elsewhere import phased_elsewhere
+from ..kinematic import box_for, even_experiment
 from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.first_step import box_without_phases
@@ -70,12 +69,14 @@ def go_on(setup: Setup, checkpoint) -> Begun:
 
 
 def _from_file(setup):
-    path, shape = setup.config.path("start.path"), setup.config.model.shape
+    path, shape, external = setup.config.path("start.path"), setup.config.model.shape, setup.config.start.external
     if path.is_dir():
         return _from_phasing(setup, path, functools.partial(cohere.read_results, path, setup.experiment))
-    stored = io.read_result(path, external=setup.config.start.external)
+    stored = io.read_result(path, external=external)
     if stored.voxel is None:
-        return _from_phasing(setup, path, functools.partial(_phased, stored, setup.experiment))
+        return _from_phasing(
+            setup, path, functools.partial(pynx.read_results, path, setup.experiment, external=external)
+        )
     if not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):
         expected, got = nanometres(setup.voxel), nanometres(stored.voxel)
         raise ConfigError(f"start.path: expected a crystal on voxels {expected} (z, y, x), got {got}")
@@ -89,11 +90,6 @@ def _from_file(setup):
     model = setup.model(stored.S.shape)
     setup.say(describe_grid(model))
     return Begun(model, stored.S, stored.support, {"kind": "file", "path": str(path)})
-
-
-def _phased(stored, experiment, data, mask):
-    """The `KinematicResult` of a stored object on the grid of the data."""
-    return phased_elsewhere(stored.S, stored.support, *even_scan(experiment, data, mask)[1:3])
 
 
 def _from_phasing(setup, path, phased_by):

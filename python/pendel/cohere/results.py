@@ -127,13 +127,13 @@ def write_results(
             f"{directory / there[0]}: expected a new file, got another; move it away or give force=True"
         )
     model = None if like is None else _object(_like(like))
-    if shape is None and model is not None:
-        shape = model.shape
+    if model is not None:
+        shape = model.shape if shape is None else checks.sizes("shape", shape, 3)
+        if shape != model.shape:
+            raise ValueError(f"shape: expected that of like, {model.shape}, got {shape}")
     obj = to_detector_grid(S, frames, shape, voxel, support=support)
     inside = to_detector_grid(support, frames, shape, voxel)
     if model is not None:
-        if model.shape != obj.shape:
-            raise ValueError(f"shape: expected that of like, {model.shape}, got {obj.shape}")
         obj = with_pattern_at(obj, pattern_shift(amplitudes(obj), amplitudes(model)))
     else:
         obj = with_pattern_at(obj, [-(n % 2) for n in obj.shape])
