@@ -26,14 +26,16 @@ def arguments_of(scan: Scan, changes: dict[str, Any]) -> dict[str, Any]:
         said = ", ".join(missing)
         raise TypeError(f"{said}: expected in the scan or beside it, got neither; give {missing[0]}=")
     beam = scan.metadata.get("direct_beam")
-    if beam is not None and not any(name in changes for name in ("arm", "k_h", "two_theta_deg")):
-        centre = arguments.get("centre")
-        pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
-        given = {
-            name: arguments[name]
-            for name in ("arm", "distance", "pixel_size", "pixel_orientation")
-            if name in arguments
-        }
-        stored = np.add(pixel, crop_start(scan)[1:])
-        arguments["arm"], arguments["distance"] = arm_through_pixel(**given, direct_beam=beam, pixel=stored)
-    return arguments
+    if beam is None or not {"arm", "k_h", "two_theta_deg"}.isdisjoint(changes):
+        return arguments
+    return arguments | _through_centre(arguments, beam, crop_start(scan)[1:])
+
+
+def _through_centre(arguments, direct_beam, first):
+    """{arm, distance} of the centre's pixel.  first : (row, col) of the data as stored that the scan begins with."""
+    centre = arguments.get("centre")
+    pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
+    named = ("arm", "distance", "pixel_size", "pixel_orientation")
+    given = {name: arguments[name] for name in named if name in arguments}
+    arm, distance = arm_through_pixel(**given, direct_beam=direct_beam, pixel=np.add(pixel, first))
+    return {"arm": arm, "distance": distance}
