@@ -1,5 +1,7 @@
 """Results of cohere on the model's grid and back: files as it writes them, and those of its own phasing."""
 
+import dataclasses
+
 import numpy as np
 import pendel
 import pytest
@@ -72,6 +74,20 @@ def test_a_pattern_that_cohere_has_moved_to_the_middle_is_put_back(problem, phas
     rolled = np.roll(np.sqrt(data), (2, -3, 1), (0, 1, 2))  # what cohere has phased
     image = np.load(tmp_path / "r" / "image.npy")
     assert likeness(amplitudes(image), rolled.transpose(2, 1, 0)) > 1 - phased.chi**2
+
+
+def test_frames_that_cohere_has_padded_are_no_other_crystal(problem, phased, tmp_path):
+    """Pixels are added around the pattern, more of them on one side, before it is moved to the middle."""
+    model, _, data = problem
+    S = kinematic.to_model_grid(phased, model.experiment, model.shape, model.voxel)
+    obj = kinematic.to_detector_grid(S, model.experiment, (24, 20, 26), model.voxel)
+    support = kinematic.to_detector_grid(S != 0, model.experiment, (24, 20, 26), model.voxel)
+    theirs = dataclasses.replace(phased, object=obj)
+    save(tmp_path / "r", moved(theirs, (1, 0, -2)), support)
+    found = cohere.read_results(tmp_path / "r", model.experiment, data)
+    assert found.object.shape == (24, 20, 26)
+    back = kinematic.to_model_grid(found, model.experiment, model.shape, model.voxel)
+    assert compare(back, S, model.voxel, ndimage.binary_erosion(S != 0, iterations=2), scale=True).phase_rmse < 0.05
 
 
 def test_the_way_back_meets_what_cohere_phased(problem, phased, tmp_path):
