@@ -251,3 +251,54 @@ def test_the_whole_way_with_cohere_itself(problem, tmp_path):
     # its first error is mostly that of the scale, which it does not keep; then the crystal is nearer to the data
     again = np.load(on / "errors.npy")
     assert again[0] < 0.2 and again[1] < errors[-1]
+
+
+def test_its_grid_lies_in_the_laboratory_where_pendel_s_does():
+    """By the diffractometer of 34-ID-C in cohere's own package, through xrayutilities."""
+    pytest.importorskip("xrayutilities", exc_type=ImportError)
+    instrument = pytest.importorskip("cohere_beamlines.aps_34idc.instrument", exc_type=ImportError)
+    delta, gamma, step, distance = 32.174, 12.6346, 0.01, 0.5
+    motors = {"th": 0.3, "chi": 87.0, "phi": -5.0, "delta": delta, "gamma": gamma, "detdist": 1e3 * distance}
+    told = {"energy": 9.0, "detector": "34idcTIM2", "scanmot": "th", "scan_step": step} | motors
+    configs = {"config": {}, "config_instr": told}
+    _, Tdir, q, ki, kf = instrument.create_instr(configs).get_geometry(None, None, configs)
+
+    experiment = pendel.Experiment(
+        energy_keV=9.0,
+        distance=distance,
+        pixel_size=55e-6,
+        detector_shape=(64, 48),
+        arm=(("y+", np.deg2rad(delta)), ("x-", np.deg2rad(gamma))),
+        rocking_axis="y+",
+        rocking_angles=np.deg2rad(step) * np.arange(20),
+    )
+    across = 2 * np.pi * np.linalg.inv(experiment.basis()).T  # (x, y, z) of the whole array along frame, row, col
+    ours = 1e9 * experiment.frame.T @ across[:, ::-1]  # in the laboratory, nm, along col, row, frame
+    # theirs are differences over a pixel, a step and the Ewald sphere: 1e-3
+    assert np.abs(Tdir - ours).max() < 2e-3 * np.abs(ours).max()
+    assert 1e10 * q == pytest.approx(experiment.h, rel=1e-3, abs=1e-3 * np.abs(experiment.h).max())
+
+
+def test_cohere_s_viewer_opens_what_is_written(problem, tmp_path):
+    """The grid that it saves for ParaView, the amplitudes on it, and their second moments in nm."""
+    pytest.importorskip("pyvista", exc_type=ImportError)
+    postprocessor = pytest.importorskip("cohere_ui.api.postprocessor", exc_type=ImportError)
+    model, truth, _ = problem
+    cohere.write_results(tmp_path / "r", io.StoredResult(truth, truth != 0, model.voxel), model.experiment)
+    image, support = (np.load(tmp_path / "r" / name) for name in ("image.npy", "support.npy"))
+    across = 2 * np.pi * np.linalg.inv(model.experiment.basis()).T
+    Tdir = 1e9 * across[:, ::-1]  # the model frame in the place of the laboratory
+    viewed = postprocessor.make_image_viz((None, Tdir), image, support, {"config_disp": {}}, {})
+    viewed.write(str(tmp_path / "r.vts"), complex_mode="AmpPhase")
+    import pyvista
+
+    grid = pyvista.read(tmp_path / "r.vts")
+    weight, places = np.asarray(grid["imAmp"]).ravel(), np.asarray(grid.points)
+
+    def second(weight, places):
+        places = places - weight @ places / weight.sum()
+        return (places * weight[:, None]).T @ places / weight.sum()
+
+    z, y, x = np.broadcast_arrays(*pendel.phantom.coordinates(model.shape, model.voxel))
+    own = second(np.abs(truth).ravel(), 1e9 * np.stack([x, y, z], axis=-1).reshape(-1, 3))
+    assert np.abs(second(weight, places) - own).max() < 0.01 * np.diag(own).min()
