@@ -279,11 +279,12 @@ def test_its_grid_lies_in_the_laboratory_where_pendel_s_does():
     assert 1e10 * q == pytest.approx(experiment.h, rel=1e-3, abs=1e-3 * np.abs(experiment.h).max())
 
 
-def test_cohere_s_viewer_opens_what_is_written(problem, tmp_path):
+def test_cohere_s_viewer_opens_what_is_written(tmp_path):
     """The grid that it saves for ParaView, the amplitudes on it, and their second moments in nm."""
     pytest.importorskip("pyvista", exc_type=ImportError)
     postprocessor = pytest.importorskip("cohere_ui.api.postprocessor", exc_type=ImportError)
-    model, truth, _ = problem
+    model = make_model(threads=1, size=32, off=0.0)
+    truth = strained(model, [(0.3, 0.2, -0.25)], [0.3], [0.8])[1]
     cohere.write_results(tmp_path / "r", io.StoredResult(truth, truth != 0, model.voxel), model.experiment)
     image, support = (np.load(tmp_path / "r" / name) for name in ("image.npy", "support.npy"))
     across = 2 * np.pi * np.linalg.inv(model.experiment.basis()).T

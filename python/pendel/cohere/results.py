@@ -28,11 +28,6 @@ IMAGE, SUPPORT, ERRORS = "image.npy", "support.npy", "errors.npy"
 FOLDER = "results_phasing"
 
 
-def is_results(directory: Path | str) -> bool:
-    """Whether a folder holds a result of cohere."""
-    return _folder(directory) is not None
-
-
 def read_results(
     directory: Path | str,
     experiment: Experiment,
