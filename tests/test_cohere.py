@@ -192,7 +192,7 @@ def test_the_command_line_starts_from_its_folder(problem, phased, tmp_path):
     own = kinematic.to_model_grid(phased, problem[0].experiment, begun.model.shape, begun.model.voxel)
     assert compare(begun.start, own, begun.model.voxel, scale=True).relative_error < 1e-2
     (tmp_path / "scan" / "results_phasing" / "image.npy").unlink()
-    with pytest.raises(ConfigError, match="start.path: .*: expected a folder of cohere with image.npy"):
+    with pytest.raises(ConfigError, match="^start.path: .*results_phasing: expected a folder of cohere with image.npy"):
         begin(problem, tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_what_is_wrong_is_named(problem, phased, tmp_path):
     with pytest.raises(ValueError, match="image.npy: expected at least the .* of the experiment, got .*; crop and bin"):
         cohere.read_results(tmp_path / "r", wider)
     noise = np.random.default_rng(0).permuted(data)
-    with pytest.raises(ValueError, match="misfit below"):
+    with pytest.raises(ValueError, match="image.npy: expected an object .* .misfit below"):
         cohere.read_results(tmp_path / "r", model.experiment, noise)
     crystal = io.StoredResult(truth, truth != 0, model.voxel)
     with pytest.raises(FileExistsError, match="image.npy: expected a new file"):

@@ -120,7 +120,7 @@ def test_what_is_wrong_is_named(problem, phased, tmp_path):
     model, truth, data = problem
     save(tmp_path / "run.cxi", phased.object, phased.support)
     noise = np.random.default_rng(0).permuted(data)
-    with pytest.raises(ValueError, match="misfit below"):
+    with pytest.raises(ValueError, match="run.cxi: expected an object .* .misfit below"):
         pynx.read_results(tmp_path / "run.cxi", model.experiment, noise)
     crystal = io.StoredResult(truth, truth != 0, model.voxel)
     with pytest.raises(FileExistsError, match="got an HDF5 file of another program"):

@@ -101,7 +101,7 @@ def _from_phasing(setup, path, phased_by):
     try:
         phased = phased_by(light, setup.scan.mask)
     except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(f"start.path: {path}: {error}") from None
+        raise ConfigError(f"start.path: {error}") from None
     setup.say(f"{path} phases these data: relative misfit {phased.chi**2:.3e}")
     model = setup.model(setup.config.model.shape or box_for(phased, setup.experiment, setup.voxel))
     setup.say(describe_grid(model))

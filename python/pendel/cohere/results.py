@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike
 from ..base import checks, files
 from ..experiment.geometry import Experiment
 from ..io.npy_files import read_array
-from ..kinematic import KinematicResult, even_experiment, even_scan, to_detector_grid
+from ..kinematic import KinematicResult, even_experiment, to_detector_grid
 from ..kinematic.detector_grid import crystal_of
-from ..kinematic.elsewhere import amplitudes, pattern_shift, phased_elsewhere, with_pattern_at
+from ..kinematic.elsewhere import amplitudes, pattern_shift, phased_in_file, with_pattern_at
 from ..kinematic.grid import object_and_support
 
 IMAGE, SUPPORT, ERRORS = "image.npy", "support.npy", "errors.npy"
@@ -75,8 +75,7 @@ def read_results(
             f"{obj.shape}; crop and bin the scan as cohere was told to"
         )
     if data is not None:
-        _, data, mask, _ = even_scan(experiment, data, mask)
-        return phased_elsewhere(obj, support, data, mask)
+        return phased_in_file(folder / IMAGE, obj, support, experiment, data, mask)
     error = np.sqrt(read_array(folder / ERRORS).astype(np.float64)) if (folder / ERRORS).exists() else np.empty(0)
     chi = float(error[-1]) if error.size else math.nan
     # the middle of an odd axis is one pixel further on there

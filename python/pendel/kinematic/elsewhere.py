@@ -8,13 +8,17 @@ it. Their object then differs from that of the data as they were measured by a l
 and s is found where the amplitudes of both are most alike.
 """
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft
 
 from ..base import checks
+from ..experiment.geometry import Experiment
 from .detector_grid import padded
 from .grid import KinematicResult, object_and_support, without_ramp
+from .uneven import even_scan
 
 UNLIKE = 0.2  # misfit of amplitudes from which an object is none of the data; that of random phases is about 0.5
 ELSEWHERE = "put it on the model's grid with kinematic.to_model_grid, and store it with its voxel"
@@ -60,6 +64,22 @@ def phased_elsewhere(obj: ArrayLike, support: ArrayLike | None, data: ArrayLike,
         )
     scale = np.complex64((F * root).sum() / (F**2).sum())
     return KinematicResult(scale * obj, support, float(np.sqrt(1 - overlap)), np.empty(0), 0)
+
+
+def phased_in_file(
+    path: Path | str, obj: ArrayLike, support: ArrayLike | None, experiment: Experiment, data: ArrayLike, mask=None
+) -> KinematicResult:
+    """`phased_elsewhere` of an object in a file, for the frames of an experiment, whose rocking steps may differ.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the file, or the argument of `even_scan`.
+    """
+    _, data, mask, _ = even_scan(experiment, data, mask)
+    try:
+        return phased_elsewhere(obj, support, data, mask)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def amplitudes(obj: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from ..base import checks
 from ..experiment.geometry import Experiment
 from ..io import cxi_objects, hdf5_links
 from ..io.cxi_objects import StoredObject
-from ..kinematic import KinematicResult, even_experiment, even_scan, padded, to_detector_grid
+from ..kinematic import KinematicResult, even_experiment, padded, to_detector_grid
 from ..kinematic.detector_grid import crystal_of
-from ..kinematic.elsewhere import amplitudes, pattern_shift, phased_elsewhere, with_pattern_at
+from ..kinematic.elsewhere import amplitudes, pattern_shift, phased_in_file, with_pattern_at
 from ..kinematic.grid import object_and_support
 
 
@@ -65,8 +65,7 @@ def read_results(
     obj = padded(stored.modes[mode], shape)
     support = None if stored.support is None else padded(stored.support, shape)
     if data is not None:
-        _, data, mask, _ = even_scan(experiment, data, mask)
-        return phased_elsewhere(obj, support, data, mask)
+        return phased_in_file(path, obj, support, experiment, data, mask)
     return KinematicResult(*object_and_support(obj, support), math.nan, np.empty(0), 0)
 
 
