@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from pendel import Experiment, kinematic, phantom
+from pendel import Experiment, io, kinematic, phantom
 from scipy import ndimage
 
 FRAMES, ROWS, COLS = 44, 48, 50
-SHAPE = (34, 34, 34)
+SHAPE, VOXEL = (34, 34, 34), (8e-9, 8.5e-9, 8e-9)
 
 
 def geometry(centre=(22.3, 23.6, 25.2), **changes):
@@ -53,7 +53,7 @@ def ramp(experiment, r):
 
 @pytest.mark.parametrize("shape", [None, (48, 54, 60)])
 def test_a_known_crystal_is_mapped_by_the_lattice(shape):
-    experiment, voxel = geometry(), (8e-9, 8.5e-9, 8e-9)
+    experiment, voxel = geometry(), VOXEL
     z, y, x = phantom.coordinates(SHAPE, voxel)
     obj = kinematic.to_detector_grid(gaussian(x, y, z), experiment, shape, voxel)
     r = lattice(experiment, shape or (FRAMES, ROWS, COLS))
@@ -87,11 +87,12 @@ def test_moments_of_a_crystal_stay_where_they_are(finer):
 
 
 def test_there_and_back(rng):
-    experiment, voxel = geometry(), (8e-9, 8.5e-9, 8e-9)
+    experiment, voxel = geometry(), VOXEL
     S = facetted(voxel)
     obj = kinematic.to_detector_grid(S, experiment, voxel=voxel)
     support = kinematic.to_detector_grid(S != 0, experiment, voxel=voxel)
     assert support.dtype == bool and not obj[~support].any()
+    assert np.array_equal(kinematic.to_detector_grid(io.StoredResult(S, S != 0, voxel), experiment), obj)
     back = kinematic.to_model_grid(obj, experiment, SHAPE, voxel, support=support, normalise=False, clip=False)
     # the way there has put the centre of mass, which need not be on a voxel, on the origin
     weight = np.abs(S)
@@ -109,7 +110,7 @@ def test_there_and_back(rng):
 
 def test_the_object_has_the_intensities_of_the_crystal():
     """By explicit sums over the voxels, at the Q of every pixel."""
-    experiment, voxel = geometry(), (8e-9, 8.5e-9, 8e-9)
+    experiment, voxel = geometry(), VOXEL
     z, y, x = np.broadcast_arrays(*phantom.coordinates(SHAPE, voxel))
     S = gaussian(x, y, z)
     obj = kinematic.to_detector_grid(S, experiment, voxel=voxel)
@@ -132,7 +133,7 @@ def test_padding_keeps_the_middle():
 
 
 def test_the_box_is_told_by_a_bare_object_too():
-    experiment, voxel = geometry(), (8e-9, 8.5e-9, 8e-9)
+    experiment, voxel = geometry(), VOXEL
     S = facetted(voxel)
     obj, support = (kinematic.to_detector_grid(a, experiment, voxel=voxel) for a in (S, S != 0))
     shape = kinematic.box_for(obj, experiment, voxel, 1.0, support=support)
@@ -145,17 +146,25 @@ def test_the_box_is_told_by_a_bare_object_too():
 
 def test_bad_arguments_are_named():
     experiment, S = geometry(), np.ones((10, 10, 10), complex)
+    with pytest.raises(TypeError, match="voxel: expected .dz, dy, dx., m, of the crystal's grid, got None"):
+        kinematic.to_detector_grid(S, experiment)
+    stored = io.StoredResult(S, S != 0, VOXEL)
+    with pytest.raises(ValueError, match="voxel: expected None with a result"):
+        kinematic.to_detector_grid(stored, experiment, voxel=VOXEL)
+    with pytest.raises(TypeError, match="result: expected a Result, or what has S, support and voxel"):
+        kinematic.to_detector_grid(io.StoredResult(S), experiment)
     with pytest.raises(ValueError, match="S: expected a crystal that the field of view of the data holds"):
-        kinematic.to_detector_grid(np.ones((80, 80, 80)), experiment)
+        kinematic.to_detector_grid(np.ones((80, 80, 80)), experiment, voxel=VOXEL)
     with pytest.raises(ValueError, match=r"shape: expected a grid of at least the data's shape \(44, 48, 50\)"):
-        kinematic.to_detector_grid(S, experiment, (44, 48, 49))
+        kinematic.to_detector_grid(S, experiment, (44, 48, 49), VOXEL)
     with pytest.raises(ValueError, match="experiment: expected two or more frames at equal rocking steps"):
-        kinematic.to_detector_grid(S, geometry(rocking_angles=np.deg2rad(0.001) * np.arange(FRAMES) ** 2))
+        uneven = geometry(rocking_angles=np.deg2rad(0.001) * np.arange(FRAMES) ** 2)
+        kinematic.to_detector_grid(S, uneven, voxel=VOXEL)
     with pytest.raises(ValueError, match="voxel"):
         kinematic.to_detector_grid(S, experiment, voxel=(8.0, 8.0, 8.0))
     with pytest.raises(ValueError, match="support: expected None with a support for S, got one"):
-        kinematic.to_detector_grid(S != 0, experiment, support=S != 0)
+        kinematic.to_detector_grid(S != 0, experiment, voxel=VOXEL, support=S != 0)
     with pytest.raises(ValueError, match="S: expected at least one voxel inside the support, got none"):
-        kinematic.to_detector_grid(0 * S, experiment)
+        kinematic.to_detector_grid(0 * S, experiment, voxel=VOXEL)
     with pytest.raises(ValueError, match=r"obj: expected an array \(n0, n1, n2\) of at most \(9, 9, 9\), got shape"):
         kinematic.padded(S, (9, 9, 9))

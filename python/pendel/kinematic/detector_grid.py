@@ -6,6 +6,7 @@ voxel.
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ from .grid import BOX_MARGIN, bounding_box, fourier_lattice, without_ramp
 
 
 def to_detector_grid(
-    S: ArrayLike,
+    S: ArrayLike | Any,
     experiment: Experiment,
     shape: tuple[int, int, int] | None = None,
     voxel: tuple[float, float, float] | None = None,
@@ -32,11 +33,12 @@ def to_detector_grid(
 
     Parameters
     ----------
-    S : complex (nz, ny, nx), or bool of this shape: a support, which becomes one on the other grid.
+    S : complex (nz, ny, nx), or bool of this shape: a support, which becomes one on the other grid; or a `Result` or
+        `io.StoredResult`, which brings its support and voxel.
     experiment : of the data; its ``basis()``, ``centre``, ``detector_shape`` and ``dq`` are used.
     shape : (N0, N1, N2) of the object, at least the data's (frames, rows, cols), whose pixel n//2 is at N//2; None:
         the data's.
-    voxel : (dz, dy, dx) of the model grid, m; None: ``experiment.suggest_voxel()``.
+    voxel : (dz, dy, dx) of the model grid, m; None with a result alone.
     support : bool (nz, ny, nx), outside of which the object is zero; None: where S is not zero.
     order : spline order of the interpolation, 1 to 5.
 
@@ -51,7 +53,10 @@ def to_detector_grid(
     """
     frames = (experiment.n_frames, *experiment.detector_shape)
     shape = frames if shape is None else checks.sizes("shape", shape, 3)
-    voxel = experiment.suggest_voxel() if voxel is None else voxel
+    if hasattr(S, "S"):
+        S, support, voxel = _of_result(S, support, voxel)
+    if voxel is None:
+        raise TypeError("voxel: expected (dz, dy, dx), m, of the crystal's grid, got None")
     voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
     order = checks.integer("order", order, at_least=1, at_most=5)
     S, support = _crystal_and_support(S, support)
@@ -101,6 +106,14 @@ def crystal_of(result) -> tuple[np.ndarray, np.ndarray, tuple[float, float, floa
     if any(value is None for value in found):
         raise TypeError(f"result: expected a Result, or what has S, support and voxel, got {checks.describe(result)}")
     return tuple(found)
+
+
+def _of_result(result, support, voxel):
+    """(S, support, voxel) of a result, and of what was given beside it."""
+    S, own, known = crystal_of(result)
+    if voxel is not None:
+        raise ValueError(f"voxel: expected None with a result, which has its own, got {voxel}")
+    return S, own if support is None else support, known
 
 
 def _crystal_and_support(S, support):
