@@ -1,4 +1,4 @@
-"""`Experiment.from_scan`: what a scan knows, what is given in its place, and what neither says."""
+"""`Experiment.from_scan`: what a scan knows, and what is given in its place; beside test_from_scan."""
 
 import numpy as np
 import pendel
@@ -49,23 +49,6 @@ def test_what_is_given_counts(given, differs):
     wanted = pendel.Experiment(detector_shape=(32, 36), **rest, **given)
     assert np.array_equal(found.dq, wanted.dq) and np.array_equal(found.k_h, wanted.k_h)
     assert not np.array_equal(getattr(found, differs), getattr(known, differs))
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("energy", "give energy or energy_keV"),
-        ("arm", "give arm or k_h or two_theta_deg"),
-        ("rocking_axis", "give rocking_axis"),
-        ("rocking_angles", "give rocking_angles or rocking_angles_deg"),
-        ("distance", "give distance"),
-        ("pixel_size", "give pixel_size"),
-    ],
-)
-def test_what_neither_says_is_named(name, said):
-    with pytest.raises(ValueError, match=f"{name}: expected a scan that knows it, got one that does not; {said}"):
-        pendel.Experiment.from_scan(scan(**{name: None}))
-    pendel.Experiment.from_scan(scan(**{name: None}), **{name: KNOWN[name]})
 
 
 def test_the_arm_of_a_direct_beam_is_that_of_the_command_line():

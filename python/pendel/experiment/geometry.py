@@ -37,7 +37,7 @@ from .given import (
     refuse_scan_in_degrees,
     replaced,
 )
-from .of_scan import arguments_of
+from .of_scans import arguments_of
 from .photons import energy_of, wavelength_of
 
 _BEAM = np.array([0.0, 0.0, 1.0])  # direction of k_0, lab
@@ -142,21 +142,6 @@ class Experiment:
         refuse_scan_in_degrees(self)
         self._set_centre(centre)
         self.polarization = _fractions(beam_polarization, sigma=self.frame[1])
-
-    @classmethod
-    def from_scan(cls, scan: Scan, **given: Any) -> "Experiment":
-        """The `Experiment` of a scan as it was read, cropped or summed.
-
-        Parameters
-        ----------
-        scan : `pendel.io.Scan`
-        given : parameters of `Experiment`, in the place of what the scan knows of the same, or beside it
-
-        Raises
-        ------
-        TypeError, ValueError : as the constructor does, and naming what neither the scan nor ``given`` says.
-        """
-        return cls(**arguments_of(scan, given))
 
     def _set_frame(self, arm, k_h, pixel_orientation):
         """Wave vectors, the model frame and the detector's axes, equations (1) and (3)."""
@@ -285,6 +270,24 @@ class Experiment:
         as the constructor does.
         """
         return Experiment(**replaced(self.arguments, changes))
+
+    @classmethod
+    def from_scan(cls, scan: Scan, **changes) -> "Experiment":
+        """The Experiment of a measured scan, of what its file says.
+
+        Where the file says the direct beam's pixel, and no arm is given, k_h goes through the centre's
+        (`arm_through_pixel`).
+
+        Parameters
+        ----------
+        scan : `pendel.io.Scan`.
+        changes : parameters of `Experiment` that the file does not say, or says otherwise.
+
+        Raises
+        ------
+        TypeError, ValueError : naming the parameter, also where neither says it.
+        """
+        return cls(**arguments_of(scan, changes))
 
     def with_centre(self, centre: tuple[float, float, float], angle: float) -> "Experiment":
         """A copy with another centre, whose frame has the given rocking angle, whatever lies between the frames.

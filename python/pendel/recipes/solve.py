@@ -36,11 +36,11 @@ from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe, counts_of
 from ..fit.result import Result
 from ..fit.steps import Steps
+from ..kinematic import KinematicResult, box_for
 from ..model.model import Model
 from ..operator.engine import Array
 from .fine import FineStep
 from .first_step import FirstStep, box_about, box_without_phases, known_background
-from .kinematic_starts import box_for
 from .levels import like, unit_flux
 from .polisher import COUNTED
 from .sharpening import phase_blurred
@@ -62,7 +62,7 @@ def solve(
     counts: bool | str = "auto",
     voxel: str | tuple[float, float, float] = "auto",
     box: str | float | tuple[float, float, float] = "auto",
-    start: Array | str | None = None,
+    start: Array | KinematicResult | str | None = None,
     seed: int = 0,
     device: str = "cpu",
     threads: int | None = None,
@@ -86,9 +86,11 @@ def solve(
         Of the result. "auto": as fine as the light asks for.
     box : "auto", or the crystal's extent, m, one number or (z, y, x)
         "auto": from the phased object; with "smooth" from the autocorrelation.
-    start : as in `multiscale`
-        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. None and "kinematic": as there,
-        and, unless ``strong=False``, "smooth" where that misses the frames by far more than photons and voxels explain.
+    start : as in `multiscale`, or `KinematicResult` of the data
+        An array on voxels ``experiment.suggest_voxel()``, whose shape is then the box. Phases of one's own or of
+        another program's, of `pendel.cohere.read_results` for example, are not sought again. None and "kinematic": as
+        there, and, unless ``strong=False``, "smooth" where that misses the frames by far more than photons and voxels
+        explain.
     seed : int
     device, threads : as in `Model`
     model_options : further arguments of `Model`
@@ -110,8 +112,8 @@ def solve(
     options = {"device": device, "threads": threads} | (model_options or {})
     coarse, told = experiment.suggest_voxel(), dict(options)
     recipe = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve")
+    phased, start, keywords = _own_phases(start, recipe, keywords)
     given = None if start is None or isinstance(start, str) else host(start, "start")
-    phased = None
     if given is not None:
         shape = checks.array("start", given, (None, None, None), np.complex128, axes="(nz, ny, nx)").shape
     elif not isinstance(box, str):
@@ -122,7 +124,9 @@ def solve(
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
         light = unit_flux(data, known_background(keywords), keywords.get("flux"))
-        if _named(start, "smooth"):
+        if phased is not None:
+            shape = box_for(phased, experiment, coarse)
+        elif _named(start, "smooth"):
             shape = box_without_phases(small, light, mask)
         else:
             how = {"experiment": experiment, "seed": seed, "starts": recipe.starts, "threads": small.threads}
@@ -198,6 +202,16 @@ def solve_on(
         fine, grid = _voxels(model, found, voxel, noise)
         last = FineStep(fine, model, data, mask, recipe, polishing, progress, callback, steps)
         return _in_units_of_data(last.solve(found, noise, grid), factor)
+
+
+def _own_phases(start, recipe, keywords):
+    """(phases that are the start, or None, what ``start`` is then, keywords): they are those of the only level."""
+    if not isinstance(start, KinematicResult):
+        return None, start, keywords
+    if recipe.levels:
+        raise ValueError(f"levels: expected 0 or None with phases of the whole scan as start, got {recipe.levels}")
+    kept = {name: value for name, value in keywords.items() if name not in ("recipe", "levels")}
+    return start, "kinematic", kept | {"recipe": recipe.but(levels=0)}
 
 
 def _signature(model, recipe, polishing, factor, voxel):
