@@ -43,8 +43,8 @@ def _run(args):
     try:
         if args.run is None:
             say(_parser().format_help())
-        else:
-            _function(args.run)(args)
+            return 2
+        _function(args.run)(args)
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
