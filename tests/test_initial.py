@@ -77,5 +77,5 @@ def test_a_folder_of_a_beamline(loose):  # noqa: F811
 
 def test_without_a_command_help_comes_with_an_example(capsys):
     assert main([]) == 2  # a command was expected
-    out = capsys.readouterr().out
-    assert "pendel init SCAN -o scan.toml" in out and "usage: pendel" in out
+    said = capsys.readouterr().err
+    assert "pendel init SCAN -o scan.toml" in said and "usage: pendel" in said

@@ -13,7 +13,7 @@ import sys
 import warnings
 
 from ..base import interruption
-from ..base.printing import Forgiving, say, warn
+from ..base.printing import Forgiving, warn
 from ..base.version import __version__
 from .errors import ConfigError, UsageError
 
@@ -42,7 +42,7 @@ def _run(args):
     """Exit status of a command."""
     try:
         if args.run is None:
-            say(_parser().format_help())
+            warn(_parser().format_help())
             return 2
         _function(args.run)(args)
         return 0
