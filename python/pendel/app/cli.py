@@ -164,7 +164,9 @@ def _add_commands(commands):
 
     sub = command("view", "draw a result file", replacing)
     sub.add_argument("result", metavar="RESULT.cxi")
-    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ..., or vti for ParaView (RESULT.png)")
+    sub.add_argument(
+        "-o", "--output", metavar="PICTURE", help="html to slide through, png, pdf ..., vti for ParaView (RESULT.png)"
+    )
 
     sub = command("compare", "how well results of several seeds, starts or scans of one crystal agree", replacing)
     sub.add_argument("results", nargs="+", metavar="RESULT.cxi")

@@ -204,6 +204,10 @@ def run_view(args):
     stored = io.read_result(result)
     if picture.suffix.lower() == ".vti":
         io.write_vti(picture, stored, force=args.force)
+    elif picture.suffix.lower() in (".html", ".htm"):
+        from ..analysis.report import write_report
+
+        write_report(picture, stored, force=args.force)
     else:
         _save(plot.result_figure(stored), picture, args.force)
     say(f"written to {picture}")
