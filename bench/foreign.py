@@ -1,24 +1,28 @@
 """Reconstructions from frames that pendel did not make, beside the same from frames of its own grid and equations.
 
     python bench/foreign.py [--kinds smooth strong ...] [--photons none 1e7 1e9] [--geometry coplanar]
-        [--disturbance none flux ...] [--seeds 0 1 | --show] [--quick] [--cache FOLDER] [--workers 2] [-o FILE.json]
+        [--disturbance none flux ...] [--seeds 0 1 | --show] [--quick] [--alone] [--cache FOLDER] [--workers 2]
+        [-o FILE.json]
 
 Frames: `pendel.reference.wide_angle` of a sample crystal (`pendel.analysis.crystals`) on voxels a quarter as wide as
 the data resolve, then what a beamline adds (`pendel.analysis.disturbances`). Own frames: the crystal averaged over the
 voxels of the reconstruction, by the model that reconstructs it, with the same disturbances.
 
 error: rms of the phase, rad, over voxels at least one data voxel inside the surface of the truth, after constant phase,
-translation and ramp (`pendel.compare`). misfit: of the reconstruction to its data.
+translation and ramp (`pendel.compare`). misfit: of the reconstruction to its data. verdict: of `Result.trust`; the last
+lines count how often each was that of a right crystal, whose error is below RIGHT.
 
 Crystals to tune by and crystals to show are different ones: `TUNE` and `SHOW`. Nothing in pendel may be chosen by what
 happens to the latter.
 """
 
 import argparse
+import collections
 import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import pathlib
 import time
 from types import SimpleNamespace
@@ -36,6 +40,7 @@ BOX = 1.3  # times the crystal
 # kind: the maker of its crystals, and how many times as large they and the detector are
 KINDS = {kind: (make, 1.0) for kind, make in crystals.KINDS.items()} | {"thick": (crystals.smooth, 2.25)}
 COLUMNS = ("kind", "seed", "photons", "geometry", "disturbance", "error", "own", "ratio", "misfit", "own misfit", "s")
+RIGHT = 0.05  # rad; between what right crystals show, up to 0.03, and wrong ones, from 0.1 on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +131,8 @@ def phase_error(result, sample, experiment):
     return crystals.phase_error(result.S, grid, sample, experiment, ramp=True).phase_rmse
 
 
-def run(case, cache=None, workers=1):
-    """A row of the table, {column: value}."""
+def run(case, cache=None, workers=1, alone=False):
+    """A row of the table, {column: value}.  alone : without frames of pendel's own model beside them."""
     experiment, crystal, sample = case.scan()
     extent, counts = BOX * sample.size, case.photons is not None
 
@@ -138,9 +143,12 @@ def run(case, cache=None, workers=1):
         return result, phase_error(result, sample, experiment), time.perf_counter() - start
 
     result, error, seconds = found(foreign_frames(case, cache, workers))
+    row = dataclasses.asdict(case) | {"error": error, "misfit": result.misfit, "s": seconds}
+    row |= {"verdict": result.trust.verdict, "trust": str(result.trust)}
+    if alone:
+        return row | {"own": math.nan, "ratio": math.nan, "own misfit": math.nan}
     own_result, own, _ = found(own_frames(case, result.S.shape, result.voxel))
-    row = dataclasses.asdict(case) | {"error": error, "own": own, "ratio": error / own}
-    return row | {"misfit": result.misfit, "own misfit": own_result.misfit, "s": seconds}
+    return row | {"own": own, "ratio": error / own, "own misfit": own_result.misfit}
 
 
 def line(row):
@@ -148,7 +156,15 @@ def line(row):
     photons = "none" if row["photons"] is None else f"{row['photons']:.0e}"
     numbers = (f"{row['error']:.4f}", f"{row['own']:.4f}", f"{row['ratio']:.1f}", f"{row['misfit']:.1e}")
     texts = (row["kind"], row["seed"], photons, row["geometry"], row["disturbance"], *numbers)
-    return " ".join(f"{text!s:>11}" for text in (*texts, f"{row['own misfit']:.1e}", f"{row['s']:.0f}"))
+    told = " ".join(f"{text!s:>11}" for text in (*texts, f"{row['own misfit']:.1e}", f"{row['s']:.0f}"))
+    return f"{told}  {row['verdict']}"
+
+
+def verdicts(rows):
+    """How often each verdict was that of a right and of a wrong crystal, lines of text."""
+    counts = collections.Counter((row["verdict"], row["error"] < RIGHT) for row in rows)
+    for word in sorted({verdict for verdict, _ in counts}):
+        yield f"{word}: {counts[word, True]} right, {counts[word, False]} wrong (error above {RIGHT} rad)"
 
 
 def cases(args):
@@ -171,18 +187,20 @@ def main(arguments=None):
     parser.add_argument("--seeds", nargs="+", type=int, help="of the crystals; default: the first two of TUNE")
     parser.add_argument("--show", action="store_true", help="the first two of SHOW instead")
     parser.add_argument("--quick", action="store_true", help="crystals, detector and scan half as large")
+    parser.add_argument("--alone", action="store_true", help="without frames of pendel's own model, half the time")
     parser.add_argument("--cache", help="folder that keeps frames without noise")
     parser.add_argument("--workers", type=int, default=1, help="threads that make frames")
     parser.add_argument("-o", "--output", type=pathlib.Path, help="JSON")
     args = parser.parse_args(arguments)
 
     rows = []
-    print(" ".join(f"{name:>11}" for name in COLUMNS))
+    print(" ".join(f"{name:>11}" for name in COLUMNS), " verdict")
     for case in cases(args):
-        rows.append(run(case, args.cache, args.workers))
+        rows.append(run(case, args.cache, args.workers, args.alone))
         print(line(rows[-1]), flush=True)
         if args.output:
             args.output.write_text(json.dumps(rows, indent=1))
+    print(*verdicts(rows), sep="\n")
     return rows
 
 

@@ -33,8 +33,14 @@ def test_a_row_compares_foreign_frames_with_own_ones(foreign, monkeypatch, tmp_p
     assert 0 < row["own"] < 0.06 and 0 < row["error"] < 0.06
     assert row["ratio"] == row["error"] / row["own"]
     assert 0 < row["own misfit"] < 0.01 and 0 < row["misfit"] < 0.01  # of photon noise, both
-    text = foreign.line(row).split()
-    assert text[:5] == ["smooth", "0", "1e+07", "coplanar", "none"] and len(text) == 11
+    text = foreign.line(row)
+    assert text.split()[:5] == ["smooth", "0", "1e+07", "coplanar", "none"] and text.endswith(row["verdict"])
+    assert row["trust"].startswith(row["verdict"]) and row["verdict"].startswith("found")
+    wrong = row | {"verdict": "not found", "error": 1.0}
+    assert list(foreign.verdicts([row, wrong, wrong])) == [
+        f"{row['verdict']}: 1 right, 0 wrong (error above 0.05 rad)",
+        "not found: 0 right, 2 wrong (error above 0.05 rad)",
+    ]
     assert json.loads(json.dumps(row))["photons"] == 1e7
 
     # Frames with other noise are the same frames before it, and another crystal's are not.
