@@ -30,7 +30,7 @@ from pendel.analysis import crystals
 from pendel.base.constants import KEV
 from pendel.kinematic.refraction import optical_path
 from pendel.planning import error_law
-from pendel.planning.kinematic_error import kinematic_error, rms, strain_of, without_plane
+from pendel.planning.kinematic_error import diffraction_vector, kinematic_error, rms, strain_of, without_plane
 from pendel.planning.kinematic_image import kinematic_image
 from scipy import fft
 
@@ -69,7 +69,7 @@ def drawn(seed, across=ACROSS):
     dx, t = size / across, math.tan(chi.two_theta)
     dz = dx if t < 0.7 else round(t) * dx / t  # whole pixels where voxels stay nearly cubic
     voxel, shape = (dz, dx, dx), (math.ceil(size / dz) + 3, across + 4, across + 4)
-    h = 2 * math.pi / chi.wavelength * np.array([-math.sin(chi.two_theta), 0, 1 - math.cos(chi.two_theta)])
+    h = diffraction_vector(chi.wavelength, chi.two_theta)
     sample = crystals.smooth(seed, size, h, rng.uniform(*PEAK_TO_PEAK))
     s_0, S = crystals.sampled(sample, shape, voxel, finer=3)
     return SimpleNamespace(chi=chi, voxel=voxel, h=h, s_0=s_0, S=S, seed=seed)

@@ -9,6 +9,7 @@ import pendel
 import pytest
 from pendel import io
 from pendel.app.cli import main
+from pendel.base.symmetry import strain
 from pendel.io import kinds
 from pendel.kinematic.refraction import optical_path
 from pendel.planning.kinematic_error import kinematic_error, rms, without_plane
@@ -90,7 +91,7 @@ def test_the_object_s_own_phase_and_strain_are_told_beside(ball):
     own = np.angle(ball.S.astype(complex) * np.exp(-1j * np.angle(ball.S.sum())))
     inside, core = checked.error.inside, checked.error.core
     np.testing.assert_allclose(checked.phase, without_plane(own, inside), atol=1e-5)
-    found, known = pendel.base.symmetry.strain(np.where(inside, ball.S, 0), ball.voxel, ball.h)
+    found, known = strain(np.where(inside, ball.S, 0), ball.voxel, ball.h)
     assert known[core].all()
     np.testing.assert_allclose(checked.strain[core], (found - found[core].mean())[core], atol=1e-9)
     assert f"a phase of {checked.phase_rms:.2g} rad" in str(checked)
