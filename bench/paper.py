@@ -66,7 +66,7 @@ class Found:
     voxel : (dz, dy, dx), m
     misfit : of its own model to the data
     seconds : that it took
-    trust : `pendel.recipes.solve.Trust`, or None
+    trust : `pendel.recipes.trust.Trust`, or None
     """
 
     S: np.ndarray

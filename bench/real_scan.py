@@ -52,7 +52,7 @@ def run(settings, scan, seed, held_out, threads):
     shown = good & ~free
 
     phased = kinematic_starts.phase(scan.data, shown, iterations=settings.start.iterations, seed=seed, threads=threads)
-    shape = kinematic_starts.box_for(phased, experiment, voxel)
+    shape = pendel.kinematic.box_for(phased, experiment, voxel)
     rows, crystals = [], {}
     for coupling in COUPLINGS:
         begun = time.perf_counter()

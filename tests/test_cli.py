@@ -172,6 +172,9 @@ def test_solve_chooses_voxels_and_says_how_far_to_trust_it(tmp_path, capsys, mon
     assert any(line.startswith("voxels chosen: model: shape") for line in out)
     assert stored.voxel[1] < 0.7 * coarse[1] and stored.S.shape == stored.support.shape == stored.phase.shape
     assert out[-1] == f"trust: {stored.trust}" and f"misfit {stored.misfit:.2e}" in stored.trust
+    # so few iterations, so little light: its twin is not told from it
+    assert stored.verdict == "found, with doubts" and stored.trust.startswith("found, with doubts: misfit")
+    assert 0.9 < stored.twin_ratio < 1.05 and "twin fits as well" in stored.trust
     assert 0 < stored.grid_misfit < stored.noise_misfit < 3 * stored.misfit and stored.excess > 0
     # what is stored as modelled is of the voxels that were chosen
     model = pendel.Model(experiment, made.crystal(experiment), stored.S.shape, stored.voxel, sampling="mean")

@@ -1,6 +1,7 @@
 """Strain and displacement of a result: known to the surface, and said where they are not."""
 
 import numpy as np
+import pendel
 import pytest
 from pendel import io
 from pendel.analysis import plot
@@ -65,3 +66,31 @@ def test_a_displacement_of_several_spacings_is_said_to_be_modulo_one(tmp_path):
     assert back.displacement_modulo == pytest.approx(2.035e-10, rel=1e-3)
     titles = [axes.get_title() for axes in plot.result_figure(back).axes]
     assert any("displacement along h mod 203.5 pm" in title for title in titles)
+
+
+def test_a_result_is_told_in_five_lines_and_saved(tmp_path, gold_cube):
+    data = gold_cube.model.intensities(gold_cube.truth)
+    found = pendel.reconstruct(gold_cube.model, data, start=gold_cube.truth, epochs=1, progress=False)
+    lines = repr(found).splitlines()
+    assert len(lines) == 5 and lines[0].startswith(f"Result: S {found.S.shape} complex64, voxel ")
+    assert f"{found.support.sum()} voxels in the support" in lines[1] and f"{found.misfit:.3e}" in lines[3]
+    assert lines[4] == "  trust: not judged"
+
+    with pytest.raises(ValueError, match="model: expected the Model of the fit, got None"):
+        found.save(tmp_path / "r.cxi")
+    found.save(tmp_path / "r.cxi", gold_cube.model)
+    alone = io.read_result(tmp_path / "r.cxi")
+    assert np.array_equal(alone.S, found.S) and alone.rocking_measured is None
+    found.save(tmp_path / "r.cxi", gold_cube.model, data, name="cube")  # an old result is replaced
+    whole = io.read_result(tmp_path / "r.cxi")
+    assert whole.name == "cube" and whole.rocking_measured.shape == (gold_cube.model.n_frames,)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError):
+        found.save(tmp_path / "notes.txt", gold_cube.model)
+    found.save(tmp_path / "notes.txt", gold_cube.model, force=True)
+    assert np.array_equal(io.read_result(tmp_path / "notes.txt").S, found.S)
+
+
+def test_an_empty_result_has_a_repr():
+    inside, along, _ = cube(4)
+    assert "0 voxels in the support, 0 x 0 x 0 nm" in repr(result(np.zeros_like(inside), along))

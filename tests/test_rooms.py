@@ -18,8 +18,8 @@ FLOORS = [
     ("experiment",),
     ("analysis",),
     ("model", "kinematic"),
-    ("fit", "torch", "jax"),
-    ("recipes", "planning"),
+    ("fit", "torch", "jax", "cohere", "pynx"),
+    ("recipes", "planning", "cdtools"),
     ("",),  # the face
     ("app",),
 ]
@@ -91,7 +91,7 @@ import pendel.beamline, pendel.phantom, pendel.refraction, pendel.resolution, pe
 from pendel.result import Result
 from pendel.beamline import crop_scan, hot_pixel_mask, pattern_centre, read_34idc
 assert Result is pendel.Result and pendel.beamline.read_34idc is pendel.io.read_34idc
-unasked = "pendel.app", "matplotlib", "torch", "jax", "pendel.torch", "pendel.jax"
+unasked = "pendel.app", "matplotlib", "torch", "jax", "pendel.torch", "pendel.jax", "cdtools", "pendel.cdtools"
 assert not any(name.startswith(unasked) for name in sys.modules)
 from pendel import config, demo, plot, simulate, store
 assert pendel.config is config and config.__name__ == "pendel.app.config"
@@ -102,7 +102,9 @@ assert pendel.config is config and config.__name__ == "pendel.app.config"
         pendel.nothing  # noqa: B018
 
 
-FRAMEWORKS = {f"pendel.{name}" for name in ("torch", "jax") if importlib.util.find_spec(name) is None}  # not here
+FRAMEWORKS = {
+    f"pendel.{name}" for name in ("torch", "jax", "cdtools") if importlib.util.find_spec(name) is None
+}  # not here
 
 
 def test_no_module_hides_behind_another_name():

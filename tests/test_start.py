@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from cube import bright_frames, make_model, strained
 from pendel import Model, compare, kinematic, kinematic_start
-from pendel.recipes.kinematic_starts import box_for, phase
+from pendel.kinematic import box_for
+from pendel.recipes.kinematic_starts import phase
 
 ITERATIONS = 300
 

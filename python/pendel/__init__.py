@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what type checkers see of the two tables below
     from . import io, kinematic
     from .analysis import phantom, resolution
     from .analysis.comparison import Comparison, compare
+    from .analysis.repeatability import Repeatability, repeatability
     from .experiment.coherence import Coherence
     from .experiment.crystal import Crystal
     from .experiment.geometry import Experiment
@@ -35,7 +36,8 @@ if TYPE_CHECKING:  # what type checkers see of the two tables below
     from .recipes.memory import estimate_memory
     from .recipes.multiscale_recipe import MultiscaleRecipe
     from .recipes.placing import place
-    from .recipes.solve import SolveRecipe, Trust, solve
+    from .recipes.solve import SolveRecipe, solve
+    from .recipes.trust import Trust
 
 __all__ = [
     "__version__",
@@ -73,6 +75,8 @@ __all__ = [
     "PolishRecipe",
     "reconstruct",
     "refraction",
+    "Repeatability",
+    "repeatability",
     "resample",
     "resolution",
     "Result",
@@ -88,6 +92,7 @@ __all__ = [
 # Where names are, which are imported when they are asked for: all of it takes longer than most programs need.
 _names = {
     "analysis.comparison": ("Comparison", "compare"),
+    "analysis.repeatability": ("Repeatability", "repeatability"),
     "experiment.coherence": ("Coherence",),
     "experiment.crystal": ("Crystal",),
     "experiment.geometry": ("Experiment",),
@@ -108,11 +113,12 @@ _names = {
     "recipes.memory": ("estimate_memory",),
     "recipes.multiscale_recipe": ("MultiscaleRecipe",),
     "recipes.placing": ("place",),
-    "recipes.solve": ("SolveRecipe", "Trust", "solve"),
+    "recipes.solve": ("SolveRecipe", "solve"),
+    "recipes.trust": ("Trust",),
 }
 _names = {name: place for place, found in _names.items() for name in found}
 _modules = {name: name for name in ("analysis", "base", "experiment", "fit", "io", "kinematic", "model", "operator")}
-_modules |= {name: name for name in ("planning", "recipes", "reference", "torch", "jax")}
+_modules |= {name: name for name in ("planning", "recipes", "reference", "torch", "jax", "cohere", "pynx", "cdtools")}
 _modules |= {"phantom": "analysis.phantom", "plot": "analysis.plot", "resolution": "analysis.resolution"}
 _modules |= {"refraction": "kinematic.refraction"}
 # By names that programs know, not their own: each has a file here as well, so that `import pendel.beamline` finds it.

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from ..base import checks, files
 from ..base.version import __version__
 from ..io import StoredResult, kinds
+from .repeatability import Repeatability
 from .slices import (
     SMALL,
     STYLE,
@@ -26,6 +27,7 @@ from .slices import (
     decorate,
     length_unit,
     show_map,
+    show_size,
     strain_unit,
 )
 
@@ -119,6 +121,37 @@ def result_figure(stored: StoredResult) -> Figure:
     _frames(figure, [grid[2, i] for i in range(3)], stored.measured_frame, stored.modelled_frame, stored.frame_index)
     fits = {key: stored.loss[key] for key in ("loss", "misfit") if key in stored.loss}
     _loss(figure.add_subplot(grid[2, 3]), fits or stored.loss)
+    return figure
+
+
+def repeatability_figure(told: Repeatability, voxel: tuple[float, float, float], title: str = "") -> Figure:
+    """What several results agree on, and where they do not: mean, spread of phase and of |S|, three slices each.
+
+    Parameters
+    ----------
+    told : `pendel.Repeatability`.
+    voxel : (dz, dy, dx), m.
+    title : above all of it.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the parameter.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    grid = figure.add_gridspec(3, 3)
+    figure.suptitle(title)
+    window = Window(told.inside, checks.lengths("voxel", voxel, 3))
+    mean = told.mean * np.exp(-1j * _mean_phase(told.mean, told.inside))
+    top = _brightest(mean, told.inside)
+    spreads = ((told.phase_spread, "spread of the phase", "rad"), (told.amplitude_spread, "spread of |S|", "1"))
+    for column, plane in enumerate(_SLICES):
+        axes = figure.add_subplot(grid[0, column])
+        _show_complex(axes, mean, window, plane, top)
+        axes.set_title(f"mean, slice {plane[0]}{plane[1]}", **STYLE)
+        for row, (values, name, unit) in enumerate(spreads, 1):
+            axes = figure.add_subplot(grid[row, column])
+            show_size(figure, axes, values, told.inside, window, plane, unit)
+            axes.set_title(f"{name}, slice {plane[0]}{plane[1]}", **STYLE)
     return figure
 
 
@@ -312,6 +345,8 @@ def _facts(axes, stored):
     if stored.misfit is not None:
         lines.append(f"relative misfit {stored.misfit:.4g}")
     lines.append(f"box (z, y, x) {' × '.join(map(str, stored.S.shape))}")
+    if stored.verdict:
+        lines.append(f"verdict: {stored.verdict}")
     axes.text(
         0.5, 0.36, "\n".join(lines), ha="center", va="top", fontsize=11, linespacing=1.5, transform=axes.transAxes
     )

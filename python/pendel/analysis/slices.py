@@ -83,12 +83,22 @@ def strain_unit(values, support):
 
 
 def show_map(figure, axes, values, support, window, plane, unit, limit=None):
-    """A map inside the support, in blue and red, with its scale."""
+    """A map inside the support, in blue and red about 0, with its scale."""
     limit = limit or colour_limit(values, support)
+    _show(figure, axes, values, support, window, plane, unit, cmap="RdBu_r", vmin=-limit, vmax=limit)
+
+
+def show_size(figure, axes, values, support, window, plane, unit):
+    """A map of what is not below 0 inside the support, from dark to bright, with its scale."""
+    limit = colour_limit(values, support)
+    _show(figure, axes, values, support, window, plane, unit, cmap="viridis", vmin=0, vmax=limit)
+
+
+def _show(figure, axes, values, support, window, plane, unit, **colours):
     image = np.ma.masked_where(~window.cut(support, plane), window.cut(values, plane))
     axes.set_facecolor("0.85")
-    picture = axes.imshow(image, origin="lower", extent=window.extent(plane), cmap="RdBu_r", vmin=-limit, vmax=limit,
-                          interpolation="nearest", aspect="equal")  # fmt: skip
+    shown = {"origin": "lower", "extent": window.extent(plane), "interpolation": "nearest", "aspect": "equal"}
+    picture = axes.imshow(image, **shown, **colours)
     bar = figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02)
     bar.set_label(unit, **STYLE)
     bar.ax.tick_params(labelsize=SMALL)

@@ -1,4 +1,4 @@
-"""Command line: pendel demo | simulate | reconstruct | view | plan | check | config | info.
+"""Command line: pendel demo | init | simulate | reconstruct | view | compare | plan | check | config | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run,
 128 + n ended by signal n. Results go to stdout, progress, warnings and errors to stderr; that nobody reads them fails
@@ -16,6 +16,12 @@ from ..base import interruption
 from ..base.printing import Forgiving, warn
 from ..base.version import __version__
 from .errors import ConfigError, UsageError
+
+EXAMPLE = """\
+a first picture:    pendel demo
+a scan of yours:    pendel init SCAN -o scan.toml --material Au --hkl 1 1 1
+                    pendel reconstruct scan.toml -o result.cxi
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args):
     """Exit status of a command."""
     try:
+        if args.run is None:
+            warn(_parser().format_help())
+            return 2
         _function(args.run)(args)
         return 0
     except (Exception, KeyboardInterrupt) as error:
@@ -100,6 +109,19 @@ def _explain(error):
 
 
 def _parser():
+    parser = argparse.ArgumentParser(
+        prog="pendel",
+        description="Dynamical Bragg coherent diffraction imaging.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pendel {__version__}")
+    parser.set_defaults(run=None, debug=False)
+    _add_commands(parser.add_subparsers(metavar="COMMAND"))
+    return parser
+
+
+def _add_commands(commands):
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument("--quiet", action="store_true", help="no progress")
@@ -112,10 +134,6 @@ def _parser():
     replacing.add_argument(
         "--force", action="store_true", help="replace files of any kind, but none that the command reads"
     )
-
-    parser = argparse.ArgumentParser(prog="pendel", description="Dynamical Bragg coherent diffraction imaging.")
-    parser.add_argument("--version", action="version", version=f"pendel {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, text, *parents):
         sub = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
@@ -131,6 +149,10 @@ def _parser():
     sub.add_argument("--threads", type=int, help="CPU threads (all)")
     sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
 
+    _add_init(
+        command("init", "write a commented configuration for a scan: what its files say and do not say", replacing)
+    )
+
     sub = command("simulate", "compute the frames of a test crystal", configured, replacing)
     sub.add_argument("-o", "--output", metavar="DATA.cxi", help="file to write (output.path)")
 
@@ -142,7 +164,13 @@ def _parser():
 
     sub = command("view", "draw a result file", replacing)
     sub.add_argument("result", metavar="RESULT.cxi")
-    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.png)")
+    sub.add_argument(
+        "-o", "--output", metavar="PICTURE", help="html to slide through, png, pdf ..., vti for ParaView (RESULT.png)"
+    )
+
+    sub = command("compare", "how well results of several seeds, starts or scans of one crystal agree", replacing)
+    sub.add_argument("results", nargs="+", metavar="RESULT.cxi")
+    sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (none)")
 
     _add_plan(
         command("plan", "how far kinematic phasing of a crystal can be trusted, and what scan it needs", replacing)
@@ -152,7 +180,16 @@ def _parser():
 
     command("config", "print all keys of a configuration file, with their defaults and what they mean")
     command("info", "what is installed and what it uses")
-    return parser
+
+
+def _add_init(sub):
+    """Options of `pendel init`."""
+    sub.add_argument("scan", metavar="SCAN", help="file or folder of a scan")
+    sub.add_argument("-o", "--output", metavar="CONFIG.toml", help="file to write (printed)")
+    sub.add_argument("--format", default="auto", help="who wrote the scan, as data.format (auto)")
+    sub.add_argument("--number", type=int, metavar="N", help="of the scan in a SPEC file")
+    sub.add_argument("--material", help="name or CIF file of the crystal")
+    sub.add_argument("--hkl", type=int, nargs=3, metavar=("H", "K", "L"), help="reflection")
 
 
 def _add_plan(sub):

@@ -1,14 +1,20 @@
 """What the commands of the command line do, each with the options that `cli` has read."""
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
+
+from .. import io
+from ..analysis.repeatability import repeatability
+from ..base import files
 from ..base.printing import say
 from ..fit.polishing import begins_with, polish
 from ..io import kinds
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
-from . import config, memory, methods, outputs, schema, simulate, starts, store
+from . import config, initial, memory, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
 from .outputs import Written
 
@@ -28,6 +34,29 @@ def run_demo(args):
         raise UsageError(f"-o: expected a folder, got the file {args.output}")
     how = {"progress": not args.quiet, "say": say, "force": args.force}
     demo.run(args.output, args.size, args.seed, args.threads, args.photons, **how)
+
+
+def run_init(args):
+    scan, output = Path(args.scan), None if args.output is None else Path(args.output)
+    if not scan.exists():
+        raise UsageError(f"SCAN: expected a file or folder, got no such one {scan}")
+    folder = Path() if output is None else output.parent
+    written = [] if output is None else [Written("-o", output, ())]
+    outputs.refuse_losses(written, [outputs.Read("SCAN", scan)], force=args.force)
+    text, needed = initial.configuration(
+        os.path.relpath(scan, folder),
+        folder=folder,
+        format=args.format,
+        number=args.number,
+        material=args.material,
+        hkl=args.hkl,
+    )
+    if output is None:
+        say(text)
+        return
+    with outputs.claimed(written):
+        files.write_whole(output, text.encode())
+    say(f"written to {output}" + (f"; to be set: {', '.join(needed)}" if needed else ""))
 
 
 def _load(args):
@@ -167,21 +196,66 @@ def _polished(model, data, mask, result, **options):
 
 
 def run_view(args):
-    from .. import io
     from ..analysis import plot
 
-    result = Path(args.result)
+    result = _existing(args.result)
     picture = Path(args.output) if args.output else result.with_suffix(".png")
-    if not result.exists():
-        raise UsageError(f"RESULT.cxi: expected a result file, got no such file {result}")
-    written, read = [Written("-o", picture, (kinds.PICTURE,))], [outputs.Read("RESULT.cxi", result)]
+    _claim_picture(args, picture, [result])
+    stored = io.read_result(result)
+    if picture.suffix.lower() == ".vti":
+        io.write_vti(picture, stored, force=args.force)
+    elif picture.suffix.lower() in (".html", ".htm"):
+        from ..analysis.report import write_report
+
+        write_report(picture, stored, force=args.force)
+    else:
+        _save(plot.result_figure(stored), picture, args.force)
+    say(f"written to {picture}")
+
+
+def run_compare(args):
+    results = [_existing(name) for name in args.results]
+    if len(results) < 2:
+        raise UsageError("RESULT.cxi: expected two results or more, got one")
+    picture = None if args.output is None else Path(args.output)
+    if picture is not None:
+        _claim_picture(args, picture, results)
+    stored = [io.read_result(path) for path in results]
+    first = stored[0]
+    for path, other in zip(results, stored, strict=True):
+        if first.voxel is None or other.voxel is None or not np.allclose(other.voxel, first.voxel, rtol=1e-6, atol=0):
+            raise ValueError(
+                f"{path}: expected a result on the voxels of {results[0]}, {first.voxel} m, got {other.voxel}"
+            )
+    h = None if first.k_h is None or first.k_0 is None else first.k_h - first.k_0
+    told = repeatability([one.S for one in stored], first.voxel, h=h)
+    say(str(told))
+    if picture is not None:
+        from ..analysis import plot
+
+        _save(plot.repeatability_figure(told, first.voxel, str(told)), picture, args.force)
+        say(f"written to {picture}")
+
+
+def _existing(name):
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"RESULT.cxi: expected a result file, got no such file {path}")
+    return path
+
+
+def _claim_picture(args, picture, results):
+    written, read = [Written("-o", picture, (kinds.PICTURE,))], [outputs.Read("RESULT.cxi", path) for path in results]
     outputs.refuse_losses(written, read, force=args.force)
-    figure = plot.result_figure(io.read_result(result))
+
+
+def _save(figure, picture, force):
+    from ..analysis import plot
+
     known = figure.canvas.get_supported_filetypes()
     if picture.suffix[1:].lower() not in known:
         raise UsageError(f"-o: expected an ending out of {', '.join(sorted(known))}, got {picture}")
-    plot.save(figure, picture, force=args.force)
-    say(f"written to {picture}")
+    plot.save(figure, picture, force=force)
 
 
 def run_config(_):

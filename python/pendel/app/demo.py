@@ -23,7 +23,7 @@ from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment, rotation
 from ..io import kinds
 from ..model.model import Model
-from ..recipes.kinematic_starts import box_for, phase
+from ..recipes.kinematic_starts import phase
 from ..recipes.solve import SolveRecipe
 from . import outputs, samples, simulate, starts, store
 from .methods import METHODS
@@ -194,7 +194,7 @@ def _simulate(path, m, seed, photons, say):
 
 def _reconstruct(m, data, phased, seed, progress, say):
     """The dynamical `Result`, in a box for the phased object."""
-    shape = box_for(phased, m.experiment, m.voxel)
+    shape = kinematic.box_for(phased, m.experiment, m.voxel)
     begun = Model(m.experiment, m.crystal, shape, m.voxel, polarization=m.polarization, threads=m.threads)
     options = {"phased": phased, "recipe": RECIPE, "seed": seed, "progress": progress}
     result = METHODS["solve"].function(begun, data, start="kinematic", **options)

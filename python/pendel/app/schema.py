@@ -296,7 +296,7 @@ SCHEMA = {
             "kinematic",
             'solid: with recipe.method = "solve" or "multiscale", for crystals of an extinction length and more.',
         ),
-        "path": Key(_text, about='result file to start from, with kind = "file".'),
+        "path": Key(_text, about='result to start from, a file or a folder of cohere, with kind = "file".'),
         "external": _external,
         "iterations": _argument(kinematic_start, "iterations", _at_least_1, "of the phasing."),
         "trial_epochs": _argument(

@@ -3,20 +3,20 @@
 To add one: a function (setup) -> `Begun`, and one line in `STARTS`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import io
+from .. import cohere, io, pynx
 from ..experiment.geometry import Experiment
 from ..fit.checkpoint import checkpoint_shape
-from ..kinematic import even_experiment, even_scan
-from ..kinematic.grid import phased_elsewhere
+from ..kinematic import box_for, even_experiment
 from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.first_step import box_without_phases
-from ..recipes.kinematic_starts import box_for, kinematic_start, phase
+from ..recipes.kinematic_starts import kinematic_start, phase
 from ..recipes.levels import unit_flux
 from ..recipes.thick_crystals import extinction_length, thick
 from . import methods
@@ -69,10 +69,14 @@ def go_on(setup: Setup, checkpoint) -> Begun:
 
 
 def _from_file(setup):
-    path, shape = setup.config.path("start.path"), setup.config.model.shape
-    stored = io.read_result(path, external=setup.config.start.external)
+    path, shape, external = setup.config.path("start.path"), setup.config.model.shape, setup.config.start.external
+    if path.is_dir():
+        return _from_phasing(setup, path, functools.partial(cohere.read_results, path, setup.experiment))
+    stored = io.read_result(path, external=external)
     if stored.voxel is None:
-        return _from_phasing(setup, path, stored)
+        return _from_phasing(
+            setup, path, functools.partial(pynx.read_results, path, setup.experiment, external=external)
+        )
     if not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):
         expected, got = nanometres(setup.voxel), nanometres(stored.voxel)
         raise ConfigError(f"start.path: expected a crystal on voxels {expected} (z, y, x), got {got}")
@@ -88,14 +92,16 @@ def _from_file(setup):
     return Begun(model, stored.S, stored.support, {"kind": "file", "path": str(path)})
 
 
-def _from_phasing(setup, path, stored):
-    """The object of another program, which does not say its voxel, where it is on the grid of these data."""
-    data, mask = setup.scan.data, setup.scan.mask
+def _from_phasing(setup, path, phased_by):
+    """The object of another program, which does not say its voxel, where it is on the grid of these data.
+
+    phased_by : called with data and mask, gives its `KinematicResult`.
+    """
+    light = unit_flux(setup.scan.data, setup.scan.background, setup.scan.flux)
     try:
-        light = unit_flux(data, setup.scan.background, setup.scan.flux)
-        phased = phased_elsewhere(stored.S, stored.support, *even_scan(setup.experiment, light, mask)[1:3])
-    except ValueError as error:
-        raise ConfigError(f"start.path: {path}: {error}") from None
+        phased = phased_by(light, setup.scan.mask)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"start.path: {error}") from None
     setup.say(f"{path} phases these data: relative misfit {phased.chi**2:.3e}")
     model = setup.model(setup.config.model.shape or box_for(phased, setup.experiment, setup.voxel))
     setup.say(describe_grid(model))

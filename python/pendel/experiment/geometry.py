@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from ..base import checks, plausible
 from ..base.arrays import binary_scale
 from ..base.axes import Axis, axis_vector
+from ..io.scans import Scan
 from ..operator.far_field import far_shape_for
 from ..operator.takagi_taupin import ORIENTATIONS
 from .given import (
@@ -36,6 +37,7 @@ from .given import (
     refuse_scan_in_degrees,
     replaced,
 )
+from .of_scans import arguments_of
 from .photons import energy_of, wavelength_of
 
 _BEAM = np.array([0.0, 0.0, 1.0])  # direction of k_0, lab
@@ -268,6 +270,24 @@ class Experiment:
         as the constructor does.
         """
         return Experiment(**replaced(self.arguments, changes))
+
+    @classmethod
+    def from_scan(cls, scan: Scan, **changes) -> "Experiment":
+        """The Experiment of a measured scan, of what its file says.
+
+        Where the file says the direct beam's pixel, and no arm is given, k_h goes through the centre's
+        (`arm_through_pixel`).
+
+        Parameters
+        ----------
+        scan : `pendel.io.Scan`.
+        changes : parameters of `Experiment` that the file does not say, or says otherwise.
+
+        Raises
+        ------
+        TypeError, ValueError : naming the parameter, also where neither says it.
+        """
+        return cls(**arguments_of(scan, changes))
 
     def with_centre(self, centre: tuple[float, float, float], angle: float) -> "Experiment":
         """A copy with another centre, whose frame has the given rocking angle, whatever lies between the frames.

@@ -183,7 +183,7 @@ def reconstruct(
     model : Model
     data : (n_frames, rows, cols) intensities
     mask : bool, True = good pixel, as in `Model.fit`
-    start : complex (nz, ny, nx), or None: flat, half of the bound inside the support
+    start : complex (nz, ny, nx), or `KinematicResult` of the data, or None: flat, half of the bound inside the support
     support : bool (nz, ny, nx), or None: where ``start`` is not 0, else an ellipsoid that fills 0.8 of the box
     recipe : `MinibatchRecipe`, or None; keywords replace its fields
     flux : (n_frames,) known relative incident intensity, of a monitor, about which it is refined; None: 1

@@ -15,6 +15,7 @@ from ..base import checks
 from ..base.arrays import host, module
 from ..base.light import refuse_darkness
 from ..base.recipe import Recipe, choice, integer, number, option
+from ..kinematic import KinematicResult, even_experiment, to_model_grid
 from ..model.loss import LIKELIHOODS, Likelihood, check_data, check_mask, has_axes, refuse_bad_data
 from ..model.passes import Evaluation, Fit, Nuisance
 from ..model.pixels import check_background, error_weights, free_pixels
@@ -297,6 +298,8 @@ def _on_host(evaluation):
 def initial(model, start, support, amplitude_bound):
     """(S, support) to begin with, NumPy arrays; arguments as in `pendel.reconstruct`."""
     shape, dtype = model.shape, model.dtype
+    if isinstance(start, KinematicResult):
+        start = to_model_grid(start, even_experiment(model.experiment), shape, model.voxel).astype(dtype)
     start, support = host(start, "start"), host(support, "support")
     if support is not None:
         support = checks.array("support", support, shape, bool, axes="(nz, ny, nx)")

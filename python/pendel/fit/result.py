@@ -1,6 +1,7 @@
 """What a reconstruction gives, and the fields that follow from it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -9,20 +10,29 @@ from ..base.symmetry import strain as strain_along_h
 from ..experiment.coherence import Coherence
 from ..model.loss import has_axes
 from ..model.model import Model
+from ..operator.engine import Array
 from .corrections import Corrections
+from .stored import save_result
 
 FREE_HISTORY = ("free_misfit", "free_loss")
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What a reconstruction gives; all arrays are NumPy's, wherever the model worked.
 
-    S : complex (nz, ny, nx) crystal function.  support : bool (nz, ny, nx).  scale : measured over computed intensity.
+    Attributes
+    ----------
+    S : complex (nz, ny, nx) crystal function.
+    support : bool (nz, ny, nx).
+    scale : measured over computed intensity.
     misfit : sum (sqrt(scale D) - sqrt I)^2 / sum I over all frames at the end, held-out pixels left out.
     history : dict of float arrays (epochs,): loss, misfit, learning_rate (not of `lbfgs`), scale, support (voxels);
         with held-out pixels also free_misfit and free_loss, the mean loss term of such a pixel.
-    voxel : (dz, dy, dx) m.  h : (x, y, z) rad/m, model frame.  epochs : epochs done.  seed : int.
+    voxel : (dz, dy, dx) m.
+    h : (x, y, z) rad/m, model frame.
+    epochs : epochs done.
+    seed : int.
     s_0 : real (nz, ny, nx) density, or None: |S|.
     angle_offsets : float64 (n_frames,), refined rocking angles less those of the experiment, rad, or None.
     flux : (n_frames,) known or refined relative incident intensity, or None.
@@ -55,6 +65,63 @@ class Result:
     coherence: Coherence | None = None
     model: Model | None = None
     trust: object | None = None
+
+    def save(
+        self,
+        path: Path | str,
+        model: Model | None = None,
+        data: Array | None = None,
+        mask: Array | None = None,
+        *,
+        name: str = "",
+        force: bool = False,
+    ) -> None:
+        """Write a CXI file with S, displacement, strain and how they were found; `pendel.io.read_result` reads it.
+
+        Parameters
+        ----------
+        path : file to write; an old result is replaced
+        model : Model, that of the fit; None: the one that `solve` chose
+        data, mask : as they were fitted, for the rocking curves and the brightest frame in the file, or None
+        name : title of the file
+        force : whether a file of another kind is replaced
+
+        Raises
+        ------
+        ValueError
+            Without a model.
+        FileExistsError
+            Where ``path`` is a file of another kind.
+        """
+        if model is None and self.model is None:
+            raise ValueError("model: expected the Model of the fit, got None, and the result knows none")
+        save_result(path, model or self.model, data, mask, self, name=name, force=force)
+
+    def __repr__(self):
+        inside = int(np.count_nonzero(self.support))
+        voxel = " x ".join(f"{1e9 * step:.4g}" for step in self.voxel)
+        extent = " x ".join(f"{1e9 * size:.4g}" for size in self._extent())
+        lines = [
+            f"Result: S {self.S.shape} {self.S.dtype}, voxel {voxel} nm (z, y, x)",
+            f"  crystal: {inside} voxels in the support, {extent} nm",
+            f"  strain: rms {self._rms_strain():.2e} where |S| > 1/2",
+            f"  misfit: {self.misfit:.3e} after {self.epochs} epochs or iterations, seed {self.seed}",
+            f"  trust: {self.trust or 'not judged'}",
+        ]
+        return "\n".join(lines)
+
+    def _extent(self):
+        """(z, y, x), m, of where |S| > 1/2."""
+        full = np.abs(self.S) > 0.5
+        spans = (np.flatnonzero(full.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+        return [
+            (span[-1] - span[0] + 1) * step if len(span) else 0.0 for span, step in zip(spans, self.voxel, strict=True)
+        ]
+
+    def _rms_strain(self):
+        known = self.strain[np.abs(self.S) > 0.5]
+        known = known[np.isfinite(known)]
+        return float(np.sqrt(np.mean(np.square(known)))) if known.size else np.nan
 
     @property
     def corrections(self):

@@ -1,14 +1,20 @@
 """Files: scans and results as CXI, beamlines, bare arrays."""
 
-from .aps_34idc import read_34idc
-from .array_files import read_array_scan
-from .cxi_results import StoredResult, read_result, write_result
-from .cxi_scans import read_scan, write_scan
-from .eiger import read_eiger
-from .frames import mask_saturated, tell_of_frames
-from .id01 import read_id01
-from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
-from .sums import sum_scans
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers see of the table below
+    from .aps_34idc import read_34idc
+    from .array_files import read_array_scan
+    from .cxi_results import StoredResult, read_result, write_result
+    from .cxi_scans import read_scan, write_scan
+    from .eiger import read_eiger
+    from .frames import mask_saturated, tell_of_frames
+    from .id01 import read_id01
+    from .scans import Scan, crop_scan, hot_pixel_mask, pattern_centre
+    from .sums import sum_scans
+    from .vti import write_vti
 
 __all__ = [
     "Scan",
@@ -27,4 +33,39 @@ __all__ = [
     "tell_of_frames",
     "write_result",
     "write_scan",
+    "write_vti",
 ]
+
+# Where names are, which are imported when they are asked for: a geometry wants scans, but no HDF5.
+_names = {
+    "aps_34idc": ("read_34idc",),
+    "array_files": ("read_array_scan",),
+    "cxi_results": ("StoredResult", "read_result", "write_result"),
+    "cxi_scans": ("read_scan", "write_scan"),
+    "eiger": ("read_eiger",),
+    "frames": ("mask_saturated", "tell_of_frames"),
+    "id01": ("read_id01",),
+    "scans": ("Scan", "crop_scan", "hot_pixel_mask", "pattern_centre"),
+    "sums": ("sum_scans",),
+    "vti": ("write_vti",),
+}
+_places = {name: place for place, found in _names.items() for name in found}
+
+
+def __getattr__(name):
+    if name in _places:
+        found = getattr(_import_module(f"{__name__}.{_places[name]}"), name)
+    elif name in _modules():
+        found = _import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *_places, *_modules()})
+
+
+def _modules():
+    return {module.name for module in _iter_modules(__path__)}

@@ -137,6 +137,10 @@ class StoredResult:
     grid_misfit: float | None = _stored(RESULT, "misfit of the voxels, from voxels half as wide")
     excess: float | None = _stored(RESULT, "sum of square residuals over that of photon noise")
     variance: float | None = _stored(RESULT, "variance of a pixel that the fit went by, over that of photons")
+    twin_ratio: float | None = _stored(
+        RESULT, "misfit of the conjugate twin over that of the crystal, shortly polished"
+    )
+    verdict: str = _stored(RESULT, "found; found, with doubts; or not found", check=_filled, default="")
     trust: str = _stored(RESULT, "a sentence on how far this can be trusted", check=_filled, default="")
     angle_offsets: np.ndarray | None = _stored(RESULT, "(frame,), refined, beside the rocking angles", unit="rad")
     flux: np.ndarray | None = _stored(RESULT, "(frame,), relative incident intensity, known or refined")

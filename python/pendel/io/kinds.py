@@ -73,7 +73,7 @@ def refuse_to_replace(path: Path | str, *kinds: str, name: str | None = None, hi
     found = kind_of(path)
     if found is not None and found not in kinds:
         got = f"an {FOREIGN} of another program" if found == FOREIGN else f"a {found}" if found != OTHER else "another"
-        wanted = f"a new file, or an old {kinds[0]} of pendel to replace"
+        wanted = "a new file" + (f", or an old {kinds[0]} of pendel to replace" if kinds else "")
         cure = "move it away" + (f", or give {hint}" if hint else "")
         raise FileExistsError(f"{name or path}: expected {wanted}, got {got}: {path}; {cure}")
 

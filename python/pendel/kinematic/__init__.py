@@ -1,7 +1,8 @@
 """Kinematic phasing of a rocking scan, the model grid, supports, and the correction of refraction."""
 
 from ..base.symmetry import twin
-from .grid import KinematicResult, to_model_grid
+from .detector_grid import padded, to_detector_grid
+from .grid import KinematicResult, box_for, to_model_grid
 from .phasing import PAPER_RECIPE, phase, phase_best
 from .uneven import EvenScan, even_experiment, even_scan
 
@@ -9,10 +10,13 @@ __all__ = [
     "PAPER_RECIPE",
     "EvenScan",
     "KinematicResult",
+    "box_for",
     "even_experiment",
     "even_scan",
+    "padded",
     "phase",
     "phase_best",
+    "to_detector_grid",
     "to_model_grid",
     "twin",
 ]

@@ -9,20 +9,19 @@ and S at a voxel at r, (x, y, z) in m from the origin, is the object at the inde
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from ..base import checks, plausible
 from ..base.symmetry import along
 from ..base.symmetry import twin as conjugate_twin
 from ..experiment.geometry import Experiment
 from .support import shrink_wrap
-from .uneven import checked_basis, is_even
+from .uneven import checked_basis, even_experiment, is_even
 
-UNLIKE = 0.2  # misfit of amplitudes from which an object is none of the data; that of random phases is about 0.5
-ELSEWHERE = "put it on the model's grid with kinematic.to_model_grid, and store it with its voxel"
 BOX_MARGIN = 8  # samples around the support that the spline sees: the prefilter's reach
 
 
@@ -90,15 +89,15 @@ def to_model_grid(
     shape = checks.sizes("shape", shape, 3)
     voxel = np.array(plausible.lengths(plausible.VOXEL, "voxel", voxel, 3))
     order = checks.integer("order", order, at_least=1)
-    obj, support = _object_and_support(result, support)
-    basis, offset = _fourier_lattice(experiment, obj.shape)
+    obj, support = object_and_support(result, support)
+    basis, offset = fourier_lattice("result", experiment, obj.shape)
 
     obj, support = centred(obj, support)
-    obj = _without_ramp(obj, offset)
+    obj = without_ramp(obj, offset)
     to_index = np.diag(obj.shape) @ basis.T / (2 * np.pi)  # inv(A) of (1)
     origin = _centre_of_mass(obj, support)
 
-    box = _bounding_box(support)  # the spline prefilter runs over everything it is given
+    box = bounding_box(support)  # the spline prefilter runs over everything it is given
     obj, support = obj[box], support[box]
     origin = origin - [s.start for s in box]
     _check_fit(support, to_index, origin, shape, voxel)
@@ -118,40 +117,53 @@ def to_model_grid(
     return S
 
 
-def phased_elsewhere(obj: ArrayLike, support: ArrayLike | None, data: ArrayLike, mask=None) -> KinematicResult:
-    """The object of another program as the `KinematicResult` of data that it phases.
+def box_for(
+    phased: KinematicResult | ArrayLike,
+    experiment: Experiment,
+    voxel: tuple[float, float, float],
+    margin: float = 1.35,
+    *,
+    support: ArrayLike | None = None,
+) -> tuple[int, int, int]:
+    """Even shape of a model grid that holds a phased object with room for its support to move.
+
+    Along each axis: twice the support's farthest distance from the centre of mass, times ``margin``; y and x at most
+    the field of view, beyond which the far field has no band.
 
     Parameters
     ----------
-    obj : complex (N0, N1, N2), as `to_model_grid` takes it, of any scale.
-    support : bool (N0, N1, N2), or None.
-    data : (frames, rows, cols), at equal rocking steps.
-    mask : bool, (frames, rows, cols) or (rows, cols), True = good; None: all are.
+    phased, support : as ``result`` and ``support`` of `to_model_grid`.
+    experiment : of the phased data.
+    voxel : (dz, dy, dx) of the model grid, m.
+    margin : at least 1.
+
+    Returns
+    -------
+    (nz, ny, nx)
 
     Raises
     ------
-    TypeError, ValueError : where |FFT(obj)|^2 is not like the data, on whatever grid the object is.
+    TypeError, ValueError : naming the parameter.
     """
-    obj, support = _object_and_support(obj, support)
-    data = checks.array("data", data, (None, None, None), np.float32, finite=False)
-    if any(N < n for N, n in zip(obj.shape, data.shape, strict=True)):
-        raise ValueError(
-            f"expected an object on a grid of at least the data's {data.shape}, got {obj.shape}; {ELSEWHERE}"
-        )
+    voxel = np.array(checks.lengths("voxel", voxel, 3))
+    margin = checks.number("margin", margin, at_least=1)
+    obj, support = object_and_support(phased, support)
+    middle = _centre_of_mass(obj, support)
+    corners = np.array(np.nonzero(support)) - middle[:, None]
+    reach = np.abs(np.linalg.solve(_to_index(support.shape, experiment), corners)).max(axis=1)[::-1] + voxel / 2
+    shape = [2 * math.ceil(margin * r / v) for r, v in zip(reach, voxel, strict=True)]
+    most = [int(experiment.field_of_view / v * (1 + 1e-9)) // 2 * 2 for v in voxel[1:]]
+    return (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
 
-    cut = tuple(slice(N // 2 - n // 2, N // 2 - n // 2 + n) for N, n in zip(obj.shape, data.shape, strict=True))
-    F = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(obj), norm="ortho")))[cut].astype(np.float64)
-    good = np.ones(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
-    root = np.sqrt(np.maximum(np.where(good, data, 0), 0), dtype=np.float64)
-    F = np.where(good, F, 0)
-    overlap = (F * root).sum() ** 2 / max((F**2).sum() * (root**2).sum(), np.finfo(float).tiny)
-    if not 1 - overlap < UNLIKE:
-        raise ValueError(
-            f"expected an object whose voxel is known, or whose |FFT|^2 is like the data (misfit below {UNLIKE:g}), "
-            f"got one without a voxel and a misfit of {1 - overlap:.2g}; {ELSEWHERE}"
-        )
-    scale = np.complex64((F * root).sum() / (F**2).sum())
-    return KinematicResult(scale * obj, support, float(np.sqrt(1 - overlap)), np.empty(0), 0)
+
+def sample_volume(phased: KinematicResult, experiment: Experiment) -> float:
+    """Volume of a sample of a phased object, m^3."""
+    return float(1 / abs(np.linalg.det(_to_index(phased.support.shape, experiment))))
+
+
+def _to_index(shape, experiment):
+    """(3, 3): index = diag(N) B^T r / (2 pi), inv(A) of (1)."""
+    return np.diag(shape) @ even_experiment(experiment).basis().T / (2 * np.pi)
 
 
 def centred(obj: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +176,8 @@ def centred(obj: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.roll(obj, shift, axis=(0, 1, 2)), np.roll(support, shift, axis=(0, 1, 2))
 
 
-def _object_and_support(result, support):
+def object_and_support(result, support) -> tuple[np.ndarray, np.ndarray]:
+    """(complex64 object, bool support) of the arguments of `to_model_grid`, checked."""
     if isinstance(result, KinematicResult):
         support = result.support
         result = result.object
@@ -175,21 +188,26 @@ def _object_and_support(result, support):
     return obj, support
 
 
-def _fourier_lattice(experiment, size):
-    """(B, the pattern's centre from n//2) of the data, checked: equal rocking steps, and no more data than ``size``."""
+def fourier_lattice(name: str, experiment: Experiment, size: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """(B, the pattern's centre from n//2) of the data, checked: equal rocking steps, and no more data than ``size``.
+
+    name : of the argument that ``size``, of a lattice, belongs to.
+    """
     data_shape = np.array([len(np.asarray(experiment.dq)), *experiment.detector_shape])
     if (np.array(size) < data_shape).any():
-        raise ValueError(f"result: expected a grid of at least the data's shape {tuple(data_shape)}, got {size}")
+        raise ValueError(
+            f"{name}: expected a grid of at least the data's shape {tuple(data_shape.tolist())}, got {size}"
+        )
 
     if not is_even(experiment):
         raise ValueError(
             "experiment: expected two or more frames at equal rocking steps, got others; phase what "
             "kinematic.even_scan(experiment, data, mask) makes of them, and give its experiment here"
         )
-    return checked_basis(experiment), np.asarray(experiment.centre, float) - data_shape // 2
+    return checked_basis(experiment), np.asarray(experiment.centre, float) - np.array(data_shape) // 2
 
 
-def _without_ramp(obj, offset):
+def without_ramp(obj: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The object without the linear phase of a pattern whose centre is ``offset`` pixels away from n//2."""
     for axis, (n, pixels) in enumerate(zip(obj.shape, offset, strict=True)):
         ramp = np.exp(-2j * np.pi * pixels * (np.arange(n) - n // 2) / n)
@@ -209,7 +227,7 @@ def _centre_of_mass(obj, support):
     return np.array([p @ np.arange(len(p)) / p.sum() for p in profiles])
 
 
-def _bounding_box(support):
+def bounding_box(support: np.ndarray) -> tuple:
     """Slices that hold the support and a margin."""
     found = ndimage.find_objects(support.astype(np.uint8))[0]
     return tuple(slice(max(s.start - BOX_MARGIN, 0), s.stop + BOX_MARGIN) for s in found)

@@ -7,6 +7,7 @@ levels              the scan on wider voxels, and crystals brought to finer ones
 starts              how the coarsest level comes to its crystal: a table
 kinematic_starts    phasing, and trials of what it found and of its twin (`pendel.kinematic_start`)
 searches            minibatch Adam on a level; which twin to go on with
+fine, trust         the last step of `solve`, the crystal beside its twin; how far what is found can be trusted
 thick_crystals      searches between which a crystal is made perfect, for an extinction length and more
 polisher, placing   rounds of polish, and where between the voxels the crystal stands (`pendel.place`)
 """

@@ -1,8 +1,8 @@
 """The first step of `solve`, on voxels of the data's resolution: the ordinary way, and another one where that fails.
 
 The ordinary way begins with phases, or with the shape of a thick crystal. A strongly strained crystal is not found so,
-and the misfit says it (`pendel.recipes.trust.misses`). Then, if asked to, phases are sought as smooth functions in a
-shape (`pendel.recipes.smooth_phases`), and whichever crystal misses the frames less is gone on with.
+and the misfit says it (`pendel.recipes.trust.misses`). Then, unless told not to, phases are sought as smooth functions
+in a shape (`pendel.recipes.smooth_phases`), and whichever crystal misses the frames less is gone on with.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,6 @@ noisy the phases found kinematically may be a worse start than flat ones. So fou
 phases and with flat ones in the same support, get a few epochs of the dynamical reconstruction; the best one is kept.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,31 +163,3 @@ def phase(data, mask=None, *, experiment=None, iterations=500, seed=0, starts=1,
 
         recipe |= {"iterations": iterations, "workers": threads, "progress": report}
         return kinematic.phase_best(data, mask, seeds=seeds, **recipe)[0]
-
-
-def box_for(phased, experiment, voxel, margin=1.35):
-    """Even shape (nz, ny, nx) of a model grid that holds a `KinematicResult` with room for its support to move.
-
-    Along each axis: twice the support's farthest distance from the centre of mass, times ``margin``; y and x at most
-    the field of view, beyond which the far field has no band. ``voxel``: (dz, dy, dx) m.
-    """
-    voxel = np.array(checks.lengths("voxel", voxel, 3))
-    margin = checks.number("margin", margin, at_least=1)
-    weight = np.abs(phased.object) * phased.support
-    middle = ndimage.center_of_mass(weight.astype(np.float64))
-    to_index = _to_index(phased, experiment)
-    corners = np.array(np.nonzero(phased.support)) - np.array(middle)[:, None]
-    reach = np.abs(np.linalg.solve(to_index, corners)).max(axis=1)[::-1] + voxel / 2
-    shape = [2 * math.ceil(margin * r / v) for r, v in zip(reach, voxel, strict=True)]
-    most = [int(experiment.field_of_view / v * (1 + 1e-9)) // 2 * 2 for v in voxel[1:]]
-    return (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
-
-
-def sample_volume(phased, experiment):
-    """Volume of a sample of a `KinematicResult`, m^3."""
-    return float(1 / abs(np.linalg.det(_to_index(phased, experiment))))
-
-
-def _to_index(phased, experiment):
-    """(3, 3): index = diag(N) B^T r / (2 pi), as in `kinematic.to_model_grid`."""
-    return np.diag(phased.support.shape) @ kinematic.even_experiment(experiment).basis().T / (2 * np.pi)

@@ -19,12 +19,12 @@ from ..fit.minibatch import MinibatchRecipe
 from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe
 from ..fit.quasi_newton import LbfgsRecipe
+from ..kinematic.grid import sample_volume
 from ..model.model import Model
 from ..model.pixels import local_mean, of_frames
 from ..operator.engine import Array
 from ..operator.memory import estimate_memory as of_operator
 from ..operator.takagi_taupin import TakagiTaupin
-from .kinematic_starts import sample_volume
 from .levels import like
 from .multiscale_recipe import MultiscaleRecipe
 from .placing import ITERATIONS
