@@ -1,7 +1,7 @@
 """The law of errors of `pendel.plan`: fitted to simulated crystals, and beside what HIO and ER find of others.
 
     python bench/plan.py simulate [--seeds 0 300] [-o bench/results/plan-tune.jsonl]
-    python bench/plan.py phase [--seeds 1000 1050] [-o bench/results/plan-show.jsonl]
+    python bench/plan.py phase [--seeds 1000 1050] [--starts 2] [-o bench/results/plan-show.jsonl]
     python bench/plan.py fit | show [FILE.jsonl]
 
 Crystals: random facets and a random smooth phase (`pendel.analysis.crystals.smooth`) of random material, reflection,
@@ -16,6 +16,7 @@ and crystals to show are different ones, `TUNE` and `SHOW`.
 """
 
 import argparse
+import functools
 import json
 import math
 import pathlib
@@ -30,7 +31,7 @@ from pendel.analysis import crystals
 from pendel.base.constants import KEV
 from pendel.kinematic.refraction import optical_path
 from pendel.planning import error_law
-from pendel.planning.kinematic_error import kinematic_error, rms, strain_of, without_plane
+from pendel.planning.kinematic_error import diffraction_vector, kinematic_error, rms, strain_of, without_plane
 from pendel.planning.kinematic_image import kinematic_image
 from scipy import fft
 
@@ -69,7 +70,7 @@ def drawn(seed, across=ACROSS):
     dx, t = size / across, math.tan(chi.two_theta)
     dz = dx if t < 0.7 else round(t) * dx / t  # whole pixels where voxels stay nearly cubic
     voxel, shape = (dz, dx, dx), (math.ceil(size / dz) + 3, across + 4, across + 4)
-    h = 2 * math.pi / chi.wavelength * np.array([-math.sin(chi.two_theta), 0, 1 - math.cos(chi.two_theta)])
+    h = diffraction_vector(chi.wavelength, chi.two_theta)
     sample = crystals.smooth(seed, size, h, rng.uniform(*PEAK_TO_PEAK))
     s_0, S = crystals.sampled(sample, shape, voxel, finer=3)
     return SimpleNamespace(chi=chi, voxel=voxel, h=h, s_0=s_0, S=S, seed=seed)
@@ -89,7 +90,7 @@ def simulated(this):
     return found | error_law.Error(phase, strain, corrected, corrected_strain)._asdict()
 
 
-def phased(this):
+def phased(this, starts=STARTS):
     """What HIO and ER find of a crystal, beside what the law says."""
     begun, chi = time.process_time(), this.chi
     found = simulated(this)
@@ -97,7 +98,7 @@ def phased(this):
     image, S = (padded(array) for array in (image, this.S))
     light = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(image)))) ** 2
     counts = np.random.default_rng(this.seed).poisson(light * (PHOTONS / light.max())).astype(np.float32)
-    tries = [kinematic.phase(counts, iterations=ITERATIONS, seed=seed, workers=1) for seed in range(STARTS)]
+    tries = [kinematic.phase(counts, iterations=ITERATIONS, seed=seed, workers=1) for seed in range(starts)]
     best = min(tries, key=lambda result: result.chi)
 
     laid = pendel.compare(best.object, S, this.voxel, ramp=True, scale=True, twin=True)
@@ -205,13 +206,14 @@ def main():
     parser.add_argument("what", choices=("simulate", "phase", "fit", "show"))
     parser.add_argument("file", nargs="?", type=pathlib.Path)
     parser.add_argument("--seeds", nargs=2, type=int, metavar=("FIRST", "END"))
+    parser.add_argument("--starts", type=int, default=STARTS, help="of HIO, the best one is taken")
     parser.add_argument("-o", "--output", type=pathlib.Path)
     args = parser.parse_args()
     tune, shown = RESULTS / "plan-tune.jsonl", RESULTS / "plan-show.jsonl"
     if args.what == "simulate":
         run(simulated, args.seeds or TUNE, args.output or tune)
     elif args.what == "phase":
-        run(phased, args.seeds or SHOW, args.output or shown)
+        run(functools.partial(phased, starts=args.starts), args.seeds or SHOW, args.output or shown)
     elif args.what == "fit":
         fit(read(args.file or tune))
     else:

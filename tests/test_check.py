@@ -9,6 +9,7 @@ import pendel
 import pytest
 from pendel import io
 from pendel.app.cli import main
+from pendel.base.symmetry import strain
 from pendel.io import kinds
 from pendel.kinematic.refraction import optical_path
 from pendel.planning.kinematic_error import kinematic_error, rms, without_plane
@@ -90,7 +91,7 @@ def test_the_object_s_own_phase_and_strain_are_told_beside(ball):
     own = np.angle(ball.S.astype(complex) * np.exp(-1j * np.angle(ball.S.sum())))
     inside, core = checked.error.inside, checked.error.core
     np.testing.assert_allclose(checked.phase, without_plane(own, inside), atol=1e-5)
-    found, known = pendel.base.symmetry.strain(np.where(inside, ball.S, 0), ball.voxel, ball.h)
+    found, known = strain(np.where(inside, ball.S, 0), ball.voxel, ball.h)
     assert known[core].all()
     np.testing.assert_allclose(checked.strain[core], (found - found[core].mean())[core], atol=1e-9)
     assert f"a phase of {checked.phase_rms:.2g} rad" in str(checked)
@@ -198,6 +199,28 @@ def test_an_object_on_the_grid_of_its_data_is_checked_with_a_configuration(ball,
     assert main([*command, "--twin"]) == 0
 
 
+def test_a_folder_of_cohere_is_checked_too(tmp_path, capsys):
+    """cohere keeps image[col, row, frame], conjugated."""
+    toml, folder = tmp_path / "run.toml", tmp_path / "results_phasing"
+    toml.write_text(CONFIG)
+    folder.mkdir()
+    obj = on_its_data_grid(experiment())
+    np.save(folder / "image.npy", obj.conj().transpose(2, 1, 0))
+    np.save(folder / "support.npy", (obj != 0).transpose(2, 1, 0).astype(np.uint8))
+    assert main(["check", str(folder), "--config", str(toml)]) == 0
+    from_cohere = capsys.readouterr().out
+    assert kinds.kind_of(tmp_path / "results_phasing.check.png") == kinds.PICTURE
+
+    io.write_result(tmp_path / "pynx.cxi", S=obj, voxel=(1e-8, 1e-8, 1e-8), support=obj != 0)
+    with h5py.File(tmp_path / "pynx.cxi", "a") as file:
+        del file["entry_1/process_1/configuration/voxel"]
+    assert main(["check", str(tmp_path / "pynx.cxi"), "--config", str(toml)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == from_cohere.splitlines()[0]
+
+    assert main(["check", str(folder)]) == 2
+    assert "--config: expected one" in capsys.readouterr().err
+
+
 def test_the_command_writes_over_nothing(ball, tmp_path, capsys):
     path, toml = tmp_path / "result.cxi", tmp_path / "run.toml"
     io.write_result(path, ball)
@@ -209,7 +232,10 @@ def test_the_command_writes_over_nothing(ball, tmp_path, capsys):
         (["check", str(path), "--force", "-o", str(path)], "-o: expected another file than RESULT.cxi reads"),
         (["check", str(path), "--config", str(toml), "--force", "-o", str(toml)], "-o: expected another file"),
         (["check", str(path), "-o", str(tmp_path / "maps.nothing")], "-o: expected an ending out of"),
-        (["check", str(tmp_path / "none.cxi")], "RESULT.cxi: expected a result file, got no such file"),
+        (
+            ["check", str(tmp_path / "none.cxi")],
+            "RESULT.cxi: expected a result file or a folder",
+        ),
         (["check", str(path), "--config", str(tmp_path / "none.toml"), "--force"], ""),
     ):
         assert main(arguments) == 2

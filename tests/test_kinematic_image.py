@@ -6,7 +6,7 @@ import numpy as np
 import pendel
 import pytest
 from pendel.kinematic.refraction import optical_path
-from pendel.planning.kinematic_error import kinematic_error, strain_of, without_plane
+from pendel.planning.kinematic_error import diffraction_vector, kinematic_error, strain_of, without_plane
 from pendel.planning.kinematic_image import kinematic_image
 from scipy import ndimage
 from scipy.special import jv
@@ -94,6 +94,15 @@ def test_without_back_coupling_all_of_the_error_is_refraction():
     both = kinematic_error(S, voxel, WAVELENGTH, TWO_THETA, GOLD)
     assert both.refraction == pytest.approx(error.refraction)
     assert 0.003 < both.phase_rms[1] < 0.1 * both.phase_rms[0]
+
+
+def test_h_is_that_of_the_experiment():
+    scan = pendel.Experiment(
+        wavelength=WAVELENGTH, distance=1.0, pixel_size=1e-4, detector_shape=(4, 4), rocking_angles=[0.0],
+        arm=[("x-", 0.5), ("y+", 0.3)],
+    )  # fmt: skip
+    found = diffraction_vector(WAVELENGTH, scan.two_theta)
+    np.testing.assert_allclose(found, scan.frame @ scan.h, atol=1e-9 * scan.k)
 
 
 def test_planes_and_mean_strains_are_no_errors():

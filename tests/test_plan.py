@@ -11,7 +11,7 @@ from pendel.app.cli import main
 from pendel.base.constants import KEV
 from pendel.io import kinds
 from pendel.planning import error_law, reflections
-from pendel.planning.kinematic_error import kinematic_error, rms, without_plane
+from pendel.planning.kinematic_error import diffraction_vector, kinematic_error, rms, without_plane
 from pendel.planning.rocking import rocking
 
 pytest.importorskip("gemmi")
@@ -27,7 +27,7 @@ def simulated(chi, size, seed, across=16):
     """Errors of a crystal of none of the seeds of the fit, its diameter and the rms of its own phase."""
     dx = size / across
     voxel, shape = (dx, dx, dx), (across + 4,) * 3
-    h = 2 * math.pi / chi.wavelength * np.array([-math.sin(chi.two_theta), 0, 1 - math.cos(chi.two_theta)])
+    h = diffraction_vector(chi.wavelength, chi.two_theta)
     s_0, S = crystals.sampled(crystals.smooth(seed, size, h), shape, voxel, finer=2)
     error = kinematic_error(S, voxel, chi.wavelength, chi.two_theta, chi.crystal(), s_0=s_0)
     own = without_plane(np.angle(S * np.exp(-1j * np.angle(S.sum()))), error.inside)

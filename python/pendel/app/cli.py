@@ -213,9 +213,9 @@ def _add_plan(sub):
 
 def _add_check(sub):
     """Options of `pendel check`."""
-    sub.add_argument("result", metavar="RESULT.cxi")
+    sub.add_argument("result", metavar="RESULT.cxi", help="or a folder of cohere")
     sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.check.png)")
-    text = "geometry and crystal of an object that does not know them, as of PyNX"
+    text = "geometry and crystal of an object that does not know them, as of PyNX or cohere"
     sub.add_argument("--config", metavar="CONFIG.toml", help=text)
     sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of it")
     sub.add_argument("--twin", action="store_true", help="of the object's conjugate twin: refraction has a direction")

@@ -10,7 +10,7 @@ from .errors import ConfigError, UsageError
 OPTIONS = {"material": "MATERIAL", "hkl": "--hkl", "energy_keV": "--energy", "energy": "--energy", "size": "--size"}
 OPTIONS |= {"bounds[0]": "--bounds (phase)", "bounds[1]": "--bounds (strain)", "own_phase": "--own-phase"}
 OPTIONS |= {"voxel": "--voxel", "detector[0] (pixel size)": "--pixel", "detector[1] (distance)": "--distance"}
-GRID = "an object on the grid of its data, which --config says"
+GRID = "an object of PyNX or cohere on the grid of its data, which --config says"
 
 
 def run_plan(args):
@@ -48,7 +48,7 @@ def run_check(args):
     path = Path(args.result)
     picture = Path(args.output) if args.output else path.with_name(f"{path.stem}.check.png")
     if not path.exists():
-        raise UsageError(f"RESULT.cxi: expected a result file, got no such file {path}")
+        raise UsageError(f"RESULT.cxi: expected a result file or a folder of cohere, got no such one {path}")
     read = [("RESULT.cxi", path)] + ([("--config", Path(args.config))] if args.config else [])
     _refuse("-o", picture, read, args.force)
     try:
@@ -64,18 +64,15 @@ def run_check(args):
 
 
 def _checked(args, path, check):
-    """The `Check` of a file."""
+    """The `Check` of a file, or of a folder of cohere."""
     from .. import io
 
-    stored = io.read_result(path)
-    if args.config is None:
-        if stored.voxel is None:
+    experiment, crystal = (None, None) if args.config is None else _configured(args)
+    stored = None if path.is_dir() else io.read_result(path)
+    if stored is None or stored.voxel is None:
+        if experiment is None:
             raise UsageError(f"--config: expected one, for {path} does not know its voxel and may be {GRID}, got none")
-        return check(_twin(stored) if args.twin else stored)
-
-    experiment, crystal = _configured(args)
-    if stored.voxel is None:
-        stored = _on_model_grid(stored, experiment, path)
+        stored = _on_model_grid(path, experiment)
     return check(_twin(stored) if args.twin else stored, experiment=experiment, crystal=crystal)
 
 
@@ -92,22 +89,17 @@ def _configured(args):
     return experiment, made.crystal(experiment)
 
 
-def _on_model_grid(stored, experiment, path):
-    """An object on the grid of its data, as a `StoredResult` with z along k_h."""
-    from .. import io
-    from ..kinematic import even_experiment, to_model_grid
-    from ..kinematic.grid import KinematicResult, centred
-    from ..kinematic.support import shrink_wrap
-    from ..recipes.kinematic_starts import box_for
+def _on_model_grid(path, experiment):
+    """An object of PyNX or cohere, on the grid of its data, as a `StoredResult` with z along k_h."""
+    from .. import cohere, io, pynx
+    from ..kinematic import box_for, even_experiment, to_model_grid
 
-    support = shrink_wrap(stored.S) if stored.support is None else stored.support
-    found, support = centred(stored.S, support)
-    phased = KinematicResult(found, support, 0.0, None, 0)
     voxel = experiment.suggest_voxel()
     try:
+        phased = (cohere if path.is_dir() else pynx).read_results(path, experiment)
         shape = box_for(phased, experiment, voxel)
         S = to_model_grid(phased, even_experiment(experiment), shape, voxel)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"{path}: expected {GRID}: {error}") from None
     return io.StoredResult(S=S, voxel=voxel)
 

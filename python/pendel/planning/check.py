@@ -23,7 +23,7 @@ from ..experiment.geometry import Experiment
 from ..fit.result import Result
 from ..kinematic.support import reference_amplitude, shrink_wrap
 from .error_law import PHASE_ENOUGH, STRAIN_ENOUGH
-from .kinematic_error import KinematicError, kinematic_error, rms, without_plane
+from .kinematic_error import KinematicError, diffraction_vector, kinematic_error, rms, without_plane
 
 ALONG = 1e-6  # of direction cosines: z is along k_h
 PLANES = 3  # taken off one after the other: each may bring phases across pi
@@ -137,10 +137,8 @@ def check(
     given = {"polarization_factor": C, "threads": threads}
     error = kinematic_error(S, result.voxel, wavelength, two_theta, crystal, **given)
 
-    k = 2 * math.pi / wavelength
-    h = k * np.array([-math.sin(two_theta), 0.0, 1 - math.cos(two_theta)])
     own = np.where(error.inside, S, 0)
-    found = strain(own, result.voxel, h)[0]
+    found = strain(own, result.voxel, diffraction_vector(wavelength, two_theta))[0]
     found = np.where(error.core, found - found[error.core].mean() if error.core.any() else 0, 0)
     size = (6 / math.pi * np.abs(S).sum(dtype=float) * math.prod(result.voxel)) ** (1 / 3)
     return Check(error, _phase(own, error.inside), found, tuple(result.voxel), size, crystal)

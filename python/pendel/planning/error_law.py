@@ -76,7 +76,8 @@ class Error(NamedTuple):
     phase, strain : float
         As phased, rad and 1.
     corrected_phase, corrected_strain : float
-        With refraction taken off (`pendel.refraction.correct`): what extinction leaves.
+        With refraction taken off (`pendel.refraction.correct`): what extinction leaves. HIO and ER have errors of
+        their own, from noise and from a phase problem that is not quite solved, which are often more than that.
     """
 
     phase: float

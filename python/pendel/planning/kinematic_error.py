@@ -79,16 +79,20 @@ def kinematic_error(
     if not inside.any():
         raise ValueError("S: expected a crystal, got zeros only")
 
-    k = 2 * math.pi / wavelength
+    k, h = 2 * math.pi / wavelength, diffraction_vector(wavelength, two_theta)
     paths = optical_path(size if s_0 is None else s_0, voxel, two_theta)
     refraction = 0.5 * k * crystal.chi_0.real * paths
     extinction = np.angle(image * S.conj() * np.exp(-1j * refraction))
     core = ndimage.binary_erosion(inside)
-    h = k * np.array([-math.sin(two_theta), 0.0, 1 - math.cos(two_theta)])
     parts = [without_plane(phase, inside) for phase in (refraction, extinction)]
     strains = [strain_of(phase, inside, core, voxel, h) for phase in parts]
     amplitude = np.abs(np.divide(image, S, out=np.zeros_like(image), where=inside))
     return KinematicError(*parts, *strains, amplitude, inside, core)
+
+
+def diffraction_vector(wavelength: float, two_theta: float) -> np.ndarray:
+    """h = k_h - k_0, (x, y, z), z along k_h, rad/m."""
+    return 2 * math.pi / wavelength * np.array([-math.sin(two_theta), 0.0, 1 - math.cos(two_theta)])
 
 
 def without_plane(phase: np.ndarray, inside: np.ndarray) -> np.ndarray:
