@@ -17,8 +17,8 @@ NOISES, BESIDE = 2.0, 1e-2
 # disturbances of a beamline leave 1.4 at 0.02 rad.
 MISSED = 2.0
 # Misfit of the twin over that of the crystal, after the same polish, below which they are alike. bench/foreign.py,
-# right crystals: 1.45 with 1e6 photons, 2.4 with 1e7, 4 to 7 with 1e8; of 0.28 um, after searches too short: 1.00 where the
-# crystal is right, 1.08 where it is the twin; 0.8 where the twin was the crystal (tests/test_solve.py).
+# right crystals: 1.45 with 1e6 photons, 2.4 with 1e7, 4 to 7 with 1e8; of 0.28 um, after searches too short: 1.00
+# where the crystal is right, 1.08 where it is the twin; 0.8 where the twin was the crystal (tests/test_solve.py).
 ALIKE = 1.15
 # Part of the neighbouring voxels of the crystal between which the phase turns by more than a quarter; chosen.
 # bench/foreign.py: 0 in smooth crystals, up to 7e-4 with a dislocation, 1e-3 where a porous one's holes are not right.
