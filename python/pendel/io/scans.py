@@ -131,7 +131,7 @@ def crop_scan(
     *,
     frames: tuple[int, int] | None = None,
     shape: tuple[int, int] | None = None,
-    centre: ArrayLike | None = None,
+    centre: tuple[float, float, float] | None = None,
 ) -> Scan:
     """A `Scan` cut so that the pattern's centre pixel (rounded) lands on index n//2 of the new rows and columns.
 
@@ -158,9 +158,10 @@ def crop_scan(
 
     kept = slice(first, last + 1)
     region = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+    frames_region = (kept, *region)
 
     def cut(pixels):
-        return np.ascontiguousarray(pixels[region] if pixels.ndim == 2 else pixels[(kept, *region)])
+        return np.ascontiguousarray(pixels[region] if pixels.ndim == 2 else pixels[frames_region])
 
     return replace(
         scan,
