@@ -54,18 +54,18 @@ class Evaluation(NamedTuple):
     """
 
     loss: float
-    adj_S: np.ndarray
-    adj_s_0: np.ndarray | None
+    adj_S: Array
+    adj_s_0: Array | None
     scale: float
     misfit_numerator: float
     misfit_denominator: float
-    adj_dq: np.ndarray
-    sums: np.ndarray | None = None
-    free: np.ndarray | None = None
-    adj_flux: np.ndarray | None = None
-    adj_background: np.ndarray | None = None
-    adj_blur: np.ndarray | None = None
-    adj_coherence: np.ndarray | None = None
+    adj_dq: Array
+    sums: Array | None = None
+    free: Array | None = None
+    adj_flux: Array | None = None
+    adj_background: Array | None = None
+    adj_blur: Array | None = None
+    adj_coherence: Array | None = None
 
 
 class Nuisance(NamedTuple):
@@ -79,7 +79,7 @@ class Nuisance(NamedTuple):
     coherence : `Coherence` instead of the model's, or None
     """
 
-    background: np.ndarray | None = None
+    background: Array | None = None
     point_spread: tuple[float, float] | None = None
     gradients: tuple[str, ...] = ()
     coherence: Coherence | None = None
