@@ -128,7 +128,7 @@ def compare(
         **_differences(S[inside], truth[inside]),
         relative_error=float(np.linalg.norm(S - truth) / np.linalg.norm(truth)),
         strain_rmse=None if h is None else _strain_rmse(S, truth, inside, voxel, h),
-        shift=tuple(float(s) for s in shift),
+        shift=(float(shift[0]), float(shift[1]), float(shift[2])),
         phase=phase,
         ramp=(slope / voxel)[::-1],
         scale=factor,

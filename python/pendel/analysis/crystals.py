@@ -272,7 +272,7 @@ def void(seed: int, size: float, h, strained: bool | None = None) -> SampleCryst
     hole = Ball(tuple(rng.uniform(-0.14, 0.14, 3) * size), rng.uniform(0.1, 0.15) * size)
     strain = whole.grains[0].strain
     if strained:
-        pulled = Inclusion(h, hole.centre, hole.radius, 1.5 / (np.linalg.norm(h) * hole.radius))
+        pulled = Inclusion(h, hole.centre, hole.radius, 1.5 / float(np.linalg.norm(h) * hole.radius))
         strain = Sum((strain, pulled))
     return _with(whole, "strained void" if strained else "void", holes=(hole,), strain=strain)
 
@@ -291,6 +291,7 @@ def wall(seed: int, size: float, h, jump: float = 2 * np.pi / 3) -> SampleCrysta
     """A smooth crystal with a plane through its middle at which the phase jumps, rad, as antiphase domains' does."""
     rng, whole = np.random.default_rng([seed, 5]), smooth(seed, size, h, peak_to_peak=1.5)
     grain, plane = whole.grains[0], _cut(rng, size)
+    assert isinstance(grain.strain, Bumps)  # of every smooth crystal
     sides = (grain.strain, dataclasses.replace(grain.strain, offset=jump))
     return _halves(whole, "wall", plane, sides)
 
@@ -329,7 +330,7 @@ def two_grains(seed: int, size: float, h, scatter: bool | None = None) -> Sample
         strain = _smooth_phase(rng, body, 0.6 * size, 2.0, 0.2 * size)
         grains.append(Grain((body, HalfSpace(-sign * apart)), strain=strain))
     turned = math.radians(rng.uniform(0.01, 0.03)) * np.cross(_direction(rng), h)
-    strain = dataclasses.replace(grains[1].strain, slope=tuple(turned)) if scatter else None
+    strain = dataclasses.replace(strain, slope=tuple(turned)) if scatter else None
     grains[1] = dataclasses.replace(grains[1], strain=strain)
     return SampleCrystal(f"two grains {seed}", size, tuple(grains))
 

@@ -5,9 +5,12 @@ flux, the detector's point spread, background, counts, saturation, dead pixels (
 from the seed, each effect from a stream of its own: one more effect does not change the others.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -117,7 +120,8 @@ def true_frames(frames_of: Callable[..., np.ndarray], experiment: Experiment, di
         `rocking_scans.foreign_frames` of a sample
     """
     offsets = angle_offsets(experiment, disturbances)
-    return sum(w * frames_of(angle_offsets=offsets, energy_offset=e) for w, e in energies(disturbances))
+    parts = (w * frames_of(angle_offsets=offsets, energy_offset=e) for w, e in energies(disturbances))
+    return functools.reduce(operator.add, parts)
 
 
 def measured(frames: np.ndarray, experiment: Experiment, disturbances: Disturbances, size: float) -> Measured:
@@ -216,7 +220,7 @@ def live_pixels(experiment: Experiment, disturbances: Disturbances) -> np.ndarra
 
 
 # name: a beamline's usual day of each
-USUAL = {
+USUAL: dict[str, dict[str, Any]] = {
     "none": {},
     "flux": {"flux_jitter": 0.05},
     "drift": {"flux_jitter": 0.05, "flux_drift": 0.1},

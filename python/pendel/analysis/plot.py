@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,7 +50,7 @@ _COLOURS = {
 }
 # By ending: how a format is told what made the picture, for `pendel.io.kinds`.
 _MADE_BY = f"pendel {__version__}"
-_NOTES = {
+_NOTES: dict[str, dict[str, Any]] = {
     "png": {"metadata": {"Software": _MADE_BY}},
     "gif": {"pil_kwargs": {"comment": _MADE_BY.encode()}},
     "webp": {"pil_kwargs": {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0" + _MADE_BY.encode()}},
@@ -196,7 +197,7 @@ def comparison_figure(
     truth = truth * np.exp(-1j * _mean_phase(truth, inside))
 
     figure = Figure(figsize=_SIZE, layout="constrained")
-    figure.suptitle(title or None, fontsize=12)
+    figure.suptitle(title or "", fontsize=12)
     grid = figure.add_gridspec(3, 4)
     errors = {}
     for i, (name, S) in enumerate(objects.items()):
@@ -215,7 +216,7 @@ def comparison_figure(
     _loss(figure.add_subplot(grid[1, 3]), loss if isinstance(loss, Mapping) else {"loss": loss})
     axes = figure.add_subplot(grid[2, 3])
     axes.axis("off")
-    _wheel(axes.inset_axes([0.2, 0.2, 0.6, 0.6]))
+    _wheel(axes.inset_axes((0.2, 0.2, 0.6, 0.6)))
     return figure
 
 

@@ -1,6 +1,7 @@
 """Rocking scans of sample crystals: experiments as beamlines set them up, and frames that are not `pendel.Model`'s."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def rocking_scan(
     # rotations about axes across one another: their cosines multiply
     turns.append((last, math.acos(math.cos(reflection.two_theta) / math.prod(math.cos(angle) for _, angle in turns))))
 
-    arguments = {
+    arguments: dict[str, Any] = {
         "energy": energy * KEV,
         "pixel_size": PIXEL,
         "detector_shape": (pixels, pixels),

@@ -1,12 +1,14 @@
 """Slices of crystals as pictures: which part of a box is shown, and maps of what is in it."""
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
 from ..base import checks
 
 AXES = {"z": 0, "y": 1, "x": 2}
-STYLE = {"fontsize": 11}
+STYLE: dict[str, Any] = {"fontsize": 11}
 SMALL = 9.5  # font size of ticks and legends
 
 

@@ -30,12 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             args = _parser().parse_args(arguments)
         except SystemExit as exit:  # argparse has said why
-            return exit.code or 0
+            return int(exit.code or 0)
         except KeyboardInterrupt:
             return _ended_by_signal()
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: warn(f"pendel: warning: {message}")
+            warnings.showwarning = _show
             return _run(args)
+
+
+def _show(message, *_, **__):
+    warn(f"pendel: warning: {message}")
 
 
 def _run(args):

@@ -7,6 +7,7 @@ wins over what the data file says. `load` gives a `Config` with one namespace pe
 import difflib
 import math
 import re
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,9 @@ from .errors import ConfigError
 from .methods import options_of
 from .schema import SCHEMA
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 OTHER_ENERGY = 0.01  # relative: more is another one, not another calibration of it
@@ -51,6 +52,19 @@ class Config:
     ``given``: the dotted keys that were set. ``folder``: relative paths start here. ``text``: the TOML as read,
     overrides added.
     """
+
+    # as the sections of `SCHEMA` are called
+    data: SimpleNamespace
+    experiment_keys: SimpleNamespace
+    crystal_keys: SimpleNamespace
+    model: SimpleNamespace
+    start: SimpleNamespace
+    recipe: SimpleNamespace
+    multiscale: SimpleNamespace
+    solve: SimpleNamespace
+    simulate: SimpleNamespace
+    disturbances: SimpleNamespace
+    output: SimpleNamespace
 
     def __init__(self, values, folder=".", text=""):
         self.folder, self.text, self.given = Path(folder), text, set()

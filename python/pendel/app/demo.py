@@ -109,14 +109,21 @@ def model(size: int = SIZE, threads: int | None = None) -> Model:
 def truth(model: Model) -> np.ndarray:
     """The crystal on the grid of a model: a turned cube, anti-aliased, with three smooth phase bumps."""
     body = phantom.cube(model.shape, model.voxel, EDGE, TURN)
-    strain = sample(model.experiment).grains[0].strain
-    return phantom.crystal_function(body, strain.phase(samples.positions(model)))
+    return phantom.crystal_function(body, _strain(_cube(model.experiment)).phase(samples.positions(model)))
 
 
 def sample(experiment: Experiment) -> crystals.SampleCrystal:
     """The crystal as a function of position."""
-    body = samples.Body(np.array(EDGE), TURN, experiment.frame)
-    return samples.solid(CRYSTAL, samples.SHAPES["cube"].cut(body), samples.STRAINS["bumps"](body).scaled(STRAIN))
+    body = _cube(experiment)
+    return samples.solid(CRYSTAL, samples.SHAPES["cube"].cut(body), _strain(body))
+
+
+def _cube(experiment):
+    return samples.Body(np.array(EDGE), TURN, experiment.frame)
+
+
+def _strain(body):
+    return samples.STRAINS["bumps"](body).scaled(STRAIN)
 
 
 def run(

@@ -60,7 +60,7 @@ class Method:
 
 def recipe_fields() -> list[dataclasses.Field]:
     """The fields that are keys of [recipe], each once, as the first method of `METHODS` that has it declares it."""
-    found = {}
+    found: dict[str, dataclasses.Field] = {}
     for method in METHODS.values():
         for item in dataclasses.fields(method.recipe):
             if not method.section and item.name not in method.renamed:

@@ -7,7 +7,7 @@ and an HDF5 file for the files that it leads to as well.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def read_by(config, path, *, data=None, keys=KEYS) -> list[Read]:
     return found + ([Read("--data", Path(data))] if data else [])
 
 
-def refuse_losses(written: list[Written], read: list[Read] = (), *, force: bool = False) -> None:
+def refuse_losses(written: list[Written], read: Sequence[Read] = (), *, force: bool = False) -> None:
     """Raise UsageError where a file cannot be written, or would be lost; remove what dead runs left beside them.
 
     force : replace files of any kind, but none that is read.

@@ -79,7 +79,7 @@ def unit_of(value) -> str:
     """The unit that an array or number carries, as its own text; "" where it carries none."""
     attributes = getattr(value, "attrs", None)
     found = [getattr(value, name, None) for name in ("unit", "units")]
-    if hasattr(attributes, "get"):
+    if attributes is not None and hasattr(attributes, "get"):
         found += [attributes.get(name) for name in ("unit", "units")]
     for unit in found:
         if unit is not None and not callable(unit):

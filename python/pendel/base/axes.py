@@ -1,5 +1,7 @@
 """Axes of the lab frame, given by name, such as "y+", or as three components."""
 
+from typing import Any, TypeGuard
+
 import numpy as np
 
 from . import checks
@@ -39,9 +41,12 @@ def axis_vector(name: str, axis) -> np.ndarray:
 def axis_as_given(name: str, axis) -> Axis:
     """``axis``, checked as by `axis_vector`: a name stays as it is, components become a tuple of three floats."""
     axis_vector(name, axis)
-    return axis if is_named(axis) else tuple(float(component) for component in axis)
+    if is_named(axis):
+        return axis
+    x, y, z = axis
+    return float(x), float(y), float(z)
 
 
-def is_named(axis) -> bool:
+def is_named(axis: Any) -> TypeGuard[str]:
     """Whether an axis is given by its name; all else is taken for components."""
     return isinstance(axis, str)

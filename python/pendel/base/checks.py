@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable, Collection
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,7 +37,7 @@ def number(
 ) -> float:
     """Return ``value`` as a float, or raise TypeError/ValueError naming it. Bounds are optional."""
     refuse_more_than_numbers(name, value)
-    real = isinstance(value, (numbers.Real, np.number)) and not np.iscomplexobj(value)
+    real = isinstance(value, numbers.Real) or (isinstance(value, np.number) and not np.iscomplexobj(value))
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not real:
         raise TypeError(f"{name}: expected a real number, got {describe(value)}")
     try:
@@ -64,11 +65,12 @@ def integer(name: str, value, *, at_least: int | None = None, at_most: int | Non
     refuse_more_than_numbers(name, value)
     if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {describe(value)}")
-    if at_least is not None and value < at_least:
+    found = int(value)
+    if at_least is not None and found < at_least:
         raise ValueError(f"{name}: expected an integer >= {at_least}, got {describe(value)}")
-    if at_most is not None and value > at_most:
+    if at_most is not None and found > at_most:
         raise ValueError(f"{name}: expected an integer <= {at_most}, got {describe(value)}")
-    return int(value)
+    return found
 
 
 def flag(name: str, value) -> bool:
@@ -99,7 +101,13 @@ def choice(name: str, value, allowed: Collection[str]) -> str:
     return value
 
 
-def sizes(name: str, value, count: int) -> tuple[int, ...]:
+@overload
+def sizes(name: str, value: Any, count: Literal[2]) -> tuple[int, int]: ...
+@overload
+def sizes(name: str, value: Any, count: Literal[3]) -> tuple[int, int, int]: ...
+@overload
+def sizes(name: str, value: Any, count: int) -> tuple[int, ...]: ...
+def sizes(name: str, value: Any, count: int) -> tuple[int, ...]:
     """Return a tuple of ``count`` integers >= 1 (an array shape), or raise naming it."""
     items = _items(name, value, f"{count} integers", count)
     found = tuple(integer(f"{name}[{i}]", v, at_least=1, at_most=MOST_ELEMENTS) for i, v in enumerate(items))
@@ -108,13 +116,25 @@ def sizes(name: str, value, count: int) -> tuple[int, ...]:
     return found
 
 
-def lengths(name: str, value, count: int) -> tuple[float, ...]:
+@overload
+def lengths(name: str, value: Any, count: Literal[2]) -> tuple[float, float]: ...
+@overload
+def lengths(name: str, value: Any, count: Literal[3]) -> tuple[float, float, float]: ...
+@overload
+def lengths(name: str, value: Any, count: int) -> tuple[float, ...]: ...
+def lengths(name: str, value: Any, count: int) -> tuple[float, ...]:
     """Return a tuple of ``count`` positive finite floats (voxel or pixel sizes, m), or raise naming it."""
     items = _items(name, value, f"{count} numbers", count)
     return tuple(number(f"{name}[{i}]", v, above=0) for i, v in enumerate(items))
 
 
-def numbers_of(name: str, value, count: int) -> tuple[float, ...]:
+@overload
+def numbers_of(name: str, value: Any, count: Literal[2]) -> tuple[float, float]: ...
+@overload
+def numbers_of(name: str, value: Any, count: Literal[3]) -> tuple[float, float, float]: ...
+@overload
+def numbers_of(name: str, value: Any, count: int) -> tuple[float, ...]: ...
+def numbers_of(name: str, value: Any, count: int) -> tuple[float, ...]:
     """Return a tuple of ``count`` finite numbers, or raise naming it."""
     items = _items(name, value, f"{count} numbers", count)
     return tuple(number(f"{name}[{i}]", v) for i, v in enumerate(items))

@@ -7,17 +7,20 @@ locked by nobody, and removed by the next that writes into the folder.
 
 import contextlib
 import hashlib
+import importlib
 import os
 import re
 import stat
 import threading
 import uuid
 from pathlib import Path
+from types import ModuleType
 
 from . import interruption
 
+fcntl: ModuleType | None
 try:
-    import fcntl
+    fcntl = importlib.import_module("fcntl")
 except ModuleNotFoundError:  # Windows: nothing is locked
     fcntl = None
 

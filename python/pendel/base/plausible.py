@@ -7,6 +7,7 @@ keV, nm, mm or degrees.
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 from . import checks
 from .constants import KEV, LIGHT_SPEED, PLANCK
@@ -75,7 +76,17 @@ def number(quantity: Quantity, name: str, value, unit: str | None = None) -> flo
     return value
 
 
-def lengths(quantity: Quantity, name: str, value, count: int, unit: str | None = None) -> tuple[float, ...]:
+@overload
+def lengths(
+    quantity: Quantity, name: str, value: Any, count: Literal[2], unit: str | None = None
+) -> tuple[float, float]: ...
+@overload
+def lengths(
+    quantity: Quantity, name: str, value: Any, count: Literal[3], unit: str | None = None
+) -> tuple[float, float, float]: ...
+@overload
+def lengths(quantity: Quantity, name: str, value: Any, count: int, unit: str | None = None) -> tuple[float, ...]: ...
+def lengths(quantity: Quantity, name: str, value: Any, count: int, unit: str | None = None) -> tuple[float, ...]:
     """``count`` values of a quantity, each as `number` takes it."""
     values = checks.lengths(name, value, count)
     for i, item in enumerate(values):
@@ -86,7 +97,7 @@ def lengths(quantity: Quantity, name: str, value, count: int, unit: str | None =
 def looks_like(quantity: Quantity, value: float, unit: str | None = None) -> str:
     """The end of a message that says which unit a number looks like that is not in ``unit``, "" for none."""
     shown = quantity.unit if unit is None else unit
-    units = {quantity.unit: 1.0} | quantity.others
+    units = {quantity.unit: 1.0, **quantity.others}
     likely = [other for other, size in units.items() if other != shown and quantity.holds(size * value)]
     if not likely:
         return ""

@@ -13,12 +13,18 @@ import dataclasses
 import difflib
 import inspect
 import textwrap
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, TypeVar
 
 from . import checks
 
+R = TypeVar("R", bound="Recipe")
+Other = TypeVar("Other", bound="Recipe")
+Function = TypeVar("Function", bound=Callable)
 
-def option(default, check, about, *, set_by=""):
+
+def option(default: Any, check: Callable[[str, Any], Any], about: str, *, set_by: str = "") -> Any:
     """A field of a `Recipe`.
 
     Parameters
@@ -81,21 +87,21 @@ class Recipe:
             object.__setattr__(self, item.name, item.metadata["check"](item.name, getattr(self, item.name)))
 
     @classmethod
-    def names(cls):
+    def names(cls) -> tuple[str, ...]:
         """The fields' names."""
         return tuple(item.name for item in dataclasses.fields(cls))
 
-    def but(self, **changes):
+    def but(self: R, **changes: Any) -> R:
         """The same with other values of some fields."""
         return dataclasses.replace(self, **changes)
 
-    def given_to(self, kind, **changes):
+    def given_to(self, kind: type[Other], **changes: Any) -> Other:
         """A recipe of another ``kind`` with this one's values of the fields that both have, and ``changes``."""
         shared = {name: getattr(self, name) for name in kind.names() if name in self.names()}
         return kind(**shared | changes)
 
 
-def from_keywords(kind, recipe, keywords, caller):
+def from_keywords(kind: type[R], recipe: Any, keywords: Mapping[str, Any], caller: str) -> R:
     """The recipe of a call: ``recipe``, or the default one (None), with ``keywords`` in it.
 
     Raises TypeError for a recipe of another kind, or for a keyword that is no field of it, with the closest that is.
@@ -115,7 +121,7 @@ def refuse_unknown(keywords, known, caller):
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
 
 
-def with_keywords_of(*recipes):
+def with_keywords_of(*recipes: Recipe | type[Recipe]) -> Callable[[Function], Function]:
     """Decorator: the fields of these recipes are keywords of a function that ends in ``**keywords``.
 
     They show in its signature, with their defaults, and at the end of its docstring, with what they do.
@@ -123,7 +129,7 @@ def with_keywords_of(*recipes):
     recipes : `Recipe` objects, whose values are the defaults, or classes.
     """
 
-    def decorate(function):
+    def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
         parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         taken, lines = {p.name for p in parameters}, []
@@ -134,11 +140,15 @@ def with_keywords_of(*recipes):
                 if item.name not in taken:
                     taken.add(item.name)
                     default = getattr(recipe, item.name)
-                    parameters.append(inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=default))
+                    parameters.append(
+                        inspect.Parameter(
+                            item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=item.type
+                        )
+                    )
                     about = f"{item.name} : default {default!r}; {item.metadata['about']}"
                     lines += textwrap.wrap(about, 112, subsequent_indent="    ")
-        function.__signature__ = signature.replace(parameters=parameters)
-        function.__doc__ = inspect.cleandoc(function.__doc__) + "\n" + "\n".join(lines) + "\n"
+        vars(function)["__signature__"] = signature.replace(parameters=parameters)
+        function.__doc__ = inspect.cleandoc(function.__doc__ or "") + "\n" + "\n".join(lines) + "\n"
         return function
 
     return decorate

@@ -1,6 +1,7 @@
 """Rocking scans as datasets of CDTools, which has ptychography's."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class RockingDataset(CDataset):
             Naming the argument, also where the scan does not say all of the geometry.
         """
         experiment = Experiment.from_scan(scan) if experiment is None else experiment
-        return cls(scan.data, experiment, **{"mask": scan.mask, "name": scan.name} | further)
+        return cls(scan.data, experiment, **dict[str, Any](mask=scan.mask, name=scan.name) | further)
 
     @classmethod
     def from_cxi(cls, cxi_file, experiment: Experiment | None = None) -> "RockingDataset":

@@ -196,7 +196,7 @@ def warn_of_other_contents(gemmi, block, atoms, path) -> bool:
     formula = [gemmi.cif.as_string(value) for value in block.find_values("_chemical_formula_sum")]
     if len(Z) != 1 or not Z[0] or len(formula) != 1:
         return False
-    held = Counter()
+    held: Counter[str] = Counter()
     for atom in atoms:
         held[atom.element] += atom.occupancy
     agreeing = 0

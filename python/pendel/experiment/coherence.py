@@ -28,8 +28,10 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..base import checks, plausible
+from .geometry import Experiment
 
 NARROW = 0.1  # speckle widths: below, one setting does
 ENOUGH = 0.01  # of the coherence across the box, which the settings have to meet
@@ -69,30 +71,30 @@ class Coherence:
             object.__setattr__(self, "modes", checks.integer("modes", self.modes, at_least=1))
 
     @classmethod
-    def of_squares(cls, squares, modes=None):
+    def of_squares(cls, squares: ArrayLike, modes: int | None = None) -> "Coherence":
         """That of p in (1), three numbers >= 0."""
-        horizontal, vertical, band = (math.sqrt(p) for p in squares)
-        lengths = (1 / width if width > 0 else math.inf for width in (horizontal, vertical))
-        return cls(*lengths, band, modes)
+        horizontal, vertical, band = (math.sqrt(p) for p in np.asarray(squares))
+        across, along = (1 / width if width > 0 else math.inf for width in (horizontal, vertical))
+        return cls(across, along, band, modes)
 
     @property
-    def squares(self):
+    def squares(self) -> np.ndarray:
         return np.array([self.horizontal**-2, self.vertical**-2, self.bandwidth**2])
 
-    def with_modes(self, modes):
+    def with_modes(self, modes: int | None) -> "Coherence":
         """The same with so many settings."""
         return replace(self, modes=modes)
 
-    def covariance(self, experiment) -> np.ndarray:
+    def covariance(self, experiment: Experiment) -> np.ndarray:
         """(1) in the model frame of an `Experiment`, (3, 3), (rad/m)^2."""
         v = directions(experiment)
         return (v.T * self.squares) @ v
 
-    def count(self, experiment, height) -> int:
+    def count(self, experiment: Experiment, height: float) -> int:
         """How many settings there are, for a box of ``height`` along k_h, m."""
         return _modes_for(self._width(experiment) * height) if self.modes is None else self.modes
 
-    def settings(self, experiment, height) -> tuple[np.ndarray, np.ndarray]:
+    def settings(self, experiment: Experiment, height: float) -> tuple[np.ndarray, np.ndarray]:
         """Equation (2).
 
         Parameters
@@ -110,7 +112,7 @@ class Coherence:
         along = self.covariance(experiment) @ _across(experiment) / width if width > 0 else np.zeros(3)
         return nodes[:, None] * along, weights
 
-    def settings_slopes(self, experiment, modes) -> np.ndarray:
+    def settings_slopes(self, experiment: Experiment, modes: int) -> np.ndarray:
         """(4), float64 (modes, 3, 3): of every shift's components by every p_i; not for a beam without any smear."""
         nodes, _ = _gauss_hermite(modes)
         if modes == 1:
@@ -120,7 +122,7 @@ class Coherence:
         slopes = v.T * (v @ n) / width - np.outer(turn, (v @ n) ** 2) / (2 * width**3)
         return nodes[:, None, None] * slopes
 
-    def spreads(self, experiment, modes) -> tuple[np.ndarray, np.ndarray]:
+    def spreads(self, experiment: Experiment, modes: int) -> tuple[np.ndarray, np.ndarray]:
         """What is left in the detector's plane, sum_k weights_k directions_k directions_k^T, pixels squared.
 
         Parameters
@@ -141,7 +143,7 @@ class Coherence:
         oblique = np.stack([along[j] * v[i] - along[i] * v[j] for i, j in PAIRS])
         return np.array([p[i] * p[j] for i, j in PAIRS]) / width**2, oblique @ to_pixels
 
-    def spreads_slopes(self, experiment, modes) -> np.ndarray:
+    def spreads_slopes(self, experiment: Experiment, modes: int) -> np.ndarray:
         """(5), float64 (3, 3): of the weights of `spreads` by every p_i."""
         if modes == 1:
             return np.eye(3)

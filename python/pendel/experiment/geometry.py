@@ -121,7 +121,7 @@ class Experiment:
         centre: tuple[float, float, float] | None = None,
         beam_polarization: str | ArrayLike = "horizontal",
         orientation: str = "k_h",
-    ):
+    ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         self.arguments: dict[str, Any] = in_si_units(given)
         self.wavelength = wavelength_of(self.arguments["wavelength"], self.arguments["energy"])
@@ -263,7 +263,7 @@ class Experiment:
         pixel = 2 * math.pi / self.field_of_view
         return np.stack([-step * slope, pixel * self.e_row, pixel * self.e_col], axis=1)
 
-    def replace(self, **changes) -> "Experiment":
+    def replace(self, **changes: Any) -> "Experiment":
         """A new Experiment with the given parameters changed.
 
         A wavelength takes the place of an energy, an arm that of k_h, and the other way round, in whatever unit. Raises
@@ -272,7 +272,7 @@ class Experiment:
         return Experiment(**replaced(self.arguments, changes))
 
     @classmethod
-    def from_scan(cls, scan: Scan, **changes) -> "Experiment":
+    def from_scan(cls, scan: Scan, **changes: Any) -> "Experiment":
         """The Experiment of a measured scan, of what its file says.
 
         Where the file says the direct beam's pixel, and no arm is given, k_h goes through the centre's

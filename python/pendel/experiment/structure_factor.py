@@ -15,8 +15,9 @@ up to 1 % in Re chi and 5 % in Im chi.
 
 import functools
 import math
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,8 +112,15 @@ class Susceptibility:
 
     def crystal(self) -> Crystal:
         """`pendel.Crystal` with these susceptibilities, for `pendel.Model`."""
-        known = {"name": self.name, "hkl": self.hkl, "d_spacing": self.d_spacing, "wavelength": self.wavelength}
-        return Crystal(self.chi_0, self.chi_h, self.chi_hbar, **known)
+        return Crystal(
+            self.chi_0,
+            self.chi_h,
+            self.chi_hbar,
+            name=self.name,
+            hkl=self.hkl,
+            d_spacing=self.d_spacing,
+            wavelength=self.wavelength,
+        )
 
     def _coupling(self, polarization):
         checks.choice("polarization", polarization, ("sigma", "pi"))
@@ -125,7 +133,7 @@ class Susceptibility:
 
 
 def susceptibility(
-    material,
+    material: str | os.PathLike | Sequence,
     *,
     hkl: tuple[int, int, int],
     lattice: float | ArrayLike | None = None,

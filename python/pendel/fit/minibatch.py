@@ -114,25 +114,25 @@ class MinibatchRecipe(ObjectiveRecipe):
     checkpoint_every: int = option(20, integer(at_least=1), "epochs between checkpoints.")
 
     @property
-    def phases_first(self):
+    def phases_first(self) -> int:
         """Epochs in which |S| stays as it is."""
         return self.epochs if self.optimise == "phase" else self.phase_only_epochs
 
-    def is_due(self, every, epoch):
+    def is_due(self, every: int, epoch: int) -> bool:
         """Whether what happens ``every`` so many epochs happens after this one: not in the last tenth of them."""
         return bool(every) and epoch % every == 0 and not epoch > 0.9 * self.epochs
 
     @property
-    def moves_every(self):
+    def moves_every(self) -> int:
         """Epochs between moves of the crystal to the middle of its box."""
         return self.shrink_wrap_every if self.recentre_every is None else self.recentre_every
 
     @property
-    def first_refined(self):
+    def first_refined(self) -> int:
         """The first epoch of refinement."""
         return self.epochs // 4 if self.refine_after is None else self.refine_after
 
-    def same_until(self, done, epochs):
+    def same_until(self, done: int, epochs: int) -> bool:
         """Whether the first ``done`` epochs of a run of ``epochs`` are those of one with this recipe, else the same."""
         other = self.but(epochs=epochs)
         if epochs == self.epochs:

@@ -33,6 +33,7 @@ H of the angles is (3) of `pendel.fit.refinement`; I~ is the data's mean over a 
 import itertools
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -51,6 +52,9 @@ EASE = {"angle_offsets": 0.03, "flux": 0.3, "background_level": 1.0, "point_spre
 LEAST = 0.1
 START, NARROWEST = 1e-2, 1e-4  # pixels squared
 DARK = 0.01  # counts: below, 1/I~ of (4) is that of so many; it steers the way, not the end
+
+
+R = TypeVar("R", bound="NuisanceRecipe")
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,11 @@ class NuisanceRecipe(Recipe):
     )
 
     @property
-    def refines(self):
+    def refines(self) -> bool:
         """Whether anything is."""
         return any(getattr(self, name) for name in KINDS)
 
-    def without_refinement(self):
+    def without_refinement(self: R) -> R:
         """The same with S alone."""
         return self.but(**dict.fromkeys(KINDS, False))
 
@@ -108,7 +112,8 @@ class _Part:
     A kind has a ``name``, of its field of `Corrections`, and a ``gradient``, of `pendel.model.passes.Nuisance`.
     """
 
-    name = gradient = None
+    name: str
+    gradient: str | None = None
 
     def __init__(self, bend, prior, unknowns, low=-math.inf, gauge=None):
         self.prior, self.gauge = prior, gauge

@@ -25,7 +25,7 @@ rms residual, then with all of them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import ndimage
@@ -62,6 +62,14 @@ def check_pair(name, value):
 def check_precision(name, value):
     """Check of an inverse variance, or "evidence"."""
     return value if isinstance(value, str) and value == "evidence" else checks.number(name, value, at_least=0)
+
+
+@runtime_checkable
+class Reconstructed(Protocol):
+    """What has a crystal and its support: a `Result`, or one from a file."""
+
+    S: np.ndarray
+    support: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class PolishRecipe(NuisanceRecipe, DataRecipe):
     memory: int = option(10, integer(at_least=1), "pairs of vectors kept.")
 
     @property
-    def expects_perfection(self):
+    def expects_perfection(self) -> bool:
         """Whether smoothness, uniformity or sharpness hold it; the total variation is then that of |S|."""
         return bool(self.smoothness) or bool(self.uniformity) or bool(self.sharpness)
 
@@ -173,8 +181,9 @@ def polish(
     recipe = from_keywords(PolishRecipe, recipe, keywords, "polish")
     corrections = Corrections.checked(model, angle_offsets, flux)
     corrections = corrections.filled(getattr(start, "corrections", NO_CORRECTIONS))
-    if hasattr(start, "support") and support is None:
-        start, support = start.S, start.support
+    if support is None and isinstance(start, Reconstructed):
+        support = start.support
+        start = start.S
     fit = measured(model, data, mask, recipe)
     S, support = initial(model, start, support, recipe.amplitude_bound)
     with kept_steps(fit, "polish", recipe, S, support, corrections, checkpoint, resume) as steps:

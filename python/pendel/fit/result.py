@@ -124,34 +124,34 @@ class Result:
         return float(np.sqrt(np.mean(np.square(known)))) if known.size else np.nan
 
     @property
-    def corrections(self):
+    def corrections(self) -> Corrections:
         """What was refined beside S, as `Corrections`."""
         return Corrections(self.angle_offsets, self.flux, self.background_level, self.point_spread, self.coherence)
 
     @property
-    def crystal(self):
+    def crystal(self) -> tuple[np.ndarray, np.ndarray]:
         """(S, support)."""
         return self.S, self.support
 
     @property
-    def loss(self):
+    def loss(self) -> np.ndarray:
         """Loss of every epoch, float (epochs,)."""
         return self.history["loss"]
 
     @property
-    def amplitude(self):
+    def amplitude(self) -> np.ndarray:
         """|S|, float (nz, ny, nx)."""
         return np.abs(self.S)
 
     @property
-    def phase(self):
+    def phase(self) -> np.ndarray:
         """arg S = -h.u in rad, modulo 2 pi, float (nz, ny, nx), about its mean over the support; 0 outside."""
         mean = self.S[self.support].sum()
         phase = np.angle(self.S * np.conj(mean / abs(mean)) if mean != 0 else self.S)
         return np.where(self.support, phase, 0)
 
     @property
-    def displacement(self):
+    def displacement(self) -> np.ndarray:
         """u.h^ = -phase / |h| in m, float (nz, ny, nx), about its mean; 0 outside the support.
 
         Modulo the lattice spacing `spacing`, as the phase is modulo 2 pi: displacements of more than half of it either
@@ -160,12 +160,12 @@ class Result:
         return -self.phase / np.linalg.norm(self.h)
 
     @property
-    def spacing(self):
+    def spacing(self) -> float:
         """2 pi/|h| in m, the lattice spacing along h: what the displacement is known modulo."""
         return 2 * np.pi / float(np.linalg.norm(self.h))
 
     @property
-    def strain(self):
+    def strain(self) -> np.ndarray:
         """d(u.h^)/d(h^), float (nz, ny, nx), 0 outside the support.
 
         By central differences, one-sided ones at the surface; NaN for voxels of the support that have no neighbour in

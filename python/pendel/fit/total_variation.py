@@ -10,17 +10,22 @@ costs nothing. A crystal in vacuum still pays for its surface, which pulls |S| d
 differences between two of its voxels count, and Omega counts its voxels instead of the box's.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ..base import checks
 from ..base.arrays import is_finite, module
+from ..operator.engine import Array
 from . import kernels
 
 SLAB = 1 << 18  # voxels worked on at a time
 EPS = 1e-6  # of |d|^p: below what noise makes of it
 
 
-def atv(S, weight=1.0, *, p=2.0, q=1.0, eps=EPS, support=None):
+def atv(
+    S: Array, weight: float = 1.0, *, p: float = 2.0, q: float = 1.0, eps: float = EPS, support: Array | None = None
+) -> tuple[Any, Array]:
     """``weight`` times (1), and its gradient.
 
     Parameters

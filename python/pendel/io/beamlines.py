@@ -42,7 +42,7 @@ ENTRY_POINTS = "pendel.beamlines"
 
 
 class Reader(Protocol):
-    """What reads a scan. Its options are keywords with defaults, such as these.
+    """What reads a scan. Its options are keywords with defaults, those of these that it has a use for.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Reader(Protocol):
     ValueError : naming the file, for damaged or contradicting ones.
     """
 
-    def __call__(self, path: Path, *, scan: int | None = None, dark: bool = True, whitefield: bool = True) -> Scan: ...
+    def __call__(self, path: Path, /, *args: Any, **options: Any) -> Scan: ...
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ def take(scan: Scan, links: Links, rocking: bool = True) -> None:
     """Complete a `Scan` by rocking angles and axis, arm and the direct beam's pixel; its pixels are turned to the way
     that scans have them. ``rocking`` : False where rocking angles are given elsewhere.
     """
-    is_cxi = hdf5_reading.flag(links, links.find(_PLACE).item, "is_cxi", f"{links.path}: {_PLACE}")
+    place = links.find(_PLACE)
+    assert place is not None  # as `is_there` says
+    is_cxi = hdf5_reading.flag(links, place.item, "is_cxi", f"{links.path}: {_PLACE}")
     sample, detector = (_axes(links, f"{name}_circles", is_cxi) for name in ("sample", "detector"))
     rows, columns = (_axes(links, f"detector_axis{i}_orientation", is_cxi, 1)[0] for i in (0, 1))
     _take_sample(scan, links, sample, rocking)

@@ -52,7 +52,7 @@ def _stored(
     dtype : of an array that has the shape of S.
     default : value where a file does not have it; a type is called. MISSING: it must be given.
     """
-    metadata = {"group": group, "key": key, "about": about, "unit": unit}
+    metadata: dict[str, Any] = {"group": group, "key": key, "about": about, "unit": unit}
     metadata |= {"check": check, "loaded": loaded, "dtype": dtype}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
@@ -177,7 +177,7 @@ def _described(f: Field) -> str:
     return f"{f.name} : {f.metadata['about']}" + (f" [{unit}]" if unit else "")
 
 
-StoredResult.__doc__ += "\n    ".join(map(_described, fields(StoredResult)))
+StoredResult.__doc__ = (StoredResult.__doc__ or "") + "\n    ".join(map(_described, fields(StoredResult)))
 
 
 def _fields_of(group):
@@ -193,7 +193,7 @@ def write_result(
     pixel_size: float | tuple[float, float] | None = None,
     extra: dict | None = None,
     force: bool = False,
-    **given,
+    **given: Any,
 ) -> None:
     """Write a reconstructed crystal as a CXI file that PyNX, cdiutils and bcdi users can open (CXI 1.5).
 

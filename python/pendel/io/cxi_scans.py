@@ -11,6 +11,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..base import checks, plausible
 from ..base.axes import Axis, axis_vector, is_named
@@ -30,18 +31,18 @@ _MONITORS = ("entry_1/control/data", "entry_1/monitor_1/data")  # of NeXus
 
 def write_scan(
     path: Path | str,
-    data,
+    data: ArrayLike,
     *,
     distance: float,
     pixel_size: float | tuple[float, float],
     wavelength: float | None = None,
     energy: float | None = None,
-    mask=None,
-    rocking_angles=None,
-    rocking_axis: Axis = "y+",
+    mask: ArrayLike | None = None,
+    rocking_angles: ArrayLike | None = None,
+    rocking_axis: Axis | ArrayLike = "y+",
     motor: str = "theta",
     arm: tuple[tuple[Axis, float], ...] | None = None,
-    flux=None,
+    flux: ArrayLike | None = None,
     centre: tuple[float, float, float] | None = None,
     name: str = "",
     extra: dict | None = None,
@@ -79,7 +80,7 @@ def write_scan(
     scan = Scan(
         data=data,
         mask=_checked_mask(mask, data.shape),
-        rocking_angles=rocking_angles,
+        rocking_angles=None if rocking_angles is None else checks.numpy_array("rocking_angles", rocking_angles),
         energy=plausible.number(plausible.ENERGY, "energy", energy),
         distance=plausible.number(plausible.DISTANCE, "distance", distance),
         pixel_size=hdf5.checked_pixel_size(pixel_size),

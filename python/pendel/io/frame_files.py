@@ -40,7 +40,7 @@ def find_frames(folder: Path, scan: int | None = None, *, gaps: bool = False) ->
     words = {path: set(re.split(r"[^a-z]+", path.stem.lower())) - {""} for path in images}
     # A sample may be called "flat": where nothing else is there, it is the scan.
     kept = [path for path in images if not words[path] & _OTHERS] or [p for p in images if words[p] - _OTHERS]
-    groups = {}
+    groups: dict[str, list[Path]] = {}
     for path in kept:
         groups.setdefault(_skeleton(path.name), []).append(path)
     if not groups:

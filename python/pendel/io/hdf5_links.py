@@ -74,7 +74,8 @@ class Links:
     def __init__(self, path: Path, external: str = FOLDER):
         self.path = path
         self._anywhere = checks.choice("external", external, (FOLDER, ANYWHERE)) == ANYWHERE
-        self._brought = {}  # real path: the absolute name of a file that was found beside the one that has the link
+        # real path: the absolute name of a file that was found beside the one that has the link
+        self._brought: dict[Path, str] = {}
         self._stack = contextlib.ExitStack()
         self._folders = [os.fspath(folder) for folder in folders_of(path)]
         self.file = self._stack.enter_context(open_file(path, f"{path}: expected a CXI/HDF5 file"))

@@ -62,7 +62,7 @@ def find(links: Links, *paths: str) -> Found | None:
     return None
 
 
-def members(links: Links, path: str, names: tuple[str, ...] | None = None) -> dict[str, Found]:
+def members(links: Links, path: str, names: tuple[str, ...] | None = None) -> dict[str, Found | None]:
     """{name: object} of a group, empty where it is not there; of ``names`` alone, where given.
 
     Other links may lead nowhere: of a beamline's files not all are brought along.
@@ -228,8 +228,8 @@ def pixel(links: Links, *paths: str) -> list[float] | None:
 
     Detectors write (0, 0) as long as nobody has told them.
     """
-    found = [find(links, path) for path in paths]
-    if None in found:
+    found = [item for item in (find(links, path) for path in paths) if item is not None]
+    if len(found) < len(paths):
         return None
     values = [array(links, item).ravel()[:1] for item in found]
     indices = [float(index) for value in values for index in value]
@@ -246,6 +246,7 @@ def energy(links: Links, *places: str) -> float | None:
     value = quantity(links, *paths, dimension=units.ENERGY)
     if value is not None:
         found = find(links, *paths)
+        assert found is not None  # it has that value
         return value if unit_of(links, found) else _by_size(value, found.where)
     names = ("source_1/wavelength", "beam_1/incident_wavelength", "beam/incident_wavelength")
     names += tuple(f"instrument_1/{name}" for name in names)

@@ -83,7 +83,8 @@ def linked_files(path: Path | str) -> set[Path]:
 
     Files that are not there or cannot be read lead nowhere.
     """
-    found, waiting, folders = set(), [Path(path)], folders_of(path)
+    found: set[Path] = set()
+    waiting, folders = [Path(path)], folders_of(path)
     while waiting and len(found) < MOST_LINKS:
         for other in _links_of(waiting.pop(), folders):
             if other not in found:

@@ -55,7 +55,8 @@ def axis_of(links: Links, found: Found) -> tuple[float, float, float] | None:
     for _ in range(MOST_TURNS):
         found = _carrier(links, found)
         if found is None:
-            return tuple(map(float, vector + 0.0))
+            x, y, z = map(float, vector + 0.0)
+            return x, y, z
         kind = hdf5_reading.attribute(links, found.item, "transformation_type", found.where)
         if str(kind).lower() == "rotation":
             vector = turn(_vector(links, found), _at_rest(links, found)) @ vector

@@ -5,8 +5,10 @@ pixels.
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..base import checks
+from ..base.axes import Axis
 from ..base.constants import LIGHT_SPEED, PLANCK
 from .counts import bad_values
 
@@ -31,7 +33,7 @@ class Scan:
     pixel_size: tuple | None = None
     centre: tuple | None = None
     arm: tuple | None = None
-    rocking_axis: str | tuple | None = None
+    rocking_axis: Axis | ArrayLike | None = None
     flux: np.ndarray | None = None
     background: np.ndarray | None = None
     name: str = ""
@@ -72,7 +74,7 @@ def mask_bad_values(data):
     return data, ~bad[0] if (bad == bad[:1]).all() else ~bad, count
 
 
-def pattern_centre(data, mask=None) -> tuple[float, float, float]:
+def pattern_centre(data: ArrayLike, mask: ArrayLike | None = None) -> tuple[float, float, float]:
     """Fractional (frame, row, col) of the Bragg peak: centre of mass of what exceeds 20 % of the maximum, in a box
     about it.
 
@@ -99,7 +101,8 @@ def pattern_centre(data, mask=None) -> tuple[float, float, float]:
     level = 0.2 * data.max()
     for _ in range(5):
         centre = _centre_of_mass_near(data, centre, level)
-    return tuple(map(float, centre))
+    frame, row, col = map(float, centre)
+    return frame, row, col
 
 
 def _median_of_three_frames(data):
@@ -123,7 +126,13 @@ def _centre_of_mass_near(data, centre, level):
     return np.array([a + float((weight * g).sum() / total) for a, g in zip(low, grids, strict=True)])
 
 
-def crop_scan(scan: Scan, *, frames=None, shape=None, centre=None) -> Scan:
+def crop_scan(
+    scan: Scan,
+    *,
+    frames: tuple[int, int] | None = None,
+    shape: tuple[int, int] | None = None,
+    centre: tuple[float, float, float] | None = None,
+) -> Scan:
     """A `Scan` cut so that the pattern's centre pixel (rounded) lands on index n//2 of the new rows and columns.
 
     Parameters
@@ -149,9 +158,10 @@ def crop_scan(scan: Scan, *, frames=None, shape=None, centre=None) -> Scan:
 
     kept = slice(first, last + 1)
     region = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+    frames_region = (kept, *region)
 
     def cut(pixels):
-        return np.ascontiguousarray(pixels[region] if pixels.ndim == 2 else pixels[(kept, *region)])
+        return np.ascontiguousarray(pixels[region] if pixels.ndim == 2 else pixels[frames_region])
 
     return replace(
         scan,
@@ -193,7 +203,7 @@ def _region_about(centre, shape, detector):
     return start, shape
 
 
-def hot_pixel_mask(data, threshold=10.0) -> np.ndarray:
+def hot_pixel_mask(data: ArrayLike, threshold: float = 10.0) -> np.ndarray:
     """bool (row, col), True = good; False where a pixel is lit in most frames and its neighbours are not.
 
     A pixel is hot where its median over the frames exceeds 4 times the second brightest of its eight neighbours'

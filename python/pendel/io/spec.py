@@ -120,7 +120,7 @@ def parse_spec(paths: Iterable[Path | str], number: int | None = None, points: i
     paths = list(map(Path, paths))
     # Headers alone come first.
     paths.sort(key=lambda path: any(_number(line) is not None for _, line in text_lines(path, EXPECTED)))
-    found = []
+    found: list[_Section] = []
     for section in itertools.islice(_sections(paths, number), MOST_REPEATS):
         if not any(map(section.same_as, found)):
             found.append(section)
@@ -145,7 +145,8 @@ def _only(found, paths, number, points):
 
 def _sections(paths, number) -> Iterator[_Section]:
     """Every `_Section` of the files whose scan is ``number`` (None: every one)."""
-    names, mnemonics = {}, {}
+    names: dict[int, list[str]] = {}
+    mnemonics: dict[int, list[str]] = {}
     for path in paths:
         section = None
         for i, line in _without_spectra(text_lines(path, EXPECTED)):

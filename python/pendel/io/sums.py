@@ -16,6 +16,7 @@ frame, row and column that a scan kept of its data as stored, what is reported a
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import fft, ndimage
@@ -61,7 +62,9 @@ def sum_scans(scans: Sequence[Scan]) -> Scan:
         return scans[0]
 
     names = ("energy", "distance", "pixel_size", "arm", "rocking_axis", "rocking_angles")
-    known = {name: next((v for v in (getattr(s, name) for s in scans) if v is not None), None) for name in names}
+    known: dict[str, Any] = {
+        name: next((v for v in (getattr(s, name) for s in scans) if v is not None), None) for name in names
+    }
     first = replace(scans[0], **known)
     drifts = [np.zeros(3)] + [_drift(first, scan, f"scans[{i}]") for i, scan in enumerate(scans[1:], 1)]
     return _summed(first, scans, drifts)

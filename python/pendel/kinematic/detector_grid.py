@@ -102,10 +102,10 @@ def crystal_of(result) -> tuple[np.ndarray, np.ndarray, tuple[float, float, floa
     ------
     TypeError : for anything else, and where one of them is None.
     """
-    found = [getattr(result, name, None) for name in ("S", "support", "voxel")]
-    if any(value is None for value in found):
+    S, support, voxel = (getattr(result, name, None) for name in ("S", "support", "voxel"))
+    if S is None or support is None or voxel is None:
         raise TypeError(f"result: expected a Result, or what has S, support and voxel, got {checks.describe(result)}")
-    return tuple(found)
+    return S, support, voxel
 
 
 def _of_result(result, support, voxel):

@@ -8,6 +8,7 @@ it. Their object then differs from that of the data as they were measured by a l
 and s is found where the amplitudes of both are most alike.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,10 @@ def pattern_shift(one: np.ndarray, other: np.ndarray) -> tuple[int, int, int]:
     """
     product = fft.irfftn(fft.rfftn(other) * fft.rfftn(one).conj(), s=one.shape)
     found = np.unravel_index(np.argmax(product), product.shape)
-    return tuple(int(s - n if 2 * s > n else s) for s, n in zip(found, one.shape, strict=True))
+    frame, row, col = (int(s - n if 2 * s > n else s) for s, n in zip(found, one.shape, strict=True))
+    return frame, row, col
 
 
-def with_pattern_at(obj: np.ndarray, shift: tuple[int, int, int]) -> np.ndarray:
+def with_pattern_at(obj: np.ndarray, shift: Sequence[int]) -> np.ndarray:
     """The object (1) whose pattern lies ``shift`` pixels (frame, row, col) further on."""
     return without_ramp(obj, [-s for s in shift]) if any(shift) else obj

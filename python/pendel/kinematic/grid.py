@@ -10,6 +10,7 @@ and S at a voxel at r, (x, y, z) in m from the origin, is the object at the inde
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -207,7 +208,7 @@ def fourier_lattice(name: str, experiment: Experiment, size: tuple) -> tuple[np.
     return checked_basis(experiment), np.asarray(experiment.centre, float) - np.array(data_shape) // 2
 
 
-def without_ramp(obj: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def without_ramp(obj: np.ndarray, offset: Sequence[float] | np.ndarray) -> np.ndarray:
     """The object without the linear phase of a pattern whose centre is ``offset`` pixels away from n//2."""
     for axis, (n, pixels) in enumerate(zip(obj.shape, offset, strict=True)):
         ramp = np.exp(-2j * np.pi * pixels * (np.arange(n) - n // 2) / n)

@@ -18,6 +18,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -225,6 +226,7 @@ def phase(
     TypeError, ValueError : naming the parameter.
     """
     data, good = _measured(data, mask)
+    blocks = tuple(blocks)
     recipe = PhasingRecipe(iterations, beta, period, blocks, final_er, shrink_every, shrink_start, threshold, sigma)
     seed = checks.integer("seed", seed, at_least=0)
     workers = (os.cpu_count() or 1) if workers is None else checks.integer("workers", workers, at_least=1)
@@ -264,7 +266,7 @@ def phase_best(
     seeds: Iterable[int],
     average: int = 1,
     progress: ProgressCallback | None = None,
-    **recipe,
+    **recipe: Any,
 ) -> tuple[KinematicResult, np.ndarray]:
     """Phase from several seeds and take the best, or the mean of the best few.
 

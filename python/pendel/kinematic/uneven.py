@@ -112,7 +112,8 @@ def even_scan(experiment: Experiment, data: ArrayLike, mask: ArrayLike | None = 
     shape = (experiment.n_frames, *experiment.detector_shape)
     if is_even(experiment):
         checked_basis(experiment)
-        return EvenScan(experiment, data, mask)
+        data = checks.numpy_array("data", data)
+        return EvenScan(experiment, data, None if mask is None else checks.numpy_array("mask", mask))
     data = checks.array("data", data, shape, np.float32, axes="(frames, rows, cols)", finite=False)
     good = np.ones(shape, bool)
     if mask is not None:

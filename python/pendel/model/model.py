@@ -11,9 +11,11 @@ Adjoint of (2): adj_F_pm = 2 w_m w_p flux_j (Blur^T adj_D) F_pm. `pendel.model.p
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..base import checks, plausible
 from ..base.arrays import host, is_finite
@@ -72,23 +74,23 @@ class Model:
 
     def __init__(
         self,
-        experiment,
-        crystal,
-        shape,
-        voxel,
-        polarization=None,
-        coupling="dynamical",
-        scheme="strang",
-        transport="auto",
-        dtype="complex64",
-        device="cpu",
-        threads=None,
-        resync=None,
-        ewald="curved",
-        sampling="point",
-        point_spread=0.0,
-        coherence=None,
-    ):
+        experiment: Experiment,
+        crystal: Crystal,
+        shape: tuple[int, int, int],
+        voxel: tuple[float, float, float],
+        polarization: Mapping[str, float] | None = None,
+        coupling: str = "dynamical",
+        scheme: str = "strang",
+        transport: str = "auto",
+        dtype: DTypeLike = "complex64",
+        device: str = "cpu",
+        threads: int | None = None,
+        resync: int | None = None,
+        ewald: str = "curved",
+        sampling: str = "point",
+        point_spread: float | tuple[float, float] = 0.0,
+        coherence: Coherence | None = None,
+    ) -> None:
         for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
             if not isinstance(value, kind):
                 raise TypeError(f"{name}: expected {kind.__name__}, got {checks.describe(value)}")
@@ -100,7 +102,7 @@ class Model:
         self.polarization = polarization_fractions(experiment.polarization if polarization is None else polarization)
         self.point_spread = checked_point_spread(point_spread)
         self.coherence = checked_coherence(coherence)
-        numerics = {"scheme": scheme, "transport": transport, "dtype": dtype, "device": device}
+        numerics: dict[str, Any] = {"scheme": scheme, "transport": transport, "dtype": dtype, "device": device}
         numerics |= {"threads": threads, "resync": resync}
         self.operators = tuple(
             (weight, self._operator(state, numerics)) for state, weight in self.polarization.items() if weight > 0
@@ -219,11 +221,21 @@ class Model:
         return D
 
     @on_device
-    def intensities_on_host(self, S, frames=None, s_0=None, *, dq=None, flux=None, point_spread=None, coherence=None):
+    def intensities_on_host(
+        self,
+        S: np.ndarray,
+        frames: Any = None,
+        s_0: np.ndarray | None = None,
+        *,
+        dq: np.ndarray | None = None,
+        flux: np.ndarray | None = None,
+        point_spread: float | tuple[float, float] | None = None,
+        coherence: Coherence | None = None,
+    ) -> np.ndarray:
         """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
         given = {"S": S, "s_0": s_0, "dq": dq, "flux": flux}
         S, s_0, dq, flux = (self.engine.upload(value, name) for name, value in given.items())
-        beam = {"point_spread": point_spread, "coherence": coherence}
+        beam: dict[str, Any] = {"point_spread": point_spread, "coherence": coherence}
         return host(self.intensities(S, frames, s_0, dq=dq, flux=flux, **beam))
 
     @on_device
@@ -268,7 +280,15 @@ class Model:
             frames = checks.frame_indices(frames, self.n_frames)
         return self.fit_of(data, mask, loss.Likelihood(likelihood, background), free, frames, weights)
 
-    def fit_of(self, data, mask, likelihood, free=None, frames=None, weights=None):
+    def fit_of(
+        self,
+        data: Array,
+        mask: Array | None,
+        likelihood: loss.Likelihood,
+        free: Array | None = None,
+        frames: np.ndarray | None = None,
+        weights: Array | None = None,
+    ) -> Fit:
         """`fit` of checked arrays where the model works and a `Likelihood`; their values are looked at here."""
         pixels = Pixels.measured(data, mask, self.real_dtype, free, frames)
         if loss.has_axes(likelihood.background):
@@ -365,7 +385,9 @@ class Model:
             refuse_overflow(self.dtype, S=S, s_0=s_0, data=fit.data, scale=result.scale)
         return ratio
 
-    def checked_crystal(self, S, s_0, support=None):
+    def checked_crystal(
+        self, S: Array, s_0: Array | None, support: Array | None = None
+    ) -> tuple[Array, Array | None, Array | None]:
         """S, s_0 and support, checked."""
         array, axes = self.engine.array, "(nz, ny, nx)"
         S = array("S", S, self.shape, self.dtype, axes=axes)
@@ -375,12 +397,12 @@ class Model:
             support = array("support", support, self.shape, bool, axes=axes)
         return S, s_0, support
 
-    def checked_dq(self, dq):
+    def checked_dq(self, dq: Array | None) -> Array:
         if dq is None:
             return self.dq
         return self.engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
 
-    def checked_flux(self, flux):
+    def checked_flux(self, flux: Array | None) -> Array | None:
         if flux is None:
             return None
         flux = self.engine.array("flux", flux, (self.n_frames,), self.real_dtype, axes="(n_frames,)")

@@ -8,16 +8,17 @@ read back.
 import functools
 import math
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..base.arrays import module
 from ..experiment.coherence import Coherence
+from ..operator.engine import Array
 from ..operator.far_field import map_chunks
 from . import loss
 from .beam import Beam
-from .pixels import of_frames
+from .pixels import Pixels, of_frames
 
 # Bytes of exit fields, states and far fields held at a time, on the CPU and on a device.
 BLOCK_BYTES, DEVICE_BLOCK_BYTES = 256 << 20, 4 << 30
@@ -53,18 +54,18 @@ class Evaluation(NamedTuple):
     """
 
     loss: float
-    adj_S: np.ndarray
-    adj_s_0: np.ndarray | None
+    adj_S: Array
+    adj_s_0: Array | None
     scale: float
     misfit_numerator: float
     misfit_denominator: float
-    adj_dq: np.ndarray
-    sums: np.ndarray | None = None
-    free: np.ndarray | None = None
-    adj_flux: np.ndarray | None = None
-    adj_background: np.ndarray | None = None
-    adj_blur: np.ndarray | None = None
-    adj_coherence: np.ndarray | None = None
+    adj_dq: Array
+    sums: Array | None = None
+    free: Array | None = None
+    adj_flux: Array | None = None
+    adj_background: Array | None = None
+    adj_blur: Array | None = None
+    adj_coherence: Array | None = None
 
 
 class Nuisance(NamedTuple):
@@ -78,7 +79,7 @@ class Nuisance(NamedTuple):
     coherence : `Coherence` instead of the model's, or None
     """
 
-    background: np.ndarray | None = None
+    background: Array | None = None
     point_spread: tuple[float, float] | None = None
     gradients: tuple[str, ...] = ()
     coherence: Coherence | None = None
@@ -103,12 +104,19 @@ class Fit:
         What each pixel's term in the loss counts, in (0, 1], where the model works; None: 1.
     """
 
-    def __init__(self, model, data, pixels, likelihood, weights=None):
+    def __init__(
+        self,
+        model: Any,  # a `pendel.model.model.Model`, which makes fits
+        data: Array,
+        pixels: Pixels,
+        likelihood: loss.Likelihood,
+        weights: Array | None = None,
+    ) -> None:
         self.model, self.data = model, data
         self.pixels, self.likelihood, self.weights = pixels, likelihood, weights
 
     @functools.cached_property
-    def mean_intensity(self):
+    def mean_intensity(self) -> float:
         """(1/L) sum_j (1/M_j) sum_good I_j over all its frames, float: the amplitude loss of an empty model."""
         total, frames = 0.0, self.pixels.frames
         for root, good in self.pixels.each_frame():
@@ -116,12 +124,12 @@ class Fit:
         return total / (self.model.n_frames if frames is None else len(frames))
 
     @functools.cached_property
-    def counts(self):
+    def counts(self) -> float:
         """Sum of the data over the pixels that are fitted, float."""
         return self._sum_of_data(None)
 
     @functools.cached_property
-    def information(self):
+    def information(self) -> float:
         """`counts`, each pixel as much as its weight says, float: what the data tell, in photons."""
         return self.counts if self.weights is None else self._sum_of_data(self.weights)
 
@@ -133,20 +141,20 @@ class Fit:
             total += float(loss.frame_sums(square if weight is None else weight * square)[0])
         return total
 
-    def frame_weights(self):
+    def frame_weights(self) -> Array:
         """1/M_j of every frame there is, float64 (frames,), where the model works."""
         weights = [loss.frame_weights(good, root) for root, good in self.pixels.each_frame()]
         return module(self.pixels.root).concatenate(weights)
 
-    def only(self, kept):
+    def only(self, kept: Array) -> "Fit":
         """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them known ones."""
         return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood, self.weights)
 
-    def weighted(self, weights):
+    def weighted(self, weights: Array | None) -> "Fit":
         """The same `Fit` with other ``weights``, of the host or where the model works."""
         return Fit(self.model, self.data, self.pixels, self.likelihood, self.model.engine.upload(weights))
 
-    def compared(self, D, frames, level=None):
+    def compared(self, D: Array, frames: Array, level: Array | None = None) -> loss.Compared:
         """`Compared` of computed frames D and these measured ones; level : background as in `Likelihood.beside`."""
         root, good = self.pixels.load(frames)
         beside, weights = self.likelihood.beside(frames, level), of_frames(self.weights, frames)

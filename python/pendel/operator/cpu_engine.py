@@ -16,7 +16,7 @@ from .plan import Plan
 class Cpu:
     """The `Engine` on NumPy arrays; results do not depend on the number of threads."""
 
-    xp = np
+    xp: ModuleType = np
     reads_values = True
 
     def here(self) -> contextlib.nullcontext:

@@ -25,7 +25,7 @@ class Given(NamedTuple):
 
 
 AXES = Given(S=3, dq=2, s_0=3, incident=2)  # of one crystal
-STATE_AXES = State(E_h=3, E_0_row=3, layers=5)
+STATE_AXES = (3, 3, 5)  # of its `State`
 
 
 def forward(op: TakagiTaupin, given: Given, *, keep: bool) -> State:
@@ -110,7 +110,8 @@ def one_by_one(xp, compute: Callable, arrays: Sequence, axes: Sequence[int], sum
         Leading shape of every result: over axes of length 1, and those that are missing, it is summed, in order. None:
         that of all ``arrays`` together.
     """
-    leading, results = leading_shape(arrays, axes), None
+    leading = leading_shape(arrays, axes)
+    results: list = []
     alone = math.prod(leading) == 1  # nothing is copied
     for index in np.ndindex(leading):
         found = compute(*(_one(array, n, index) for array, n in zip(arrays, axes, strict=True)))
@@ -118,7 +119,7 @@ def one_by_one(xp, compute: Callable, arrays: Sequence, axes: Sequence[int], sum
         made = [None if f is None else (*shape, *f.shape) for f, shape in zip(found, shapes, strict=True)]
         if alone:
             return [None if f is None else f.reshape(shape) for f, shape in zip(found, made, strict=True)]
-        if results is None:
+        if not results:
             results = [None if f is None else xp.zeros(shape, f.dtype) for f, shape in zip(found, made, strict=True)]
         for result, f, shape in zip(results, found, shapes, strict=True):
             if f is not None:

@@ -53,7 +53,7 @@ class Cuda:
         if index >= count:
             raise ValueError(f"device: expected one of {count} CUDA devices, cuda:0 ... cuda:{count - 1}, got {index}")
         self.index = index
-        self.unfused = self.here().attributes["MaxSharedMemoryPerBlockOptin"] < self._cuda.FUSED_SHARED
+        self.unfused = self.xp.cuda.Device(index).attributes["MaxSharedMemoryPerBlockOptin"] < self._cuda.FUSED_SHARED
         self.chunk = 0
 
     def __reduce__(self):

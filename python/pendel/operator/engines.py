@@ -3,13 +3,25 @@
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from ..base import checks
 from ..base.version import __version__
 from .cpu_engine import Cpu, available_threads, instruction_set
 from .cuda_engine import Cuda, cuda_problem, cuda_state
 from .engine import Engine
+
+
+class OnEngine(Protocol):
+    """What has an engine."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Self = TypeVar("Self", bound=OnEngine)
 
 
 def engine_for(device: Any) -> Engine:
@@ -25,14 +37,16 @@ def engine_for(device: Any) -> Engine:
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
     if not match:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {checks.describe(device)}")
-    return Cpu() if device == "cpu" else Cuda(int(match.group(1) or 0))
+    if device == "cpu":
+        return Cpu()
+    return Cuda(int(match.group(1) or 0))
 
 
-def on_device(method: Callable) -> Callable:
+def on_device(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
     """Run a method with the device of ``self.engine`` as the current one, where new arrays come to lie."""
 
     @functools.wraps(method)
-    def run(self, *args, **kwargs):
+    def run(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.engine.here():
             return method(self, *args, **kwargs)
 

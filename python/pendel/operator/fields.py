@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
+
+from .engine import Array
 
 
 class Adjoint(NamedTuple):
@@ -14,10 +16,10 @@ class Adjoint(NamedTuple):
     ``incident`` complex (ny, nx); ``dq`` float64 (frames, 3), detuning and exit ramp both [m].
     """
 
-    S: np.ndarray
-    s_0: np.ndarray | None
-    incident: np.ndarray
-    dq: np.ndarray
+    S: Array
+    s_0: Array | None
+    incident: Array
+    dq: Array
 
 
 class State(NamedTuple):
@@ -27,9 +29,9 @@ class State(NamedTuple):
     layers K - 1, 2 K - 1, ..., the last one left out; None where there are none.
     """
 
-    E_h: np.ndarray
-    E_0_row: np.ndarray
-    layers: np.ndarray | None = None
+    E_h: Array
+    E_0_row: Array
+    layers: Array | None = None
 
 
 class StateShapes(NamedTuple):
@@ -58,11 +60,25 @@ def refuse_overflow(dtype: Any, **arguments: Any) -> None:
     )
 
 
-def naming_frames(sweep: Callable) -> Callable:
+class HasExit(Protocol):
+    """What has exit fields."""
+
+    @property
+    def exit_shape(self) -> tuple[int, int]: ...
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Operator = TypeVar("Operator", bound=HasExit)
+
+
+def naming_frames(
+    sweep: Callable[Concatenate[Operator, Any, Any, P], T],
+) -> Callable[Concatenate[Operator, Any, Any, P], T]:
     """A sweep (self, S, dq, ...) whose MemoryError names the frames: its memory grows with them."""
 
     @functools.wraps(sweep)
-    def run(self, S, dq, *args, **kwargs):
+    def run(self: Operator, S: Any, dq: Any, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return sweep(self, S, dq, *args, **kwargs)
         except MemoryError as error:
@@ -81,7 +97,7 @@ def check_state(state: Any, shapes: StateShapes, dtype: np.dtype) -> None:
     for field, array, shape in zip(state._fields, state, shapes, strict=True):
         got = None if array is None else f"{array.dtype} of shape {array.shape}"
         wants = shape and f"{dtype} of shape {shape}"
-        if got != wants or (wants and not array.flags.c_contiguous):
+        if got != wants or (array is not None and not array.flags.c_contiguous):
             raise ValueError(
                 f"state: expected that of forward with the same arguments, {field} {wants}, got {got}"
                 + ("" if got != wants else " in another memory order")

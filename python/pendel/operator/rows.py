@@ -20,8 +20,8 @@ class Continuation(NamedTuple):
 
     box: slice
     outside: slice
-    left: np.ndarray
-    right: np.ndarray
+    left: Array
+    right: Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class IncidentRows:
     def __init__(self, geometry: RowGeometry, engine: Engine, dtype: np.dtype, real_dtype: np.dtype):
         self.geometry, self.engine = geometry, engine
         self.dtype, self.real_dtype = dtype, real_dtype
-        self._uploaded = {}  # continuations for the adjoint, by length of the row
+        self._uploaded: dict[int, Continuation] = {}  # continuations for the adjoint, by length of the row
 
     def extend(self, incident: Array) -> Array:
         """Complex (ny, nx) on a row (ny, places): edge values continued outside the box."""

@@ -113,7 +113,7 @@ class TakagiTaupin:
         threads: int | None = None,
         orientation: str = "k_h",
         resync: int | None = None,
-    ):
+    ) -> None:
         self.shape = checks.sizes("shape", shape, 3)
         self.voxel = checks.lengths("voxel", voxel, 3)
         self.wavelength = plausible.number(plausible.WAVELENGTH, "wavelength", wavelength)

@@ -134,8 +134,7 @@ def check(
     state = max(fractions, key=fractions.get) if fractions else "sigma"
     C = 1.0 if state == "sigma" else abs(math.cos(two_theta))
     S = _full(result)
-    given = {"polarization_factor": C, "threads": threads}
-    error = kinematic_error(S, result.voxel, wavelength, two_theta, crystal, **given)
+    error = kinematic_error(S, result.voxel, wavelength, two_theta, crystal, polarization_factor=C, threads=threads)
 
     own = np.where(error.inside, S, 0)
     found = strain(own, result.voxel, diffraction_vector(wavelength, two_theta))[0]

@@ -71,8 +71,9 @@ def kinematic_error(
     threads: int | None = None,
 ) -> KinematicError:
     """Equation (1) of a crystal; all parameters and errors as of `kinematic_image`."""
-    given = {"s_0": s_0, "polarization_factor": polarization_factor, "threads": threads}
-    image = kinematic_image(S, voxel, wavelength, two_theta, crystal, **given).astype(np.complex128)
+    image = kinematic_image(
+        S, voxel, wavelength, two_theta, crystal, s_0=s_0, polarization_factor=polarization_factor, threads=threads
+    ).astype(np.complex128)
     S = checks.array("S", S, image.shape, np.complex128, axes="(nz, ny, nx)")
     size = np.abs(S)
     inside = size > 0.5 * size.max()
@@ -84,10 +85,17 @@ def kinematic_error(
     refraction = 0.5 * k * crystal.chi_0.real * paths
     extinction = np.angle(image * S.conj() * np.exp(-1j * refraction))
     core = ndimage.binary_erosion(inside)
-    parts = [without_plane(phase, inside) for phase in (refraction, extinction)]
-    strains = [strain_of(phase, inside, core, voxel, h) for phase in parts]
+    refraction, extinction = without_plane(refraction, inside), without_plane(extinction, inside)
     amplitude = np.abs(np.divide(image, S, out=np.zeros_like(image), where=inside))
-    return KinematicError(*parts, *strains, amplitude, inside, core)
+    return KinematicError(
+        refraction,
+        extinction,
+        strain_of(refraction, inside, core, voxel, h),
+        strain_of(extinction, inside, core, voxel, h),
+        amplitude,
+        inside,
+        core,
+    )
 
 
 def diffraction_vector(wavelength: float, two_theta: float) -> np.ndarray:

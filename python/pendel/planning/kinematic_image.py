@@ -74,8 +74,16 @@ def kinematic_image(
     if crystal.chi_h == 0 or polarization_factor == 0:
         raise ValueError("crystal (chi_h), polarization_factor: expected a crystal that diffracts, got 0")
     chi = crystal.chi_0, crystal.chi_h, crystal.chi_hbar
-    given = {"polarization_factor": polarization_factor, "dtype": dtype, "threads": threads}
-    op = TakagiTaupin(S.shape, voxel, wavelength, two_theta, *chi, **given)
+    op = TakagiTaupin(
+        S.shape,
+        voxel,
+        wavelength,
+        two_theta,
+        *chi,
+        polarization_factor=polarization_factor,
+        dtype=dtype,
+        threads=threads,
+    )
 
     nz, dz = S.shape[0], op.voxel[0]
     D = 2 * math.pi * np.fft.fftfreq(nz) / dz

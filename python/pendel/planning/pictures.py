@@ -30,7 +30,8 @@ def plan_figure(plan: Plan) -> Figure:
     """
     figure = Figure(figsize=(WIDE, 5.2), layout="constrained")
     phase, strain, others = figure.subplots(1, 3)
-    sizes = np.geomspace(*(part * plan.law_ends for part in SIZES), POINTS)
+    smallest, largest = (part * plan.law_ends for part in SIZES)
+    sizes = np.geomspace(smallest, largest, POINTS)
     numbers = [error_law.numbers(plan.chi, size, plan.own_phase, plan.polarization) for size in sizes]
     errors = np.array([error_law.error(of) for of in numbers])
     for axes, column, bound, name in (
@@ -44,7 +45,7 @@ def plan_figure(plan: Plan) -> Figure:
         axes.set_xlabel("size of the crystal (nm)", **STYLE)
         axes.set_ylabel(name, **STYLE)
     phase.legend()
-    hkl = " ".join(map(str, plan.chi.hkl))
+    hkl = " ".join(map(str, plan.chi.hkl or ()))
     phase.set_title(f"{plan.chi.name} ({hkl}), {plan.chi.energy / KEV:.4g} keV", **STYLE)
     strain.set_title(f"bounds dashed, {1e9 * plan.size:.3g} nm dotted", **STYLE)
     _draw_choices(others, plan)

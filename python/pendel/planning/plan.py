@@ -1,7 +1,11 @@
 """`pendel.plan`: what a reflection, an energy and a size mean, before there are any frames."""
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
 
 from ..base import checks, plausible
 from ..base.constants import KEV
@@ -124,12 +128,12 @@ class Plan:
 
 
 def plan(
-    material,
+    material: str | os.PathLike | Sequence,
     *,
     hkl: tuple[int, int, int],
     energy_keV: float,
     size: float | None = None,
-    lattice=None,
+    lattice: float | ArrayLike | None = None,
     polarization: str = "sigma",
     bounds: tuple[float, float] = (error_law.PHASE_ENOUGH, error_law.STRAIN_ENOUGH),
     own_phase: float = error_law.USUAL_PHASE,

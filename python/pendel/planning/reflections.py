@@ -78,7 +78,7 @@ def families(material, energy: float, lattice=None) -> list[tuple[int, int, int]
     lengths, angles = cell.lattice[:3], cell.lattice[3:]
     cubic = np.ptp(lengths) < SAME * lengths[0] and np.allclose(angles, math.pi / 2, rtol=0, atol=SAME)
 
-    groups = {}
+    groups: dict[tuple[str, tuple[int, ...]], list[tuple[int, int, int]]] = {}
     indices = range(HIGHEST_INDEX, -HIGHEST_INDEX - 1, -1)
     for hkl in itertools.product(indices, indices, indices):
         if hkl > (0, 0, 0):  # h and -h are the same planes

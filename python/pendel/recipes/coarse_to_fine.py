@@ -44,7 +44,7 @@ def multiscale(
     *,
     recipe: MultiscaleRecipe | None = None,
     phased: KinematicResult | None = None,
-    checkpoint: Path | str | None = None,
+    checkpoint: Path | str | Steps | None = None,
     resume: bool = False,
     angle_offsets: np.ndarray | None = None,
     flux: np.ndarray | None = None,
@@ -99,17 +99,20 @@ def multiscale(
     corrections = Corrections.checked(model, angle_offsets, flux)
     levels = _levels(model, data, mask, recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
-    own = isinstance(checkpoint, Steps)  # `solve` has the checkpoint
-    with claimed(None if own else checkpoint, resume):
-        steps = checkpoint if own else Steps(checkpoint, resume)
+    steps, path = (checkpoint, None) if isinstance(checkpoint, Steps) else (None, checkpoint)  # `solve` has them
+    with claimed(path, resume):
+        steps = Steps(path, resume) if steps is None else steps
         if steps.kept:
             steps.sign(_signature(model, data, mask, made_by, recipe, polishing, given, corrections))
+
+        def run(i, found):
+            part = steps.part(f"level {i}", levels[i].model)
+            return _level(i, levels, found, given, recipe, polishing, callback, part)
+
         found = None
-        for i in reversed(range(len(levels))):
-            found = _level(
-                i, levels, found, given, recipe, polishing, callback, steps.part(f"level {i}", levels[i].model)
-            )
-    return found
+        for i in reversed(range(1, len(levels))):
+            found = run(i, found)
+        return run(0, found)
 
 
 def _level(i, levels, found, given, recipe, polishing, callback, steps):

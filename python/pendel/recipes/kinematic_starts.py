@@ -5,7 +5,9 @@ noisy the phases found kinematically may be a worse start than flat ones. So fou
 phases and with flat ones in the same support, get a few epochs of the dynamical reconstruction; the best one is kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +21,8 @@ from ..fit.minibatch import MinibatchRecipe, fit_minibatches
 from ..fit.objective import Objective, begun, measured
 from ..kinematic.support import recentre, shrink_wrap
 from ..model.loss import has_axes
+from ..model.model import Model
+from ..operator.engine import Array
 from .levels import unit_flux
 
 FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than the crystal
@@ -42,7 +46,7 @@ class Start:
     other: "Start | None" = None
 
     @property
-    def twin(self):
+    def twin(self) -> bool:
         """Whether the conjugate twin of the phased object was taken."""
         return self.kind.startswith("twin")
 
@@ -51,19 +55,19 @@ TRIAL = MinibatchRecipe(learning_rate=0.1, schedule="cosine", shrink_wrap_every=
 
 
 def kinematic_start(
-    model,
-    data,
-    mask=None,
+    model: Model,
+    data: Array,
+    mask: Array | None = None,
     *,
-    phased=None,
-    iterations=500,
-    trial_epochs=25,
-    seed=0,
-    progress=True,
-    callback=None,
-    flux=None,
-    **keywords,
-):
+    phased: kinematic.KinematicResult | None = None,
+    iterations: int = 500,
+    trial_epochs: int = 25,
+    seed: int = 0,
+    progress: bool | str = True,
+    callback: Callable[..., Any] | None = None,
+    flux: Array | None = None,
+    **keywords: Any,
+) -> Start:
     """Phase the scan kinematically and return a `Start` on the model's grid.
 
     Parameters

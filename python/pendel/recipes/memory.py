@@ -6,6 +6,7 @@ fills 0.27 of the box, and the voxels that `solve` will choose for the light in 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ def estimate_memory(
         Naming the argument.
     """
     if isinstance(of, TakagiTaupin):
-        return of_operator(of, n_frames)
+        return of_operator(of, checks.integer("n_frames", n_frames, at_least=1))
     if not isinstance(of, Model):
         raise TypeError(f"of: expected a TakagiTaupin or a Model, got {checks.describe(of)}")
     if n_frames is not None:
@@ -279,4 +280,10 @@ def _fine_model(model, voxel, noise):
     return like(model, model.experiment, shape, wanted, sampling="mean")
 
 
-METHODS = {"reconstruct": _reconstruct, "lbfgs": _lbfgs, "polish": _polish, "multiscale": _multiscale, "solve": _solve}
+METHODS: dict[str, Callable[..., int]] = {
+    "reconstruct": _reconstruct,
+    "lbfgs": _lbfgs,
+    "polish": _polish,
+    "multiscale": _multiscale,
+    "solve": _solve,
+}

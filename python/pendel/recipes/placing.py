@@ -6,6 +6,8 @@ others, worst half a voxel away, and there, halfway between two equally good one
 optimiser stays. From a quarter of a voxel `polish` finds the way.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ..base import checks
@@ -13,6 +15,8 @@ from ..base.recipe import from_keywords, with_keywords_of
 from ..fit.corrections import NO_CORRECTIONS, Corrections
 from ..fit.objective import begun, initial, measured
 from ..fit.polishing import PolishRecipe, polish_fit
+from ..model.model import Model
+from ..operator.engine import Array
 
 ITERATIONS = 40  # of every trial: with fewer, a crystal on its way is judged by where it is, not by where it goes
 
@@ -32,19 +36,19 @@ def half_step(S, axis, forward=True):
 
 @with_keywords_of(PolishRecipe)
 def place(
-    model,
-    data,
-    mask,
-    S,
-    support,
+    model: Model,
+    data: Array,
+    mask: Array | None,
+    S: Array,
+    support: Array | None,
     *,
-    iterations=ITERATIONS,
-    recipe=None,
-    angle_offsets=None,
-    flux=None,
-    progress=True,
-    **keywords,
-):
+    iterations: int = ITERATIONS,
+    recipe: PolishRecipe | None = None,
+    angle_offsets: np.ndarray | None = None,
+    flux: np.ndarray | None = None,
+    progress: bool | str = True,
+    **keywords: Any,
+) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
     """Try the crystal half a voxel further along each axis in turn, and keep it there where that is better.
 
     Parameters

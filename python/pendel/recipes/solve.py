@@ -141,7 +141,14 @@ def solve(
             shape = box_for(phased, experiment, coarse)
     model = Model(experiment, crystal, shape, coarse, **options)
     plain = Model(experiment, crystal, shape, coarse, **told) if recipe.strong else None
-    known = {"counts": counts, "voxel": voxel, "seed": seed, "phased": phased, "plain": plain, "progress": progress}
+    known: dict[str, Any] = {
+        "counts": counts,
+        "voxel": voxel,
+        "seed": seed,
+        "phased": phased,
+        "plain": plain,
+        "progress": progress,
+    }
     return solve_on(model, data, mask, start, **known, **keywords)
 
 

@@ -64,14 +64,14 @@ class Trust:
     frame_excess: float = 0.0
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """ "found", "found, with doubts" or "not found"."""
         if misses(self, self.noise):
             return NOT_FOUND
         return DOUBTED if self.doubts else FOUND
 
     @property
-    def doubts(self):
+    def doubts(self) -> tuple[str, ...]:
         """What speaks against the crystal, each with what to try, a tuple of sentences."""
         return tuple(said for doubted, said in self._reasons() if doubted)
 
