@@ -134,9 +134,8 @@ PENDEL_HD void transpose_back(Pack<T, W> (&v)[K]) {
 
 // Two packs into one that holds half as many partial sums of each, lanes arranged so that each step is one shuffle of
 // the machine: inside 128-bit blocks (runs of G lanes of a and b in turn), and of whole blocks.
-template <class T, int W, int G>
+template <class T, int W, int G, int block = 16 / sizeof(T)>
 PENDEL_HD Pack<T, W> merge_runs(Pack<T, W> a, Pack<T, W> b) {
-  constexpr int block = 16 / sizeof(T);
   Indices<T, W> first;
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) {
@@ -152,6 +151,15 @@ PENDEL_HD Pack<T, W> merge_blocks(Pack<T, W> a, Pack<T, W> b) {
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) even[i] = i / block * 2 * block + i % block;
   return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + block);
+}
+
+// The same of groups of four lanes, whatever the size of a block.
+template <class T, int W>
+PENDEL_HD Pack<T, W> merge_halves(Pack<T, W> a, Pack<T, W> b) {
+  Indices<T, W> even;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) even[i] = i / 4 * 8 + i % 4;
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 4);
 }
 
 // Values to or from packs; where there are Most of them the compiler knows the length.
@@ -213,6 +221,53 @@ PENDEL_HD void add_lane_sums(T* sums, const Pair<Pack<T, W>> (&X)[SUMS]) {
 #pragma GCC unroll 8
   for (int c = 0; c < SUMS; ++c) both[c] = X[c].a + X[c].b;
   add_lane_sums<T, W>(sums, both);
+}
+
+// The same of four packs in two steps: lanes to where blocks hold partial sums of A.re, A.im, B.re, B.im in turn, ...
+template <class T, int W>
+struct Parts {
+  enum { PACKS = W * sizeof(T) == 16 && sizeof(T) == 8 ? 2 : 1 };  // 128 bits of double hold two of the four
+  Pack<T, W> v[PACKS];
+};
+template <class T, int W>
+PENDEL_HD Parts<T, W> lane_parts(Cx<Pack<T, W>> A, Cx<Pack<T, W>> B) {
+  const Pack<T, W> v = merge_runs<T, W, 1>(A.re, A.im), w = merge_runs<T, W, 1>(B.re, B.im);
+  if constexpr (Parts<T, W>::PACKS == 2)
+    return {{v, w}};
+  else if constexpr (sizeof(T) == 8)
+    return {{merge_runs<T, W, 2, 4>(v, w)}};
+  else
+    return {{merge_runs<T, W, 2>(v, w)}};
+}
+// ... and of `count` of these the sums, to every `step`th place: sums[0 ... 3] += sum over lanes.
+template <class T, int W>
+PENDEL_HD void add_lane_parts(T* sums, long step, const Parts<T, W>* parts, long count) {
+  constexpr int each = 4, held = Parts<T, W>::PACKS * W / each;  // partial sums of each of the four
+  for (long i = 0; i < count; i += held) {
+    if constexpr (held == 1) {
+      for (int k = 0; k < Parts<T, W>::PACKS; ++k) add_to<T, W>(sums + i * step + k * W, parts[i].v[k]);
+    } else {
+      Pack<T, W> v[held];
+#pragma GCC unroll 4
+      for (int k = 0; k < held; ++k) v[k] = parts[i + (i + k < count ? k : 0)].v[0];
+#pragma GCC unroll 4
+      for (int half = held / 2; half >= 1; half /= 2) {
+#pragma GCC unroll 4
+        for (int k = 0; k < half; ++k) v[k] = merge_halves<T, W>(v[2 * k], v[2 * k + 1]);
+      }
+      const long rest = count - i < held ? count - i : held;
+      for (long k = 0; k < rest; ++k) {
+        Pack<T, each> four;
+        __builtin_memcpy(&four, reinterpret_cast<const T*>(v) + k * each, sizeof four);
+        add_to<T, each>(sums + (i + k) * step, four);
+      }
+    }
+  }
+}
+template <class T, int W>
+PENDEL_HD void add_lane_sums(T* sums, Cx<Pack<T, W>> A, Cx<Pack<T, W>> B) {
+  const Parts<T, W> part = lane_parts<T, W>(A, B);
+  add_lane_parts<T, W>(sums, 0, &part, 1);
 }
 
 template <class T, int W>

@@ -124,12 +124,16 @@ double load_layer(Row<T, W>& r, long g, long y, long z) {
   }
   const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
   const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
-  if (r.by_columns())  // complete_sums begins anew
-    for (long x = 0; x < a.nx; ++x) {
+  for (long x = 0; x < a.nx && r.by_columns(); ++x) {
+    if (r.is_lifted) {  // (L5) begins anew
+      add_lane_sums<T, W>(r.lifted.restart_at(z, x), product(adj_E_0[x], box_of<R>(r, z, 0)[x]),
+                          product(adj_G[x], box_of<R>(r, z, 1)[x]));
+    } else {  // complete_sums begins anew
       const Cx<R> s = conj_mul(adj_E_0[x], box_of<R>(r, z, 0)[x]) + conj_mul(adj_G[x], box_of<R>(r, z, 1)[x]);
       const R X[SUMS] = {{}, {}, {}, {}, {}, {}, s.re, s.im};
       add_lane_sums<T, W>(r.sum(z, x), X);
     }
+  }
   return Row<T, W>::relative(lane_sum<T, W>(lost), lane_sum<T, W>(there));
 }
 
