@@ -1,11 +1,11 @@
 // The lifted coupling: M of equation (2) as two shears, its diagonal in gauges that no frame sees.
 //
-//   (L1) M = diag(e_0, e_h) [[1, 0], [b, 1]] [[1, a], [0, 1]],  e_0 = m00, a = m01 / m00, e_h = det M / m00, b = m10 / e_h
-//   (L2) E_0 = alpha E,  G = beta H:  alpha the product of e_0 along the path of E_0, beta that of e_h down the column
-//   (L3) E <- E + a' H,  H <- H + b' E,  a' = a beta / alpha,  b' = b alpha / beta
+//   (L1) M = diag(e_0, e_h) [[1, 0], [b, 1]] [[1, a], [0, 1]],  e_0 = m00, a = m01 / m00, e_h = det M / m00, b = m10 /
+//   e_h (L2) E_0 = alpha E,  G = beta H:  alpha the product of e_0 along the path of E_0, beta that of e_h down the
+//   column (L3) E <- E + a' H,  H <- H + b' E,  a' = a beta / alpha,  b' = b alpha / beta
 //
-// In place of (3) where E_0 moves by whole pixels: half of its multiplications, the inverse is the same two numbers with
-// the other sign, and all that a voxel's gradient needs of the frames is two sums. Tables of a row: lifted.h.
+// In place of (3) where E_0 moves by whole pixels: half of its multiplications, the inverse is the same two numbers
+// with the other sign, and all that a voxel's gradient needs of the frames is two sums. Tables of a row: lifted.h.
 #pragma once
 #include "voxel.h"
 
@@ -31,6 +31,15 @@ template <class V>
 PENDEL_HD Cx<V> product(Cx<Pair<V>> adj, Cx<Pair<V>> field) {
   return {adj.re.a * field.re.a + adj.im.a * field.im.a + adj.re.b * field.re.b + adj.im.b * field.im.b,
           adj.re.a * field.im.a - adj.im.a * field.re.a + adj.re.b * field.im.b - adj.im.b * field.re.b};
+}
+
+template <class V>
+PENDEL_HD Cx<V> over_packs(Cx<V> v) {
+  return v;
+}
+template <class V>
+PENDEL_HD Cx<V> over_packs(Cx<Pair<V>> v) {
+  return {v.re.a + v.re.b, v.im.a + v.im.b};
 }
 
 // The same step taken back with its adjoint; A and B are overwritten by the products of the pack, or of both packs.

@@ -19,28 +19,28 @@ struct Lifted {
   typedef Pack<T, W> V;
   typedef Pack<double, W> Exact;
 
-  // The march takes a row where all of it is as well in these bounds, squared: of |m| (L1), from below; of |alpha|, |beta|
-  // and of |alpha / beta|, from both sides.
-  static constexpr double least_m = 1.0 / 16, most_pivot = 1e4, most_gauge = 1e16;
+  // The march takes a row where all of it is within these bounds, squared: of |m| of (L1); of |alpha|,
+  // |beta| and of |alpha / beta|, from both sides.
+  static constexpr double least_m = 1.0 / 16, most_m = 1e4, most_gauge = 1e16;
 
   const Args& a;
   const bool adjoint;
   const long segments;
-  std::vector<V> store;                            // aligned storage of shears
-  T *shears = nullptr, *sums = nullptr;            // (x, z) a' b'; A B
-  std::vector<V> sum_store;                        // aligned storage of sums
-  std::vector<Cx<T>> alpha, beta;                  // (segments, row), (segments, nx) at the end of a segment
-  std::vector<T> ratio[2];                         // (nz, nx) beta / alpha in front of a voxel, re and im
-  std::vector<T> restart;                          // (segments - 1, nx, LIFTED) P and Q behind a segment
-  std::vector<double> running[4];                  // alpha (row) and beta (nx) at the layer, re and im
-  std::vector<T> carried[4];                       // P (row) and Q (nx) at the layer, re and im
+  std::vector<V> store;                  // aligned storage of shears
+  T *shears = nullptr, *sums = nullptr;  // (x, z) a' b'; A B
+  std::vector<V> sum_store;              // aligned storage of sums
+  std::vector<Cx<T>> alpha, beta;        // (segments, row), (segments, nx) at the end of a segment
+  std::vector<T> ratio[2];               // (nz, nx) beta / alpha in front of a voxel, re and im
+  std::vector<T> restart;                // (segments - 1, nx, LIFTED) P and Q behind a segment
+  std::vector<double> running[4];        // alpha (row) and beta (nx) at the layer, re and im
+  std::vector<T> carried[4];             // P (row) and Q (nx) at the layer, re and im
 
   Lifted(const Args& args, bool adjoint_)
       : a(args), adjoint(adjoint_), segments((args.nz + args.resync - 1) / args.resync) {}
 
   // Tables go down the layers by COLUMNS columns, so that both a march down a column and a layer's packs find lines of
   // the cache whole; an odd number of layers spreads a layer over the cache.
-  enum : long { COLUMNS = 4, STEP = COLUMNS * LIFTED };      // STEP: reals from layer to layer
+  enum : long { COLUMNS = 4, STEP = COLUMNS * LIFTED };       // STEP: reals from layer to layer
   static constexpr int RUN = W < COLUMNS ? W : int(COLUMNS);  // voxels of a pack that follow each other in memory
   long depth() const { return a.nz | 1; }
   long at(long z, long x) const { return ((x / COLUMNS * depth() + z) * COLUMNS + x % COLUMNS) * LIFTED; }
@@ -107,7 +107,8 @@ struct Lifted {
     }
     for (long z = a.nz - 1; z >= r.z_lo; --z) {
       if (z + 1 < a.nz && (z + 1) % a.resync == 0) take_restart(z);
-      for (long x = r.x_lo / COLUMNS * COLUMNS; x < r.x_hi && z < r.z_hi; x += W) gradient(r, z, x, std::min<long>(W, r.x_hi - x));
+      for (long x = r.x_lo / COLUMNS * COLUMNS; x < r.x_hi && z < r.z_hi; x += W)
+        gradient(r, z, x, std::min<long>(W, r.x_hi - x));
     }
   }
 
@@ -153,7 +154,7 @@ struct Lifted {
     V over_sizes;
     const Shears<V> s = lift<T>(r.t.medium, S, omega, f, size_E * size_H, over_sizes);
     const V pivot = norm(Cx<V>{T(1) + s.m_1.re, s.m_1.im});
-    const auto good = (pivot > T(least_m)) & (pivot < T(most_pivot)) & (size_E < T(most_gauge) * size_H) &
+    const auto good = (pivot > T(least_m)) & (pivot < T(most_m)) & (size_E < T(most_gauge) * size_H) &
                       (size_H < T(most_gauge) * size_E) & (size_E < T(most_gauge)) & (size_H < T(most_gauge)) &
                       (size_E > T(1 / most_gauge)) & (size_H > T(1 / most_gauge));
     if (!all(good)) return false;
@@ -163,7 +164,8 @@ struct Lifted {
     const Cx<V> v[2] = {s.a * to_E, s.b * to_H};
     V reals[LIFTED] = {v[0].re, v[0].im, v[1].re, v[1].im};
     transpose<T, W, LIFTED>(reals);
-    for (int l = 0; l < W; l += RUN) __builtin_memcpy(shears + at(z, x + l), entries(reals, l), RUN * LIFTED * sizeof(T));
+    for (int l = 0; l < W; l += RUN)
+      __builtin_memcpy(shears + at(z, x + l), entries(reals, l), RUN * LIFTED * sizeof(T));
     if (adjoint) store_parts(ratio, z * a.nx + x, to_E);  // what is beyond `count` is overwritten by the next layer
 
     store_exact(running, place(z, x), grown(along, f.exp_1, s.m_1));
@@ -206,7 +208,8 @@ struct Lifted {
     transpose_back<T, W, LIFTED>(v);
     // into the gauge alpha = beta = 1: a' = a beta / alpha, b' = b alpha / beta
     Cx<V> to_E{T(1) + V{}, V{}};
-    copy_values<T, W>(&to_E.re, &ratio[0][z * a.nx + x], count), copy_values<T, W>(&to_E.im, &ratio[1][z * a.nx + x], count);
+    copy_values<T, W>(&to_E.re, &ratio[0][z * a.nx + x], count),
+        copy_values<T, W>(&to_E.im, &ratio[1][z * a.nx + x], count);
     V over_size;
     const Shears<V> s = lift<T>(r.t.medium, S, omega, f, norm(to_E), over_size);
     const Cx<V> A = Cx<V>{v[0], v[1]} * to_E, B = scale(conj_mul(to_E, Cx<V>{v[2], v[3]}), over_size);

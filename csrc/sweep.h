@@ -208,7 +208,6 @@ struct Row {
   }
 
   void add_exit_sum(long x, Cx<V> s) { exit_sums[x] = exit_sums[x] + s; }
-  void add_exit_sum(long x, Cx<Pair<V>> s) { exit_sums[x] = exit_sums[x] + Cx<V>{s.re.a + s.re.b, s.im.a + s.im.b}; }
 
   // What the reversed sweep has lost, the worst of all; a NaN stays.
   void note_drift(double now) {

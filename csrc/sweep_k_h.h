@@ -211,10 +211,13 @@ struct Shift {
     }
   }
 
-  // Columns of a strip: what the registers hold.
+  // Columns of a strip: what the registers hold. A lifted step is so short that columns are there to fill the time it
+  // takes from its first result to its last, though some wait on the stack.
   template <class R>
   static constexpr int strip_columns(bool forward, bool lift) {
-    if (sizeof(R) > sizeof(V)) return !forward ? 1 : lift ? 3 : 2;
+    const bool pair = sizeof(R) > sizeof(V);
+    if (lift) return forward || !pair ? 4 : 2;
+    if (pair) return forward ? 2 : 1;
     return sizeof(V) == 64 ? (forward ? 4 : 3) : forward ? 2 : 1;
   }
 };

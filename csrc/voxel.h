@@ -54,7 +54,12 @@ struct Powers {
   }
 };
 
-constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
+struct Inverse {
+  double factorial[2 * Series<double>::u_terms + 4];  // 1 / n!
+  constexpr Inverse() : factorial{1} {
+    for (int n = 1; n < int(sizeof factorial / sizeof *factorial); ++n) factorial[n] = factorial[n - 1] / n;
+  }
+};
 
 // One step of Horner's rule, c + u f.
 template <class T, class R>
@@ -65,6 +70,7 @@ PENDEL_HD Cx<R> horner(T c, Cx<R> u, Cx<R> f) {
 template <class T, class R>
 PENDEL_HD Factors<R> factors_series(const Powers<T>& powers, R s_0, Cx<R> u) {
   constexpr int n = Series<T>::u_terms, last = Series<T>::mu_terms;
+  constexpr Inverse inverse;
   const R zero = s_0 - s_0;
   const Cx<T> highest = powers.over_factorial[last];
   Factors<R> f;
@@ -80,14 +86,14 @@ PENDEL_HD Factors<R> factors_series(const Powers<T>& powers, R s_0, Cx<R> u) {
 
   // (cosh(x) - 1) / u, sinh(x)/x, q: the two highest powers first
   const auto begin = [&](double c, double higher) { return Cx<R>{T(c) + T(higher) * u.re, T(higher) * u.im}; };
-  f.ch_1 = begin(1 / factorial(2 * n - 2), 1 / factorial(2 * n));
-  f.shc = begin(1 / factorial(2 * n - 1), 1 / factorial(2 * n + 1));
-  f.q = begin(n / factorial(2 * n + 1), (n + 1) / factorial(2 * n + 3));
+  f.ch_1 = begin(inverse.factorial[2 * n - 2], inverse.factorial[2 * n]);
+  f.shc = begin(inverse.factorial[2 * n - 1], inverse.factorial[2 * n + 1]);
+  f.q = begin(n * inverse.factorial[2 * n + 1], (n + 1) * inverse.factorial[2 * n + 3]);
 #pragma GCC unroll 16
   for (int k = n - 2; k >= 0; --k) {
-    if (k < n - 2) f.ch_1 = horner(T(1 / factorial(2 * k + 2)), u, f.ch_1);
-    f.shc = horner(T(1 / factorial(2 * k + 1)), u, f.shc);
-    f.q = horner(T((k + 1) / factorial(2 * k + 3)), u, f.q);
+    if (k < n - 2) f.ch_1 = horner(T(inverse.factorial[2 * k + 2]), u, f.ch_1);
+    f.shc = horner(T(inverse.factorial[2 * k + 1]), u, f.shc);
+    f.q = horner(T((k + 1) * inverse.factorial[2 * k + 3]), u, f.q);
   }
   f.ch_1 = u * f.ch_1;
   return f;
