@@ -7,6 +7,8 @@
 // strip's two edges. Point (x, z) needs (x, z - 1) and (x - m, z - 1): strips from left to right forward, from right to
 // left in the adjoint.
 //
+// Rows whose voxels allow it are lifted (lift.h): the same marches with E and H, a tile of layers at a time.
+//
 // Transport fourier: a layer is two passes over E_0: columns i, i + n, ... leave pass A of the previous transport, are
 // coupled and enter pass A of the next (fft.h); then the 16 blocks take their phases.
 #pragma once
@@ -79,6 +81,25 @@ struct Shift {
     }
   }
 
+  // A voxel's step back; its sums to `sums`, which then goes on, or to `part`, where they wait for more of them.
+  template <class R, bool Lift>
+  static PENDEL_HD void couple_back(const T* voxel, Cx<R>& E_0, Cx<R>& G, Cx<R>& adj_E_0, Cx<R>& adj_G, T*& sums,
+                                    Parts<T, W>* part, R& turned) {
+    if constexpr (Lift) {
+      // Reverse (L3): E <- E + a' H,  H <- H + b' E
+      Cx<V> of_a, of_b;
+      couple_lifted_adj(voxel, E_0, G, adj_E_0, adj_G, of_a, of_b);
+      *part = lane_parts<T, W>(of_a, of_b);
+    } else {
+      // Reverse (3): (E_0, G) <- M (E_0, G)
+      R X[SUMS];
+      couple_adj_before(voxel, E_0, G, adj_E_0, adj_G, X);
+      turned = X[5];
+      add_lane_sums<T, W>(sums, X);
+      sums -= SUMS;
+    }
+  }
+
   template <class R, int B, bool Lift>
   static void strip_adj(Row<T, W>& r, long group, long x, long from, long to, double* adj_D) {
     const Args& a = r.a;
@@ -96,7 +117,7 @@ struct Shift {
     Cx<R> E_0[B], G[B], adj_E_0[B], adj_G[B];
     const T* M[B];
     T* sums[B];
-    Parts<T, W> part[B][TILE];  // sums of lanes begun
+    Parts<T, W> part[B][Lift ? long(TILE) : 1];
     const long reals = Lift ? long(Lifted<T, W>::STEP) : r.reals;
     for (int b = 0; b < B; ++b) {
       const long xb = x + b * m, p = place(a, z_last - 1, xb);
@@ -110,19 +131,8 @@ struct Shift {
     for (long z = z_last - 1;; --z) {
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        if constexpr (Lift) {
-          // Reverse (L3): E <- E + a' H,  H <- H + b' E
-          Cx<V> A, S_b;
-          couple_lifted_adj(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], A, S_b);
-          part[b][z - z_first] = lane_parts<T, W>(A, S_b);
-        } else {
-          // Reverse (3): (E_0, G) <- M (E_0, G)
-          R X[SUMS];
-          couple_adj_before(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], X);
-          turned[b] = X[5];
-          add_lane_sums<T, W>(sums[b], X);
-          sums[b] -= SUMS;
-        }
+        couple_back<R, Lift>(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], sums[b], &part[b][Lift ? z - z_first : 0],
+                             turned[b]);
         M[b] -= reals;
       }
       if (z == z_first) break;
