@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "couple.h"
+#include "lanes.h"
 #include "lift.h"
 #include "run.h"
 

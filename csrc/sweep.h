@@ -18,6 +18,7 @@
 
 #include "couple.h"
 #include "fft.h"
+#include "lanes.h"
 #include "lifted.h"
 #include "run.h"
 #include "voxel.h"
