@@ -75,6 +75,10 @@ std::size_t workspace_cpu(const Args& args, bool single, bool adjoint) {
   return (single ? chosen().engine->workspace_single : chosen().engine->workspace_double)(args, adjoint);
 }
 
+void lifted_cpu(const Args& args, bool single, std::uint8_t* rows) {
+  (single ? chosen().engine->lifted_single : chosen().engine->lifted_double)(args, rows);
+}
+
 }  // namespace pendel
 #endif
 
@@ -235,6 +239,17 @@ std::size_t workspace(const py::object& plan, bool adjoint) {
 }
 
 #if !defined(PENDEL_CUDA)
+std::vector<bool> lifted_rows(const py::object& plan, const py::object& S, const py::object& s_0) {
+  Args a = args_of(plan);
+  const double dq[3] = {};
+  a.frames = 1, a.dq = dq;
+  a.S = input(S, "S");
+  a.s_0 = input(s_0, "s_0");
+  std::vector<std::uint8_t> rows(a.ny);
+  pendel::lifted_cpu(a, is_single(plan), rows.data());
+  return {rows.begin(), rows.end()};
+}
+
 void extent(const py::array& S, int threads, const py::object& size, const py::object& filled) {
   pendel::Extent a{};
   a.nz = S.shape(0), a.ny = S.shape(1), a.nx = S.shape(2);
@@ -300,6 +315,7 @@ PYBIND11_MODULE(_cuda, m) {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Takagi-Taupin sweeps on the CPU";
   define_sweeps(m);
+  m.def("lifted_rows", &lifted_rows, py::arg("plan"), py::kw_only(), py::arg("S"), py::arg("s_0") = py::none());
   m.def("extent", &extent, py::kw_only(), py::arg("S"), py::arg("threads"), py::arg("size"), py::arg("filled"));
   m.def("filter", &filter, py::kw_only(), py::arg("values"), py::arg("taps_y"), py::arg("taps_x"), py::arg("wanted"),
         py::arg("S"), py::arg("adj_size"), py::arg("threads"), py::arg("filtered"));

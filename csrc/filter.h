@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "couple.h"
+#include "lanes.h"
 #include "run.h"
 
 namespace pendel {

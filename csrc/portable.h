@@ -64,6 +64,20 @@ struct Cx {
   R re, im;
 };
 
+// to = from, part by part: GCC takes a copy of the whole through memory.
+template <class V>
+PENDEL_HD void assign(V& to, const V& from) {
+  to = from;
+}
+template <class V>
+PENDEL_HD void assign(Pair<V>& to, const Pair<V>& from) {
+  to.a = from.a, to.b = from.b;
+}
+template <class R>
+PENDEL_HD void assign(Cx<R>& to, const Cx<R>& from) {
+  assign(to.re, from.re), assign(to.im, from.im);
+}
+
 template <class A, class B>
 PENDEL_HD auto operator+(Cx<A> a, Cx<B> b) -> Cx<decltype(a.re + b.re)> {
   return {a.re + b.re, a.im + b.im};

@@ -93,6 +93,7 @@ void adjoint_cpu(const Args& args, bool single);
 void extent_cpu(const Extent& args, bool single);
 void filter_cpu(const Filter& args, bool single);
 std::size_t workspace_cpu(const Args& args, bool single, bool adjoint);  // bytes a sweep allocates for itself, about
+void lifted_cpu(const Args& args, bool single, std::uint8_t* rows);      // (ny) which rows are lifted; for tests
 
 void forward_cuda(const Args& args, bool single);
 void adjoint_cuda(const Args& args, bool single);
@@ -113,6 +114,8 @@ struct Engine {
   void (*filter_double)(const Filter&);
   std::size_t (*workspace_single)(const Args&, bool adjoint);
   std::size_t (*workspace_double)(const Args&, bool adjoint);
+  void (*lifted_single)(const Args&, std::uint8_t* rows);
+  void (*lifted_double)(const Args&, std::uint8_t* rows);
   int bytes;  // register width
 };
 

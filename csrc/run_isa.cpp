@@ -124,12 +124,16 @@ double load_layer(Row<T, W>& r, long g, long y, long z) {
   }
   const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
   const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
-  if (r.by_columns())  // complete_sums begins anew
-    for (long x = 0; x < a.nx; ++x) {
+  for (long x = 0; x < a.nx && r.by_columns(); ++x) {
+    if (r.is_lifted) {  // (L5) begins anew
+      add_lane_sums<T, W>(r.lifted.restart_at(z, x), product(adj_E_0[x], box_of<R>(r, z, 0)[x]),
+                          product(adj_G[x], box_of<R>(r, z, 1)[x]));
+    } else {  // complete_sums begins anew
       const Cx<R> s = conj_mul(adj_E_0[x], box_of<R>(r, z, 0)[x]) + conj_mul(adj_G[x], box_of<R>(r, z, 1)[x]);
       const R X[SUMS] = {{}, {}, {}, {}, {}, {}, s.re, s.im};
       add_lane_sums<T, W>(r.sum(z, x), X);
     }
+  }
   return Row<T, W>::relative(lane_sum<T, W>(lost), lane_sum<T, W>(there));
 }
 
@@ -159,6 +163,16 @@ void forward(Row<T, W>& r, long g, long y) {
   if (a.E_0) store_frames<T>(a.E_0, a, g * W, y, a.row, r.template fields<R>(r.E_0));
 }
 template <class R, class T, int W>
+void add_adj_incident(Row<T, W>& r, long y) {
+  const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0);
+  T* sums = static_cast<T*>(r.a.adj_incident) + 2 * y * r.a.row;
+  long p = 0;
+  for (; p + 1 < r.a.row; p += 2) add_lane_sums<T, W>(sums + 2 * p, over_packs(adj_E_0[p]), over_packs(adj_E_0[p + 1]));
+  if (p == r.a.row) return;
+  sums[2 * p] += lane_sum<T, W>(adj_E_0[p].re);
+  sums[2 * p + 1] += lane_sum<T, W>(adj_E_0[p].im);
+}
+template <class R, class T, int W>
 void adjoint(Row<T, W>& r, long g, long y) {
   const Args& a = r.a;
   Cx<R>*const G = r.template fields<R>(r.G), *const adj_G = r.template fields<R>(r.adj_G);
@@ -173,7 +187,7 @@ void adjoint(Row<T, W>& r, long g, long y) {
   for (long x = 0; x < a.exit; ++x) {
     const R d = Shift<T, W>::detuning(adj_G[x], G[x]);
     turned = turned + d, turned_x = turned_x + T(x - r.t.origin()) * d;
-    if (r.by_columns()) r.add_exit_sum(x, conj_mul(adj_G[x], G[x]));
+    if (r.by_columns()) r.add_exit_sum(x, product(adj_G[x], G[x]));
     const Cx<R> back = exit * r.t.template ramp<R>(g, x);
     G[x] = conj_mul(back, G[x]), adj_G[x] = conj_mul(back, adj_G[x]);
   }
@@ -197,11 +211,7 @@ void adjoint(Row<T, W>& r, long g, long y) {
     q[2] = a.dz * (adj_D[l] + r.t.half() * lane<T>(turned, l));
     q[0] = -lane<T>(turned_x, l) * a.dx - a.tan_h * q[2], q[1] = -lane<T>(turned, l) * a.dy * (y - a.ny / 2);
   }
-  T* adj_incident = a.adj_incident ? static_cast<T*>(a.adj_incident) + 2 * y * a.row : nullptr;
-  for (long p = 0; adj_incident && p < a.row; ++p) {
-    adj_incident[2 * p] += lane_sum<T, W>(adj_E_0[p].re);
-    adj_incident[2 * p + 1] += lane_sum<T, W>(adj_E_0[p].im);
-  }
+  if (a.adj_incident) add_adj_incident<R>(r, y);
   if (a.entrance_E_0) store_frames<T>(a.entrance_E_0, a, g * W, y, a.row, E_0);
   if (a.entrance_G) store_frames<T>(a.entrance_G, a, g * W, y, a.exit, G);
 }
@@ -256,24 +266,40 @@ void filter(const Filter& a) {
   });
 }
 
-// Bytes of what a sweep allocates: `Tables`; for each thread a `Row`, and the states of an `Etd2rk`.
+// Which rows the lifted coupling takes.
+template <class T>
+void lifted(const Args& a, std::uint8_t* rows) {
+  constexpr int W = PENDEL_BYTES / sizeof(T);
+  const Tables<T, W> tables(a);
+  Row<T, W> r(tables, false);
+  for (long y = 0; y < a.ny; ++y) {
+    r.begin(y);
+    rows[y] = r.is_lifted;
+  }
+}
+
+// Bytes of what a sweep allocates: `Tables`; for each thread a `Row`, and the states of an `Etd2rk`. A row that is not
+// lifted takes the matrices besides.
 template <class T>
 std::size_t workspace(const Args& a, bool adjoint) {
   constexpr long W = PENDEL_BYTES / sizeof(T), complex = 2 * sizeof(T);
   const bool shift = a.transport == Transport::SHIFT;
-  const bool pairs = shift && a.orientation == Orientation::K_H && PENDEL_BYTES == 64 && a.frames > W;
-  const long matrices = a.nz * a.nx * (adjoint ? MATRIX_AND_INVERSE + SUMS : MATRIX) * sizeof(T);
+  const bool lifts = shift && a.orientation == Orientation::K_H, pairs = lifts && PENDEL_BYTES == 64 && a.frames > W;
+  const long reals = lifts ? (adjoint ? 2 * LIFTED + 2 : LIFTED) : adjoint ? MATRIX_AND_INVERSE + SUMS : MATRIX;
+  const long matrices = a.nz * a.nx * reals * sizeof(T);
+  const long gauges = lifts ? ((a.nz - 1) / a.resync + 3) * (a.row + a.nx) * complex : 0;
   const long fields = (adjoint ? 2 : 1) * (pairs ? 2 : 1) * W * (a.exit + a.row) * complex;
   const long exit_sums = adjoint && shift ? (W * a.exit + a.row) * complex : 0;
   long states = 0;  // of Etd2rk: those at work, and of an adjoint those kept and repeated
   if (a.scheme == Scheme::ETD2RK) states = adjoint ? 12 + 2 * long(std::ceil(std::sqrt(double(a.nz)))) : 6;
-  const long thread = matrices + fields + exit_sums + states * W * (a.nx + a.row) * complex;
+  const long thread = matrices + gauges + fields + exit_sums + states * W * (a.nx + a.row) * complex;
   const long tables = (a.frames + W) * (a.nz + a.exit) * complex;
   return tables + std::min<long>(a.threads, a.ny) * thread;
 }
 
-const Engine engine = {forward<float>, forward<double>, adjoint<float>,   adjoint<double>,   extent<float>, extent<double>,
-                       filter<float>,  filter<double>,  workspace<float>, workspace<double>, PENDEL_BYTES};
+const Engine engine = {forward<float>, forward<double>, adjoint<float>, adjoint<double>,  extent<float>,
+                       extent<double>, filter<float>,   filter<double>, workspace<float>, workspace<double>,
+                       lifted<float>,  lifted<double>,  PENDEL_BYTES};
 
 }  // namespace PENDEL_ISA
 }  // namespace pendel

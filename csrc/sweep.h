@@ -18,6 +18,8 @@
 
 #include "couple.h"
 #include "fft.h"
+#include "lanes.h"
+#include "lifted.h"
 #include "run.h"
 #include "voxel.h"
 
@@ -134,6 +136,8 @@ struct Row {
     Cx<V> Xhh;
     V first, last;
   } column;
+  Lifted<T, W> lifted;           // transport shift: shears and sums in place of matrices and theirs,
+  bool is_lifted = false;        // if this row's voxels allow it
   std::vector<long> at;          // layer at which G of a column stands
   std::vector<Cx<T>> phase_gap;  // (row) several layers of (4)
 
@@ -147,17 +151,14 @@ struct Row {
         x_last(a.nz),
         z_first(a.nx),
         z_last(a.nx),
-        matrix_store(((a.nz | 1) * a.nx * reals + W - 1) / W),
-        sums(adjoint ? (a.nz | 1) * a.nx * SUMS : 0),
         E_0(a.row * packs()),
         G(a.exit * packs()),
         adj_E_0(adjoint ? a.row * packs() : 0),
         adj_G(adjoint ? a.exit * packs() : 0),
         exit_sums(adjoint && by_columns() ? a.exit : 0),
         stored(adjoint && a.layers ? a.nx * packs() : 0),
-        at(a.exit) {
-    matrices = reinterpret_cast<T*>(matrix_store.data());
-  }
+        lifted(a, adjoint),
+        at(a.exit) {}
   // Pairs pay where the registers hold them (512 bits: 32) and a voxel's step is short.
   int packs() const { return by_columns() && sizeof(V) == 64 && t.groups > 1 ? 2 : 1; }
   template <class R>
@@ -176,13 +177,24 @@ struct Row {
   void begin(long y_) {
     y = y_;
     find_spans();
-    if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));
     std::fill(exit_sums.begin(), exit_sums.end(), Cx<V>{V{}, V{}});
     const long margin = by_columns() ? 4 * a.shift : 0;  // strips of columns reach beyond the box (sweep_k_h.h)
     const long first = std::max(0l, x_lo - margin), last = std::min(a.nx, x_hi + margin);
+    is_lifted = by_columns() && lifted.begin(*this, first, last);
+    if (is_lifted) return;
+    if (!matrices) allocate();
+    if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));
     over_box(first, last, [&](long z, long x, long count) {
       reals == MATRIX ? make_matrices<MATRIX>(z, x, count) : make_matrices<MATRIX_AND_INVERSE>(z, x, count);
     });
+  }
+
+  // Matrices and their sums.
+  void allocate() {
+    const long voxels = (a.nz | 1) * a.nx;
+    matrix_store.resize((voxels * reals + W - 1) / W);
+    matrices = reinterpret_cast<T*>(matrix_store.data());
+    if (reals == MATRIX_AND_INVERSE) sums.resize(voxels * SUMS);
   }
 
   // E_0 at the entrance: the incident row, or 1.
@@ -197,7 +209,6 @@ struct Row {
   }
 
   void add_exit_sum(long x, Cx<V> s) { exit_sums[x] = exit_sums[x] + s; }
-  void add_exit_sum(long x, Cx<Pair<V>> s) { exit_sums[x] = exit_sums[x] + Cx<V>{s.re.a + s.re.b, s.im.a + s.im.b}; }
 
   // What the reversed sweep has lost, the worst of all; a NaN stays.
   void note_drift(double now) {
@@ -224,30 +235,9 @@ struct Row {
       std::fill(dS + 2 * (base + last), dS + 2 * (base + a.nx), T(0));
       if (ds) std::fill(ds + base, ds + base + first, T(0)), std::fill(ds + base + last, ds + base + a.nx, T(0));
     }
+    if (is_lifted) return lifted.finish_gradient(*this);
     for (std::vector<T>& part : carried) part.assign(by_columns() ? a.row + W : 0, T(0));
     over_box(x_lo, x_hi, [&](long z, long x, long count) { voxel_gradients(z, x, count); });
-  }
-
- private:
-  void find_spans() {
-    std::fill(x_first.begin(), x_first.end(), a.nx), std::fill(x_last.begin(), x_last.end(), 0);
-    std::fill(z_first.begin(), z_first.end(), a.nz), std::fill(z_last.begin(), z_last.end(), 0);
-    const bool all = reals == MATRIX_AND_INVERSE && !a.support;
-    for (long z = 0; z < a.nz; ++z) {
-      const T *f = S(z), *g = s_0(z);
-      const std::uint8_t* wanted = reals == MATRIX_AND_INVERSE ? support(z) : nullptr;
-      const auto vacuum = [&](long x) {
-        return !(all || f[2 * x] != 0 || f[2 * x + 1] != 0 || (g && g[x] != 0) || (wanted && wanted[x]));
-      };
-      long first = 0, last = a.nx;
-      while (first < last && vacuum(first)) ++first;
-      while (first < last && vacuum(last - 1)) --last;
-      if (first == last) continue;
-      x_first[z] = first, x_last[z] = last;
-      for (long x = first; x < last; ++x) z_first[x] = std::min(z_first[x], z), z_last[x] = z + 1;
-    }
-    x_lo = *std::min_element(x_first.begin(), x_first.end()), x_hi = *std::max_element(x_last.begin(), x_last.end());
-    z_lo = *std::min_element(z_first.begin(), z_first.end()), z_hi = *std::max_element(z_last.begin(), z_last.end());
   }
 
   // Loads up to W voxels of a layer and everything voxel() and voxel_adj() need to know of them.
@@ -276,6 +266,58 @@ struct Row {
     for (long long b : bits) any |= b;
     if (__builtin_expect(any != 0, 0)) f = exact_lanes(f, mu, u, S_x, s_0_x);
   }
+
+  // adj_S and adj_s_0 of up to W voxels of a layer from their sums over all frames.
+  PENDEL_HD void write_gradient(long z, long x, long count, Cx<V> S_x, V s_0_x, Cx<V> omega, const Factors<V>& f,
+                                Cx<V> X00, Cx<V> X0h, Cx<V> Xh0, Cx<V> Xhh) {
+    Cx<V> adj_S;
+    V adj_s_0;
+    if (a.scheme == Scheme::ETD2RK)
+      potential_adj(t.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+    else
+      voxel_adj(t.medium, S_x, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+    const V zero{};
+    // Reverse: s_0 = |S| where s_0 was not given
+    if (!a.s_0) {
+      const V tied = s_0_x != zero ? adj_s_0 / s_0_x : zero;
+      adj_S = adj_S + Cx<V>{tied * S_x.re, tied * S_x.im};
+    }
+    if (const std::uint8_t* wanted = support(z)) {
+      typename IndexOf<T>::type keep[W];
+      for (int l = 0; l < W; ++l) keep[l] = l < count && wanted[x + l] ? -1 : 0;
+      Indices<T, W> mask;
+      __builtin_memcpy(&mask, keep, sizeof mask);
+      adj_S = {mask ? adj_S.re : zero, mask ? adj_S.im : zero};
+      adj_s_0 = mask ? adj_s_0 : zero;
+    }
+    const long base = (z * a.ny + y) * a.nx + x;
+    const V pair[2] = {zip<T, W, 0>(adj_S.re, adj_S.im), zip<T, W, 1>(adj_S.re, adj_S.im)};
+    copy_values<T, 2 * W>(static_cast<T*>(a.adj_S) + 2 * base, pair, 2 * count);
+    if (a.adj_s_0) copy_values<T, W>(static_cast<T*>(a.adj_s_0) + base, &adj_s_0, count);
+  }
+
+ private:
+  void find_spans() {
+    std::fill(x_first.begin(), x_first.end(), a.nx), std::fill(x_last.begin(), x_last.end(), 0);
+    std::fill(z_first.begin(), z_first.end(), a.nz), std::fill(z_last.begin(), z_last.end(), 0);
+    const bool all = reals == MATRIX_AND_INVERSE && !a.support;
+    for (long z = 0; z < a.nz; ++z) {
+      const T *f = S(z), *g = s_0(z);
+      const std::uint8_t* wanted = reals == MATRIX_AND_INVERSE ? support(z) : nullptr;
+      const auto vacuum = [&](long x) {
+        return !(all || f[2 * x] != 0 || f[2 * x + 1] != 0 || (g && g[x] != 0) || (wanted && wanted[x]));
+      };
+      long first = 0, last = a.nx;
+      while (first < last && vacuum(first)) ++first;
+      while (first < last && vacuum(last - 1)) --last;
+      if (first == last) continue;
+      x_first[z] = first, x_last[z] = last;
+      for (long x = first; x < last; ++x) z_first[x] = std::min(z_first[x], z), z_last[x] = z + 1;
+    }
+    x_lo = *std::min_element(x_first.begin(), x_first.end()), x_hi = *std::max_element(x_last.begin(), x_last.end());
+    z_lo = *std::min_element(z_first.begin(), z_first.end()), z_hi = *std::max_element(z_last.begin(), z_last.end());
+  }
+
   // The closed formulas in the lanes that are out of the series' range.
   __attribute__((noinline)) Factors<V> exact_lanes(Factors<V> f, Cx<V> mu, Cx<V> u, Cx<V> S_x, V s_0_x) const {
     for (int l = 0; l < W; ++l) {
@@ -360,8 +402,8 @@ struct Row {
   }
 
   void voxel_gradients(long z, long x, long count) {
-    Cx<V> S_x, omega, adj_S;
-    V s_0_x, adj_s_0, X[SUMS];
+    Cx<V> S_x, omega;
+    V s_0_x, X[SUMS];
     Factors<V> f;
     load(z, x, count, S_x, s_0_x, omega, f);
     if (count == W && sx == 1) {
@@ -374,29 +416,7 @@ struct Row {
     }
     transpose_back<T, W, SUMS>(X);
     if (by_columns()) complete_sums(z, x, count, S_x, omega, f, X);
-    const Cx<V> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
-    if (a.scheme == Scheme::ETD2RK)
-      potential_adj(t.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
-    else
-      voxel_adj(t.medium, S_x, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
-    const V zero{};
-    // Reverse: s_0 = |S| where s_0 was not given
-    if (!a.s_0) {
-      const V tied = s_0_x != zero ? adj_s_0 / s_0_x : zero;
-      adj_S = adj_S + Cx<V>{tied * S_x.re, tied * S_x.im};
-    }
-    if (const std::uint8_t* wanted = support(z)) {
-      typename IndexOf<T>::type keep[W];
-      for (int l = 0; l < W; ++l) keep[l] = l < count && wanted[x + l] ? -1 : 0;
-      Indices<T, W> mask;
-      __builtin_memcpy(&mask, keep, sizeof mask);
-      adj_S = {mask ? adj_S.re : zero, mask ? adj_S.im : zero};
-      adj_s_0 = mask ? adj_s_0 : zero;
-    }
-    const long base = (z * a.ny + y) * a.nx + x;
-    const V pair[2] = {zip<T, W, 0>(adj_S.re, adj_S.im), zip<T, W, 1>(adj_S.re, adj_S.im)};
-    copy_values<T, 2 * W>(static_cast<T*>(a.adj_S) + 2 * base, pair, 2 * count);
-    if (a.adj_s_0) copy_values<T, W>(static_cast<T*>(a.adj_s_0) + base, &adj_s_0, count);
+    write_gradient(z, x, count, S_x, s_0_x, omega, f, {X[0], X[1]}, {X[2], X[3]}, {X[4], X[5]}, {X[6], X[7]});
   }
 };
 

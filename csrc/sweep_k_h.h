@@ -7,6 +7,8 @@
 // strip's two edges. Point (x, z) needs (x, z - 1) and (x - m, z - 1): strips from left to right forward, from right to
 // left in the adjoint.
 //
+// Rows whose voxels allow it are lifted (lift.h): the same marches with E and H, a tile of layers at a time.
+//
 // Transport fourier: a layer is two passes over E_0: columns i, i + n, ... leave pass A of the previous transport, are
 // coupled and enter pass A of the next (fft.h); then the 16 blocks take their phases.
 #pragma once
@@ -31,7 +33,8 @@ struct Shift {
     return z_first < z_last;
   }
 
-  template <class R, int B>
+  // Of a row that is lifted, E and H of (L2) stand for E_0 and G.
+  template <class R, int B, bool Lift>
   static void strip(Row<T, W>& r, long group, long x, long from, long to) {
     const Args& a = r.a;
     Cx<R>*const row_E_0 = r.template fields<R>(r.E_0), *const row_G = r.template fields<R>(r.G);
@@ -45,10 +48,11 @@ struct Shift {
     const Cx<R> gap = r.t.template phase<R>(group, z_first - layer_before(from));
     Cx<R> E_0[B], G[B];
     const T* M[B];
+    const long reals = Lift ? long(Lifted<T, W>::STEP) : r.reals;
     for (int b = 0; b < B; ++b) {
-      E_0[b] = row_E_0[place(a, z_first, x + b * m)];
+      assign(E_0[b], row_E_0[place(a, z_first, x + b * m)]);
       G[b] = from > 0 ? gap * row_G[x + b * m] : row_G[x + b * m];
-      M[b] = r.matrix(z_first, x + b * m);
+      M[b] = Lift ? r.lifted.shear(z_first, x + b * m) : r.matrix(z_first, x + b * m);
     }
     Cx<R>* in = row_E_0 + place(a, z_first, x);
     Cx<R>* out = row_E_0 + place(a, z_first, x + (B - 1) * m);
@@ -56,25 +60,47 @@ struct Shift {
     for (long z = z_first;; ++z) {
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        couple(M[b], E_0[b], G[b]);  // (3)
-        M[b] += r.reals;
+        if constexpr (Lift)
+          couple_lifted(M[b], E_0[b], G[b]);  // (L3)
+        else
+          couple(M[b], E_0[b], G[b]);  // (3)
+        M[b] += reals;
       }
       if (z + 1 == z_last) break;
-      *out = E_0[B - 1];  // (4)
+      assign(*out, E_0[B - 1]);  // (4)
       in -= m, out -= m;
 #pragma GCC unroll 4
-      for (int b = B - 1; b > 0; --b) E_0[b] = E_0[b - 1];
-      E_0[0] = *in;
+      for (int b = B - 1; b > 0; --b) assign(E_0[b], E_0[b - 1]);
+      assign(E_0[0], *in);
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) G[b] = layer * G[b];  // (5)
     }
     for (int b = 0; b < B; ++b) {
-      row_E_0[place(a, z_last - 1, x + b * m)] = E_0[b];
+      assign(row_E_0[place(a, z_last - 1, x + b * m)], E_0[b]);
       row_G[x + b * m] = r.t.template phase<R>(group, to - z_last) * G[b];
     }
   }
 
-  template <class R, int B>
+  // A voxel's step back; its sums to `sums`, which then goes on, or to `part`, where they wait for more of them.
+  template <class R, bool Lift>
+  static PENDEL_HD void couple_back(const T* voxel, Cx<R>& E_0, Cx<R>& G, Cx<R>& adj_E_0, Cx<R>& adj_G, T*& sums,
+                                    Parts<T, W>* part, R& turned) {
+    if constexpr (Lift) {
+      // Reverse (L3): E <- E + a' H,  H <- H + b' E
+      Cx<V> of_a, of_b;
+      couple_lifted_adj(voxel, E_0, G, adj_E_0, adj_G, of_a, of_b);
+      *part = lane_parts<T, W>(of_a, of_b);
+    } else {
+      // Reverse (3): (E_0, G) <- M (E_0, G)
+      R X[SUMS];
+      couple_adj_before(voxel, E_0, G, adj_E_0, adj_G, X);
+      turned = X[5];
+      add_lane_sums<T, W>(sums, X);
+      sums -= SUMS;
+    }
+  }
+
+  template <class R, int B, bool Lift>
   static void strip_adj(Row<T, W>& r, long group, long x, long from, long to, double* adj_D) {
     const Args& a = r.a;
     Cx<R>*const row_E_0 = r.template fields<R>(r.E_0), *const row_adj_E_0 = r.template fields<R>(r.adj_E_0);
@@ -91,44 +117,47 @@ struct Shift {
     Cx<R> E_0[B], G[B], adj_E_0[B], adj_G[B];
     const T* M[B];
     T* sums[B];
+    Parts<T, W> part[B][Lift ? long(TILE) : 1];
+    const long reals = Lift ? long(Lifted<T, W>::STEP) : r.reals;
     for (int b = 0; b < B; ++b) {
       const long xb = x + b * m, p = place(a, z_last - 1, xb);
-      E_0[b] = row_E_0[p], adj_E_0[b] = row_adj_E_0[p];
-      G[b] = row_G[xb], adj_G[b] = row_adj_G[xb];
-      M[b] = r.matrix(z_last - 1, xb);
-      sums[b] = r.sum(z_last - 1, xb);
+      assign(E_0[b], row_E_0[p]), assign(adj_E_0[b], row_adj_E_0[p]);
+      assign(G[b], row_G[xb]), assign(adj_G[b], row_adj_G[xb]);
+      M[b] = Lift ? r.lifted.shear(z_last - 1, xb) : r.matrix(z_last - 1, xb);
+      sums[b] = Lift ? r.lifted.sum(z_first, xb) : r.sum(z_last - 1, xb);
     }
     long in = place(a, z_last - 1, x + (B - 1) * m), out = place(a, z_last - 1, x);
     const Cx<R> layer = r.t.template phase<R>(group, std::min(1l, a.nz - 1));
     for (long z = z_last - 1;; --z) {
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        // Reverse (3): (E_0, G) <- M (E_0, G)
-        R X[SUMS];
-        couple_adj_before(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], X);
-        turned[b] = X[5];
-        add_lane_sums<T, W>(sums[b], X);
-        M[b] -= r.reals, sums[b] -= SUMS;
+        couple_back<R, Lift>(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], sums[b], &part[b][Lift ? z - z_first : 0],
+                             turned[b]);
+        M[b] -= reals;
       }
       if (z == z_first) break;
       // Reverse (5): G <- exp(-i D dz) G
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        D = D + turned[b];  // detuning(adj_G[b], G[b])
+        if constexpr (Lift)
+          D = D + adj_G[b].re * G[b].im - adj_G[b].im * G[b].re;  // detuning(adj_G[b], G[b]), its sum in two steps
+        else
+          D = D + turned[b];  // the same
         G[b] = conj_mul(layer, G[b]);
         adj_G[b] = conj_mul(layer, adj_G[b]);
       }
       // Reverse (4): E_0(x) <- E_0(x - dz tan 2theta)
-      row_E_0[out] = E_0[0], row_adj_E_0[out] = adj_E_0[0];
+      assign(row_E_0[out], E_0[0]), assign(row_adj_E_0[out], adj_E_0[0]);
       in += m, out += m;
 #pragma GCC unroll 4
-      for (int b = 0; b + 1 < B; ++b) E_0[b] = E_0[b + 1], adj_E_0[b] = adj_E_0[b + 1];
-      E_0[B - 1] = row_E_0[in], adj_E_0[B - 1] = row_adj_E_0[in];
+      for (int b = 0; b + 1 < B; ++b) assign(E_0[b], E_0[b + 1]), assign(adj_E_0[b], adj_E_0[b + 1]);
+      assign(E_0[B - 1], row_E_0[in]), assign(adj_E_0[B - 1], row_adj_E_0[in]);
     }
     for (int b = 0; b < B; ++b) {
       const long xb = x + b * m, p = place(a, z_first, xb);
-      row_E_0[p] = E_0[b], row_adj_E_0[p] = adj_E_0[b];
-      row_G[xb] = G[b], row_adj_G[xb] = adj_G[b];
+      assign(row_E_0[p], E_0[b]), assign(row_adj_E_0[p], adj_E_0[b]);
+      assign(row_G[xb], G[b]), assign(row_adj_G[xb], adj_G[b]);
+      if constexpr (Lift) add_lane_parts<T, W>(sums[b], reals, part[b], z_last - z_first);
     }
     if (from > 0) turn_back<R, B>(r, group, x, z_first - layer_before(from), D);
     for (int l = 0; l < lanes<T, R>; ++l) adj_D[l] += lane<T>(D, l);
@@ -153,30 +182,52 @@ struct Shift {
 
   template <class R>
   static void march(Row<T, W>& r, long group, long from, long to) {
-    const Args& a = r.a;
-    constexpr int B = strip_columns<R>(true);
-    for (long c = 0; c < std::min<long>(a.shift, a.nx); ++c) {
-      long x = c;
-      for (; x + (B - 1) * a.shift < a.nx; x += B * a.shift) strip<R, B>(r, group, x, from, to);
-      for (; x < a.nx; x += a.shift) strip<R, 1>(r, group, x, from, to);
-    }
+    if (!r.is_lifted) return columns<R, false>(r, group, from, to);
+    for (long z = from; z < to; z += TILE) columns<R, true>(r, group, z, std::min(z + TILE, to));
+    r.lifted.leave_gauge(from, to, r.template fields<R>(r.E_0), r.template fields<R>(r.G));
   }
   template <class R>
   static void march_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
-    const Args& a = r.a;
-    constexpr int B = strip_columns<R>(false);
-    for (long c = 0; c < std::min<long>(a.shift, a.nx); ++c) {
-      const long columns = (a.nx - c + a.shift - 1) / a.shift, whole = columns / B * B;
-      for (long i = columns - 1; i >= whole; --i) strip_adj<R, 1>(r, group, c + i * a.shift, from, to, adj_D);
-      for (long i = whole - B; i >= 0; i -= B) strip_adj<R, B>(r, group, c + i * a.shift, from, to, adj_D);
+    if (!r.is_lifted) return columns_adj<R, false>(r, group, from, to, adj_D);
+    r.lifted.enter_gauge(from, to, r.template fields<R>(r.E_0), r.template fields<R>(r.G),
+                         r.template fields<R>(r.adj_E_0), r.template fields<R>(r.adj_G));
+    for (long z; to > from; to = z) {
+      z = std::max(from, to - TILE);
+      columns_adj<R, true>(r, group, z, to, adj_D);
     }
   }
 
  private:
-  // Columns of a strip: what the registers hold.
+  enum : long { TILE = 32 };  // layers whose part of an E_0 row stays in the first-level cache
+
+  template <class R, bool Lift>
+  static void columns(Row<T, W>& r, long group, long from, long to) {
+    const Args& a = r.a;
+    constexpr int B = strip_columns<R>(true, Lift);
+    for (long c = 0; c < std::min<long>(a.shift, a.nx); ++c) {
+      long x = c;
+      for (; x + (B - 1) * a.shift < a.nx; x += B * a.shift) strip<R, B, Lift>(r, group, x, from, to);
+      for (; x < a.nx; x += a.shift) strip<R, 1, Lift>(r, group, x, from, to);
+    }
+  }
+  template <class R, bool Lift>
+  static void columns_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
+    const Args& a = r.a;
+    constexpr int B = strip_columns<R>(false, Lift);
+    for (long c = 0; c < std::min<long>(a.shift, a.nx); ++c) {
+      const long columns = (a.nx - c + a.shift - 1) / a.shift, whole = columns / B * B;
+      for (long i = columns - 1; i >= whole; --i) strip_adj<R, 1, Lift>(r, group, c + i * a.shift, from, to, adj_D);
+      for (long i = whole - B; i >= 0; i -= B) strip_adj<R, B, Lift>(r, group, c + i * a.shift, from, to, adj_D);
+    }
+  }
+
+  // Columns of a strip: what the registers hold. A lifted step is so short that columns are there to fill the time it
+  // takes from its first result to its last, though some wait on the stack.
   template <class R>
-  static constexpr int strip_columns(bool forward) {
-    if (sizeof(R) > sizeof(V)) return forward ? 2 : 1;
+  static constexpr int strip_columns(bool forward, bool lift) {
+    const bool pair = sizeof(R) > sizeof(V);
+    if (lift) return forward || !pair ? 4 : 2;
+    if (pair) return forward ? 2 : 1;
     return sizeof(V) == 64 ? (forward ? 4 : 3) : forward ? 2 : 1;
   }
 };

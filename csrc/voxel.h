@@ -54,25 +54,48 @@ struct Powers {
   }
 };
 
+struct Inverse {
+  double factorial[2 * Series<double>::u_terms + 4];  // 1 / n!
+  constexpr Inverse() : factorial{1} {
+    for (int n = 1; n < int(sizeof factorial / sizeof *factorial); ++n) factorial[n] = factorial[n - 1] / n;
+  }
+};
+
+// One step of Horner's rule, c + u f.
+template <class T, class R>
+PENDEL_HD Cx<R> horner(T c, Cx<R> u, Cx<R> f) {
+  return {c + u.re * f.re - u.im * f.im, u.re * f.im + u.im * f.re};
+}
+
 template <class T, class R>
 PENDEL_HD Factors<R> factors_series(const Powers<T>& powers, R s_0, Cx<R> u) {
-  const R zero = s_0 - s_0, one = zero + T(1);
-  const Cx<R> unit{one, zero};
-  Factors<R> f{{zero, zero}, {zero, zero}, unit, unit, unit};
+  constexpr int n = Series<T>::u_terms, last = Series<T>::mu_terms;
+  constexpr Inverse inverse;
+  const R zero = s_0 - s_0;
+  const Cx<T> highest = powers.over_factorial[last];
+  Factors<R> f;
+  f.exp_1 = f.inverse_exp_1 = {zero + highest.re, zero + highest.im};
 #pragma GCC unroll 16
-  for (int k = Series<T>::mu_terms; k >= 1; --k) {
+  for (int k = last - 1; k >= 1; --k) {
     const Cx<T> c = powers.over_factorial[k];
-    f.exp_1 = {s_0 * (c.re + f.exp_1.re), s_0 * (c.im + f.exp_1.im)};
-    f.inverse_exp_1 = {-s_0 * (c.re + f.inverse_exp_1.re), -s_0 * (c.im + f.inverse_exp_1.im)};
+    f.exp_1 = {c.re + s_0 * f.exp_1.re, c.im + s_0 * f.exp_1.im};
+    f.inverse_exp_1 = {c.re - s_0 * f.inverse_exp_1.re, c.im - s_0 * f.inverse_exp_1.im};
   }
+  f.exp_1 = {s_0 * f.exp_1.re, s_0 * f.exp_1.im};
+  f.inverse_exp_1 = {-s_0 * f.inverse_exp_1.re, -s_0 * f.inverse_exp_1.im};
+
+  // (cosh(x) - 1) / u, sinh(x)/x, q: the two highest powers first
+  const auto begin = [&](double c, double higher) { return Cx<R>{T(c) + T(higher) * u.re, T(higher) * u.im}; };
+  f.ch_1 = begin(inverse.factorial[2 * n - 2], inverse.factorial[2 * n]);
+  f.shc = begin(inverse.factorial[2 * n - 1], inverse.factorial[2 * n + 1]);
+  f.q = begin(n * inverse.factorial[2 * n + 1], (n + 1) * inverse.factorial[2 * n + 3]);
 #pragma GCC unroll 16
-  for (int k = Series<T>::u_terms; k >= 1; --k) {
-    f.shc = unit + scale(u * f.shc, T(1.0 / (2 * k * (2 * k + 1.0))));
-    f.q = unit + scale(u * f.q, T((k + 1.0) / (k * (2 * k + 2.0) * (2 * k + 3.0))));
-    if (k > 1) f.ch_1 = unit + scale(u * f.ch_1, T(1.0 / (2 * k * (2 * k - 1.0))));
+  for (int k = n - 2; k >= 0; --k) {
+    if (k < n - 2) f.ch_1 = horner(T(inverse.factorial[2 * k + 2]), u, f.ch_1);
+    f.shc = horner(T(inverse.factorial[2 * k + 1]), u, f.shc);
+    f.q = horner(T((k + 1) * inverse.factorial[2 * k + 3]), u, f.q);
   }
-  f.ch_1 = scale(u * f.ch_1, T(0.5));
-  f.q = scale(f.q, T(1.0 / 6));
+  f.ch_1 = u * f.ch_1;
   return f;
 }
 

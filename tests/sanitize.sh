@@ -20,7 +20,7 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1
 
-operator_tests=(test_forward test_adjoint test_symmetric test_resync test_etd2rk test_swept test_analytic
+operator_tests=(test_forward test_adjoint test_lifted test_symmetric test_resync test_etd2rk test_swept test_analytic
   test_operator_arguments test_plain_arrays test_overflow test_farfield)
 files=("${operator_tests[@]/#/$root/tests/}")
 files=("${files[@]/%/.py}")
