@@ -60,6 +60,16 @@ def test_a_large_argument_gives_a_finite_result_or_is_named(scan, name, big):
             assert str(error).startswith(f"{name.split()[0]}: expected")
 
 
+def test_phases_without_digits_are_refused(scan):
+    """Forward and adjoint sweeps would each make another number of exp(i dq z), and no gradient would be one."""
+    model, S, _ = scan
+    op, extent = model.operators[0][1], max(n * step for n, step in zip(model.shape, model.voxel, strict=True))
+    for dq in (1e43, 1e168, 1.1e9 / extent):
+        with pytest.raises(ValueError, match="dq: expected values up to .* rad/m, whose phases in a box of .* digits"):
+            op.forward(S, np.full((2, 3), dq))
+    assert np.isfinite(op.forward(S, np.full((2, 3), 0.9e9 / extent))).all()
+
+
 @pytest.mark.parametrize("size", [1e-300, 1e-200, 1.0, 1e200, 1e300])
 def test_directions_and_strain_do_not_depend_on_a_size(scan, size):
     model, S, _ = scan

@@ -45,6 +45,7 @@ class StateShapes(NamedTuple):
 # Of a crystal in an X-ray beam, and of its fit to counted photons, at most.
 USUAL = {"S": 1e2, "s_0": 1e2, "dq": 1e12, "incident": 1e6, "E_h": 1e6, "adj_E_h": 1e12, "adj_F": 1e12, "adj_D": 1e12}
 USUAL |= {"flux": 1e6, "scale": 1e20, "data": 1e20}
+LARGEST_PHASE = 1e9  # rad: 1e-7 of it is left of a double's digits, as many as complex64 has
 
 
 def refuse_overflow(dtype: Any, **arguments: Any) -> None:
@@ -58,6 +59,17 @@ def refuse_overflow(dtype: Any, **arguments: Any) -> None:
         f"{name}: expected values whose results {np.dtype(dtype)} can hold (usual are up to {USUAL[name]:g}), got "
         f"absolute values up to {largest[name]:.3g}"
     )
+
+
+def refuse_phases_without_digits(dq: Array, shape: tuple[int, ...], voxel: tuple[float, ...]) -> None:
+    """ValueError for dq (frames, 3), rad/m, whose phases in a box are so large that doubles know no angle of them."""
+    extent = max(n * step for n, step in zip(shape, voxel, strict=True))
+    largest, most = float(np.abs(dq).max()), LARGEST_PHASE / extent
+    if largest > most:
+        raise ValueError(
+            f"dq: expected values up to {most:.3g} rad/m, whose phases in a box of {extent:.3g} m have digits (usual "
+            f"are up to {USUAL['dq']:g}), got absolute values up to {largest:.3g}"
+        )
 
 
 class HasExit(Protocol):

@@ -11,7 +11,15 @@ from ..base.arrays import is_finite
 from .cpu_engine import available_threads
 from .engine import Array
 from .engines import engine_for, on_device
-from .fields import Adjoint, State, StateShapes, check_state, naming_frames, refuse_overflow
+from .fields import (
+    Adjoint,
+    State,
+    StateShapes,
+    check_state,
+    naming_frames,
+    refuse_overflow,
+    refuse_phases_without_digits,
+)
 from .physics import (
     ORIENTATIONS,
     SCHEMES,
@@ -442,6 +450,8 @@ class TakagiTaupin:
         dq = self.engine.array("dq", dq, (None, 3), np.float64, axes="(frames, 3)")
         if len(dq) == 0:
             raise ValueError("dq: expected at least one frame, got shape (0, 3)")
+        if self.engine.reads_values:
+            refuse_phases_without_digits(dq, self.shape, self.voxel)
         if s_0 is not None:
             s_0 = self.engine.array("s_0", s_0, self.shape, self.real_dtype, axes="(nz, ny, nx)")
         return S, dq, s_0
