@@ -95,10 +95,9 @@ def _configured(args):
 def _on_model_grid(stored, experiment, path):
     """An object on the grid of its data, as a `StoredResult` with z along k_h."""
     from .. import io
-    from ..kinematic import even_experiment, to_model_grid
+    from ..kinematic import box_for, even_experiment, to_model_grid
     from ..kinematic.grid import KinematicResult, centred
     from ..kinematic.support import shrink_wrap
-    from ..recipes.kinematic_starts import box_for
 
     support = shrink_wrap(stored.S) if stored.support is None else stored.support
     found, support = centred(stored.S, support)
