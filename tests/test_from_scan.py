@@ -60,3 +60,8 @@ def test_what_nobody_says_is_named():
         Experiment.from_scan(bare)
     with pytest.raises(TypeError, match="^rocking_angles: expected in the scan or beside it, got neither"):
         Experiment.from_scan(scan(rocking_angles=None))
+
+
+def test_what_is_no_scan_is_refused():
+    with pytest.raises(TypeError, match="^scan: expected a Scan, .* got 'scan.cxi'"):
+        Experiment.from_scan("scan.cxi")
