@@ -1,6 +1,8 @@
 """Results for ParaView and other VTK programs: image data in XML, in nm.
 
 VTK file formats, XML ImageData 1.0 with UInt64 headers; ``Direction``: the axes of the model frame in the laboratory.
+
+(1) r = Origin + Direction (i, j, k) * Spacing,   so Origin is turned as the axes are, and index n//2 lies at 0
 """
 
 import base64
@@ -51,14 +53,15 @@ def write_vti(path: Path | str, result: StoredResult, *, force: bool = False) ->
 def _text(result):
     nz, ny, nx = result.S.shape
     step = [v / NANOMETRE for v in result.voxel[::-1]]
-    origin = [-(n // 2) * v for n, v in zip((nx, ny, nz), step, strict=True)]
+    axes = np.eye(3) if result.frame is None else np.asarray(result.frame, float).T
+    origin = axes @ [-(n // 2) * v for n, v in zip((nx, ny, nz), step, strict=True)]
     grid = {
         "WholeExtent": f"0 {nx - 1} 0 {ny - 1} 0 {nz - 1}",
         "Origin": _numbers(origin),
         "Spacing": _numbers(step),
     }
     if result.frame is not None:
-        grid["Direction"] = _numbers(np.asarray(result.frame, float).T.ravel())
+        grid["Direction"] = _numbers(axes.ravel())
     attributes = " ".join(f"{name}={quoteattr(value)}" for name, value in grid.items())
     arrays = "\n".join(_array(name, values) for name, values in _maps(result))
     return f"""<?xml version="1.0"?>
