@@ -81,7 +81,8 @@ class Trust:
             "flux and angles",
         )
         yield (
-            self.frame_excess > ONE_FRAME * max(self.excess, 1),
+            # another crystal misses its brightest frames most, which are not to be masked for that
+            self.frame_excess > ONE_FRAME * max(self.excess, 1) and not misses(self, self.noise),
             f"frame {self.frame} is missed by {self.frame_excess:.1f} times photon noise, the others by less: mask it",
         )
         yield (
@@ -152,7 +153,8 @@ def excess_of(expected, data, mask=None):
         lit &= mask
     if not lit.any():
         return 1.0, 0, 1.0
-    square = np.where(lit, np.square(np.sqrt(expected) - np.sqrt(data)), 0).sum((1, 2))
+    # bad pixels may hold anything, -1 for example
+    square = np.square(np.sqrt(np.where(lit, expected, 0)) - np.sqrt(np.where(lit, data, 0))).sum((1, 2))
     noise = np.where(lit, counting_noise(expected), 0).sum((1, 2))
     several = lit.sum((1, 2)) >= SEVERAL
     frames = np.divide(square, noise, out=np.zeros(len(noise)), where=several)
