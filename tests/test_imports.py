@@ -96,6 +96,7 @@ def test_photon_noise_goes_by_poisson_s_law():
         "model.pixels",
         "experiment.materials",
         "analysis.plot",
+        "reference.wide_angle",
         "start.box_for",
     ),
 )
