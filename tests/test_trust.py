@@ -48,6 +48,12 @@ def test_another_crystal_is_not_found():
     assert dataclasses.replace(trust, noise=0.06, excess=1.0).verdict == "found"
 
 
+def test_what_is_no_number_is_not_found():
+    assert dataclasses.replace(GOOD, misfit=np.nan).verdict == "not found"
+    assert dataclasses.replace(GOOD, noise=np.nan).verdict == "not found"
+    assert dataclasses.replace(GOOD, excess=np.nan).verdict == "found, with doubts"
+
+
 def test_turns_of():
     phase = np.zeros((4, 5, 6))
     phase[2:] = 2.0

@@ -66,3 +66,7 @@ def test_nothing_is_lost(tmp_path, stored):
         io.write_vti(path, io.StoredResult(S=stored.S))
     with pytest.raises(TypeError, match="result: expected a StoredResult"):
         io.write_vti(path, stored.S)
+    with pytest.raises(ValueError, match=r"^strain: expected shape \(3, 4, 5\), as S, got \(2, 2, 2\)"):
+        io.write_vti(path, io.StoredResult(S=stored.S, voxel=stored.voxel, strain=np.ones((2, 2, 2))))
+    with pytest.raises(ValueError, match=r"^result \(S\): expected shape \(nz, ny, nx\)"):
+        io.write_vti(path, io.StoredResult(S=stored.S[0], voxel=stored.voxel))

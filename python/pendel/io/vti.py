@@ -45,6 +45,10 @@ def write_vti(path: Path | str, result: StoredResult, *, force: bool = False) ->
         raise TypeError(f"result: expected a StoredResult, got {checks.describe(result)}")
     if result.voxel is None:
         raise ValueError("voxel: expected a result that knows its voxel, got None")
+    checks.array("result (S)", result.S, (None, None, None), np.complex128, axes="(nz, ny, nx)", finite=False)
+    for _, field, _ in ARRAYS:
+        if getattr(result, field) is not None and np.shape(getattr(result, field)) != result.S.shape:
+            raise ValueError(f"{field}: expected shape {result.S.shape}, as S, got {np.shape(getattr(result, field))}")
     if not force:
         kinds.refuse_to_replace(path, kinds.PICTURE)
     files.write_whole(path, _text(result).encode())

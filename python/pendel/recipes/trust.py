@@ -76,7 +76,7 @@ class Trust:
 
     def _reasons(self):
         yield (
-            self.excess > MISSED,
+            not self.excess <= MISSED,  # nor NaN
             f"residuals are {self.excess:.1f} times photon noise: look where in the frames, and at mask, background, "
             "flux and angles",
         )
@@ -115,7 +115,7 @@ def misses(found, noise):
 
     noise : misfit of photon noise.
     """
-    return found.misfit > NOISES * noise + BESIDE
+    return not found.misfit <= NOISES * noise + BESIDE  # nor NaN
 
 
 def turns_of(S, inside):
