@@ -1,6 +1,6 @@
 """Kill harness: runs ended by signals at random moments, resumed, and compared with one that was not, bit for bit.
 
-A script, for many moments, and a module, for the few of tests/test_kills.py:
+A script, for many moments, and a module, for the few of tests/test_machine_faults.py:
 
     python tests/kills.py --kills 100 --seed 0 [--method adam ...]
 

@@ -204,6 +204,13 @@ def test_what_is_wrong_is_named(problem, phased, tmp_path):
     wider = model.experiment.replace(detector_shape=(96, 96))
     with pytest.raises(ValueError, match="image.npy: expected at least the .* of the experiment, got .*; crop and bin"):
         cohere.read_results(tmp_path / "r", wider)
+    with pytest.raises(ValueError, match=r"^data: expected shape \(frames, rows, cols\)"):
+        cohere.read_results(tmp_path / "r", model.experiment, data[:5])
+    with pytest.raises(TypeError, match="^experiment: expected an Experiment, got 5"):
+        cohere.read_results(tmp_path / "r", 5, data)
+    save(tmp_path / "empty", phased.object, 0 * phased.support)
+    with pytest.raises(ValueError, match="empty: support: expected at least one voxel inside"):
+        cohere.read_results(tmp_path / "empty", model.experiment, data)
     noise = np.random.default_rng(0).permuted(data)
     with pytest.raises(ValueError, match="image.npy: expected an object .* .misfit below"):
         cohere.read_results(tmp_path / "r", model.experiment, noise)

@@ -40,6 +40,10 @@ def test_what_cannot_be_compared_is_refused(results, tmp_path, capsys):
     io.write_result(other, S=io.read_result(results[0]).S, voxel=(1e-8, 1e-8, 1e-8))
     assert main(["compare", results[0], other]) == 1
     assert "expected a result on the voxels of" in capsys.readouterr().err
+    turned = BEAM | {"k_0": np.array([5e10, 0, 1e10])}
+    io.write_result(tmp_path / "turned.cxi", S=io.read_result(results[0]).S, voxel=VOXEL, **turned)
+    assert main(["compare", results[0], str(tmp_path / "turned.cxi")]) == 1
+    assert "turned.cxi: expected the reflection of" in capsys.readouterr().err
     before = open(results[1], "rb").read()
     assert main(["compare", *results, "-o", results[1], "--force"]) == 2
     assert open(results[1], "rb").read() == before

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from pendel import Experiment, io
+from pendel import Crystal, Experiment, io, solve
 from pendel.experiment.direct_beam import arm_through_pixel
 
 ARM = (("y+", np.deg2rad(32.0)), ("x-", np.deg2rad(12.0)))
@@ -60,3 +60,14 @@ def test_what_nobody_says_is_named():
         Experiment.from_scan(bare)
     with pytest.raises(TypeError, match="^rocking_angles: expected in the scan or beside it, got neither"):
         Experiment.from_scan(scan(rocking_angles=None))
+
+
+def test_what_is_no_scan_is_refused():
+    with pytest.raises(TypeError, match="^scan: expected a Scan, .* got 'scan.cxi'"):
+        Experiment.from_scan("scan.cxi")
+
+
+def test_a_scan_in_place_of_its_data_is_called_one():
+    measured = scan()
+    with pytest.raises(TypeError, match="^data: expected an array of numbers, got a Scan$"):
+        solve(Experiment.from_scan(measured), Crystal(-1e-5, 1e-5), measured)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def test_public_names_are_those_that_type_checkers_see():
     for name, place in seen.items():
         module = importlib.import_module(f"pendel.{place}" if place else f"pendel.{name}")
         assert getattr(pendel, name) is (getattr(module, name) if place else module)
-    assert {*pendel.__all__, "plot", "torch", "beamline"} <= set(dir(pendel))
+    assert {*pendel.__all__, "plot", "beamline"} <= set(dir(pendel))
+    for name in ("torch", "jax", "cdtools"):
+        assert (name in dir(pendel)) == (importlib.util.find_spec(name) is not None)
 
 
 def test_constants_are_those_of_codata():
@@ -81,3 +84,28 @@ def test_photon_noise_goes_by_poisson_s_law():
     for mean in (0.01, 1.0, 7.0):
         exact = np.sum((np.sqrt(counts) - np.sqrt(mean)) ** 2 * stats.poisson.pmf(counts, mean))
         assert counting_noise(np.array([mean]))[0] == pytest.approx(exact, rel=1e-3)  # between the table's means
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "kinematic.refraction",
+        "kinematic.differences",
+        "recipes.solve",
+        "fit.polishing",
+        "model.pixels",
+        "experiment.materials",
+        "analysis.plot",
+        "reference.wide_angle",
+        "start.box_for",
+    ),
+)
+def test_modules_are_attributes_that_nobody_has_imported(name):
+    """As they were when `import pendel` imported all."""
+    assert f"pendel.{name.split('.')[0]}" not in loaded_by("import pendel")
+    loaded_by(f"import pendel; pendel.{name}")
+
+
+def test_the_package_can_be_looked_at_without_what_is_not_installed():
+    """`help(pendel)` asks for every name in `dir`; a framework that is not there is none of them."""
+    loaded_by("import sys; sys.modules['jax'] = None; import pendel, pydoc; pydoc.render_doc(pendel)")

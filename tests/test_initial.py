@@ -75,6 +75,38 @@ def test_a_folder_of_a_beamline(loose):  # noqa: F811
     assert 0 < CENTRE[1] < ROWS
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [
+        peak() * 1e-4,  # normalised: no pixel sees LIT counts, which says nothing of where light is
+        np.roll(peak(), (-84, -112), (1, 2)),  # about pixel (6, 8): no square about it stays on the detector
+    ],
+)
+def test_no_cut_is_suggested_that_cannot_be_made_or_is_not_known(tmp_path, frames):
+    angles = np.deg2rad(0.01 * np.arange(11))
+    io.write_scan(tmp_path / "scan.cxi", frames, rocking_angles=angles, rocking_axis="y+", arm=ARM, **BEAM)
+    text, _ = configuration("scan.cxi", folder=tmp_path)
+    (tmp_path / "scan.toml").write_text(text)
+    assert "#crop = [rows, cols]" in text and config.load(tmp_path / "scan.toml").scan().data.shape == frames.shape
+
+
+@pytest.mark.parametrize("name", ("it's.npy", 'a"b.npy', 'it\'s "both".npy', "back\\slash.npy", "Küche.npy"))
+def test_any_name_of_a_scan_is_read_again(tmp_path, name):
+    np.save(tmp_path / name, peak((11, 32, 32)) + 1)
+    text, _ = configuration(name, folder=tmp_path)
+    (tmp_path / "scan.toml").write_text(text)
+    assert config.load(tmp_path / "scan.toml").path("data.path") == tmp_path / name
+
+
+def test_a_crystal_s_file_is_found_from_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("frames.npy", peak((11, 32, 32)) + 1)
+    (tmp_path / "gold.cif").write_text("data_gold")
+    (tmp_path / "below").mkdir()
+    assert main(["init", "frames.npy", "-o", "below/scan.toml", "--material", "gold.cif"]) == 0
+    assert config.load("below/scan.toml").path("crystal.material").resolve() == tmp_path / "gold.cif"
+
+
 def test_without_a_command_help_comes_with_an_example(capsys):
     assert main([]) == 2  # a command was expected
     said = capsys.readouterr().err

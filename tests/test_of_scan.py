@@ -57,3 +57,16 @@ def test_the_arm_of_a_direct_beam_is_that_of_the_command_line():
     wanted = config.loads("[experiment]").experiment(known)
     assert np.allclose(found.k_h, wanted.k_h, rtol=1e-14) and found.distance == wanted.distance
     assert not np.allclose(found.k_h, pendel.Experiment.from_scan(known, arm=ARM).k_h, rtol=1e-3)
+
+
+def test_a_direct_beam_without_data():
+    """Of frames that are simulated: pixels are those of the detector."""
+    given = (
+        'energy_keV = 9.0\ndistance_mm = 500\npixel_um = 55\narm = [["y+", 32.0]]\nrocking_axis = "y+"\n'
+        "rocking_step_deg = 0.01\nrocking_frames = 11\ndetector_shape = [24, 24]\n"
+    )
+    middle = config.loads(f"[experiment]\n{given}direct_beam = [12, 12]").experiment()
+    assert np.allclose(middle.k_h, config.loads(f"[experiment]\n{given}").experiment().k_h, rtol=1e-12)
+    beside = config.loads(f"[experiment]\n{given}direct_beam = [12, 112]").experiment()
+    # 100 columns of 55 um at 0.5 m; columns grow away from the beam, along x, as y+ turns
+    assert np.degrees(beside.two_theta) == pytest.approx(32 - np.degrees(np.arctan(100 * 55e-6 / 0.5)))

@@ -70,3 +70,12 @@ def test_boxes_of_another_size(crystal):
 def test_refused(objects, said):
     with pytest.raises(ValueError, match=said):
         repeatability(objects, VOXEL)
+
+
+def test_what_is_no_crystal_and_no_reflection_is_named(crystal):
+    with pytest.raises(ValueError, match=r"^objects\[1\]: expected a crystal, got zeros only"):
+        repeatability([crystal, 0 * crystal], VOXEL)
+    with pytest.raises(TypeError, match="^objects: expected several arrays"):
+        repeatability(5, VOXEL)
+    with pytest.raises(ValueError, match="^h: expected a reciprocal lattice vector, got zeros"):
+        repeatability([crystal, crystal], VOXEL, h=(0, 0, 0))

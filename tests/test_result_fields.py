@@ -1,5 +1,7 @@
 """Strain and displacement of a result: known to the surface, and said where they are not."""
 
+import dataclasses
+
 import numpy as np
 import pendel
 import pytest
@@ -78,6 +80,14 @@ def test_a_result_is_told_in_five_lines_and_saved(tmp_path, gold_cube):
 
     with pytest.raises(ValueError, match="model: expected the Model of the fit, got None"):
         found.save(tmp_path / "r.cxi")
+    with pytest.raises(TypeError, match="^model: expected a Model, got 5"):
+        found.save(tmp_path / "r.cxi", 5)
+    other = dataclasses.replace(found, voxel=(1e-9, 1e-9, 1e-9))
+    with pytest.raises(ValueError, match="^model: expected that of the result, shape and voxel"):
+        other.save(tmp_path / "r.cxi", gold_cube.model)
+    with pytest.raises(ValueError, match="^data: expected shape"):
+        found.save(tmp_path / "r.cxi", gold_cube.model, data[:3])
+    assert not (tmp_path / "r.cxi").exists()
     found.save(tmp_path / "r.cxi", gold_cube.model)
     alone = io.read_result(tmp_path / "r.cxi")
     assert np.array_equal(alone.S, found.S) and alone.rocking_measured is None

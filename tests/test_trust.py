@@ -19,7 +19,7 @@ def test_photon_noise_alone_is_found():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"excess": 2.5}, "residuals are 2.5 times photon noise: look"),
+        ({"excess": 2.5}, "residuals are 2.5 times photon noise (mean square): the model misses something; look"),
         ({"frame": 12, "frame_excess": 9.0}, "frame 12 is missed by 9.0 times photon noise"),
         ({"twin": 1.01}, "the conjugate twin fits as well (misfit 1.01"),
         ({"twin": 0.7}, "the conjugate twin fits as well (misfit 0.70"),
@@ -43,8 +43,15 @@ def test_another_crystal_is_not_found():
     trust = dataclasses.replace(GOOD, misfit=0.063, excess=70.0)
     assert trust.verdict == "not found" and misses(trust, trust.noise) and not misses(GOOD, GOOD.noise)
     assert str(trust).startswith("not found: misfit 6.30e-02") and "try other seeds" in str(trust)
+    assert "mask it" not in str(dataclasses.replace(trust, frame=12, frame_excess=900.0))
     # as dark as this, noise is as large
     assert dataclasses.replace(trust, noise=0.06, excess=1.0).verdict == "found"
+
+
+def test_what_is_no_number_is_not_found():
+    assert dataclasses.replace(GOOD, misfit=np.nan).verdict == "not found"
+    assert dataclasses.replace(GOOD, noise=np.nan).verdict == "not found"
+    assert dataclasses.replace(GOOD, excess=np.nan).verdict == "found, with doubts"
 
 
 def test_turns_of():
@@ -81,6 +88,11 @@ def test_excess_of_photon_noise_is_one(rng):
     mask[5] = False
     assert excess_of(expected, data, mask)[0] == pytest.approx(1, abs=0.1)
     assert excess_of(expected, data, mask[5:6].repeat(9, 0)) == (1.0, 0, 1.0)
+    # bad pixels hold what detectors write there
+    bad = data.astype(float)
+    bad[0, :4], bad[1, :4], mask[:2, :4] = -1, np.nan, False
+    with np.errstate(all="raise"):
+        assert excess_of(expected, bad, mask)[0] == pytest.approx(1, abs=0.1)
     # a frame of few pixels is not judged alone
     expected[5, 3:] = 0.1
     assert excess_of(expected, data)[1] != 5

@@ -22,8 +22,11 @@ def test_every_array_is_there_with_x_fastest(tmp_path, stored):
     io.write_vti(path, stored)
     image = ElementTree.parse(path).getroot().find("ImageData")
     assert image.get("WholeExtent") == "0 4 0 3 0 2" and image.get("Spacing") == "15 10 20"
-    assert image.get("Origin") == "-30 -20 -20"
-    assert np.allclose(np.reshape(image.get("Direction").split(), (3, 3)).astype(float), FRAME.T)
+    direction = np.reshape(image.get("Direction").split(), (3, 3)).astype(float)
+    assert np.allclose(direction, FRAME.T)
+    # VTK turns what it adds to the origin: the middle of every crystal is at 0, whatever its frame
+    middle = np.array(image.get("Origin").split(), float) + direction @ (np.array((2, 2, 1)) * (15, 10, 20))
+    assert np.allclose(middle, 0, atol=1e-6)
     found = {}
     for array in image.iter("DataArray"):
         content = base64.b64decode(array.text)
@@ -63,3 +66,7 @@ def test_nothing_is_lost(tmp_path, stored):
         io.write_vti(path, io.StoredResult(S=stored.S))
     with pytest.raises(TypeError, match="result: expected a StoredResult"):
         io.write_vti(path, stored.S)
+    with pytest.raises(ValueError, match=r"^strain: expected shape \(3, 4, 5\), as S, got \(2, 2, 2\)"):
+        io.write_vti(path, io.StoredResult(S=stored.S, voxel=stored.voxel, strain=np.ones((2, 2, 2))))
+    with pytest.raises(ValueError, match=r"^result \(S\): expected shape \(nz, ny, nx\)"):
+        io.write_vti(path, io.StoredResult(S=stored.S[0], voxel=stored.voxel))

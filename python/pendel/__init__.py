@@ -2,6 +2,7 @@
 
 import sys as _sys
 from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING
 
 from .base import interruption as _interruption
@@ -138,4 +139,6 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_names, *_modules})
+    # without the doors to what is not installed: `help` opens all that is told here
+    shut = {name for name in ("torch", "jax", "cdtools") if _find_spec(name) is None}
+    return sorted({*globals(), *_names, *_modules} - shut)

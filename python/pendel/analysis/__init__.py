@@ -8,3 +8,8 @@ crystals            sample crystals as functions of position, of bodies and stra
 rocking_scans       frames of them by `pendel.reference.wide_angle`, at several beamlines
 disturbances        what beamlines add to frames
 """
+
+from ..base.later import later as _later
+
+# Modules are attributes before anybody has imported them: programs say `pendel.analysis.plot`.
+__getattr__, __dir__ = _later(__name__)

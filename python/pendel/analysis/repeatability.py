@@ -92,13 +92,11 @@ def repeatability(
     ------
     TypeError, ValueError : naming the parameter.
     """
-    voxel = checks.lengths("voxel", voxel, 3)
-    given = [
-        checks.array(f"objects[{i}]", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
-        for i, S in enumerate(objects)
-    ]
-    if len(given) < 2:
-        raise ValueError(f"objects: expected two or more, got {len(given)}")
+    voxel, given = checks.lengths("voxel", voxel, 3), _checked(objects)
+    if h is not None:
+        h = checks.array("h", h, (3,), np.float64)
+        if not h.any():
+            raise ValueError("h: expected a reciprocal lattice vector, got zeros")
     shape = np.max([S.shape for S in given], axis=0)
     first, *others = (_in_box(S, shape) for S in given)
     told = [compare(S, first, voxel, ramp=ramp, twin=twin) for S in others]
@@ -117,6 +115,22 @@ def repeatability(
         shells=worst,
         count=len(laid),
     )
+
+
+def _checked(objects):
+    """[complex128 (nz, ny, nx)], two or more, each with something in it."""
+    if not isinstance(objects, Iterable):
+        raise TypeError(f"objects: expected several arrays (nz, ny, nx), got {checks.describe(objects)}")
+    given = [
+        checks.array(f"objects[{i}]", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
+        for i, S in enumerate(objects)
+    ]
+    if len(given) < 2:
+        raise ValueError(f"objects: expected two or more, got {len(given)}")
+    for i, S in enumerate(given):
+        if not S.any():
+            raise ValueError(f"objects[{i}]: expected a crystal, got zeros only")
+    return given
 
 
 def _in_box(S, shape):

@@ -18,6 +18,10 @@ from . import config, initial, memory, methods, outputs, schema, simulate, start
 from .errors import ConfigError, UsageError
 from .outputs import Written
 
+# Relative, by which h of two results differ at most: scans of one peak, whose detector may stand a pixel elsewhere, do
+# by some 1e-3, other reflections by 0.1 and more.
+OTHER_H = 0.02
+
 
 def run_demo(args):
     from . import demo
@@ -221,13 +225,9 @@ def run_compare(args):
     if picture is not None:
         _claim_picture(args, picture, results)
     stored = [io.read_result(path) for path in results]
-    first = stored[0]
+    first, h = stored[0], _h_of(stored[0])
     for path, other in zip(results, stored, strict=True):
-        if first.voxel is None or other.voxel is None or not np.allclose(other.voxel, first.voxel, rtol=1e-6, atol=0):
-            raise ValueError(
-                f"{path}: expected a result on the voxels of {results[0]}, {first.voxel} m, got {other.voxel}"
-            )
-    h = None if first.k_h is None or first.k_0 is None else first.k_h - first.k_0
+        _refuse_another(path, other, results[0], first)
     told = repeatability([one.S for one in stored], first.voxel, h=h)
     say(str(told))
     if picture is not None:
@@ -235,6 +235,20 @@ def run_compare(args):
 
         _save(plot.repeatability_figure(told, first.voxel, str(told)), picture, args.force)
         say(f"written to {picture}")
+
+
+def _refuse_another(path, other, first_path, first):
+    """Refuse a result on other voxels than the first one, or of another reflection."""
+    if first.voxel is None or other.voxel is None or not np.allclose(other.voxel, first.voxel, rtol=1e-6, atol=0):
+        raise ValueError(f"{path}: expected a result on the voxels of {first_path}, {first.voxel} m, got {other.voxel}")
+    h, its = _h_of(first), _h_of(other)
+    if h is not None and its is not None and np.linalg.norm(its - h) > OTHER_H * np.linalg.norm(h):
+        raise ValueError(f"{path}: expected the reflection of {first_path}, h = {h} rad/m, got {its}")
+
+
+def _h_of(stored):
+    """(x, y, z) rad/m, or None."""
+    return None if stored.k_h is None or stored.k_0 is None else stored.k_h - stored.k_0
 
 
 def _existing(name):

@@ -21,8 +21,8 @@ from ..base.constants import KEV
 from ..base.reading import read_text
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal
-from ..experiment.direct_beam import arm_through_pixel
 from ..experiment.geometry import Experiment
+from ..experiment.of_scans import through_centre
 from ..experiment.structure_factor import susceptibility
 from ..io import beamlines
 from ..io.array_files import read_mask, three_axes
@@ -192,15 +192,13 @@ class Config:
         direct_beam, of_file = self.experiment_keys.direct_beam, known.get("direct_beam")
         if direct_beam is None and of_file is None:
             return {}
-        centre = arguments["centre"]
-        pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
-        stored = np.add(pixel, crop_start(scan)[1:])
+        first = (0, 0) if scan is None else crop_start(scan)[1:]
         if direct_beam is None and self._arm() is not None:  # files keep the beam of other days
-            _tell_of_direct_beam(of_file, stored)
+            centre = arguments["centre"]
+            pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
+            _tell_of_direct_beam(of_file, np.add(pixel, first))
             return {}
-        names = ("arm", "distance", "pixel_size")
-        given = {name: arguments[name] for name in names} | {"direct_beam": direct_beam or of_file}
-        return dict(zip(names, arm_through_pixel(**given, pixel=stored), strict=False))
+        return through_centre(arguments, direct_beam or of_file, first)
 
     def _arm(self):
         """Turns of the detector arm in rad, or None."""

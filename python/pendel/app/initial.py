@@ -1,6 +1,8 @@
 """A configuration to begin with, from a scan: what its files say, commented, and what they do not say, asked for."""
 
+import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,8 @@ def configuration(path, *, folder=".", format="auto", number=None, material=None
     path : file or folder of a scan, relative to ``folder``, where the configuration will be
     format : of `pendel.io.beamlines`, or "auto"
     number : of the scan in a SPEC file, or None
-    material, hkl : of the crystal, or None
+    material : name of the crystal's, or a CIF file, from where the program runs; None: that of the scan
+    hkl : of the crystal, or None
 
     Raises
     ------
@@ -34,6 +37,8 @@ def configuration(path, *, folder=".", format="auto", number=None, material=None
     """
     data = {"path": str(path), "format": format} | ({} if number is None else {"scan": number})
     scan = Config({"data": data}, folder).scan()
+    if material is not None and Path(material).is_file():
+        material = os.path.relpath(material, folder)
     sections = [_head(path, scan), _data(data, scan), _experiment(scan), _crystal(scan, material, hkl), REST]
     text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
     return text, [line.split()[0].lstrip("#") for line in text.splitlines() if line.endswith(NEEDED)]
@@ -80,11 +85,17 @@ def _crop(scan):
     lit = np.where(scan.mask, scan.data, 0).max(axis=0) >= LIT
     middle = _sum_about(lit, centre, min(lit.shape) // AROUND)
     for size in SIZES:
-        if AROUND * size > min(lit.shape):
+        if not middle or AROUND * size > min(lit.shape) or not _fits(lit.shape, centre, size):
             return None
         if _sum_about(lit, centre, size) >= HELD * middle:
             return size
     return None
+
+
+def _fits(shape, centre, size):
+    """Whether a cut about the centre stays on the detector."""
+    starts = [round(c) - size // 2 for c in centre[1:]]
+    return all(0 <= start <= n - size for start, n in zip(starts, shape, strict=True))
 
 
 def _sum_about(lit, centre, size):
@@ -141,7 +152,7 @@ def _number(value, factor):
 
 
 def _quoted(value):
-    """As TOML; strings in single quotes where they hold what double ones would escape."""
+    """As TOML, whose strings escape as those of JSON do."""
     if isinstance(value, str):
-        return f"'{value}'" if "\\" in value or '"' in value else f'"{value}"'
+        return json.dumps(value, ensure_ascii=False)
     return str(list(map(float, value))) if np.ndim(value) else str(value)

@@ -5,6 +5,7 @@ Nothing here imports CuPy: an array of it shows that somebody else did.
 
 import importlib
 import sys
+from numbers import Number
 
 import numpy as np
 
@@ -35,9 +36,11 @@ def host(value, name="array"):
 
 
 def plain_array(name, value):
-    """``value`` as a NumPy array of no subclass; see `refuse_more_than_numbers`."""
+    """``value`` as a NumPy array of no subclass; see `refuse_more_than_numbers`. TypeError for what is none at all."""
     refuse_more_than_numbers(name, value)
     made = np.asanyarray(value)
+    if made.dtype == object and made.ndim == 0 and not isinstance(value, Number):
+        raise TypeError(f"{name}: expected an array of numbers, got a {type(value).__name__}")
     if made is not value:  # what an object makes of itself may be masked
         refuse_more_than_numbers(name, made)
     return np.asarray(made)
@@ -88,7 +91,9 @@ def unit_of(value) -> str:
 
 
 def _masked_elements(value):
-    """How many elements an array masks: of `numpy.ma`, and of all that keep a bool array as their ``mask``."""
+    """How many elements an array masks: of `numpy.ma`, and of all arrays that keep a bool one as their ``mask``."""
+    if not hasattr(value, "shape"):  # a scan with its mask is no array
+        return 0
     mask = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) else getattr(value, "mask", None)
     if not isinstance(mask, np.ndarray | np.bool_) or mask.dtype != bool:
         return 0

@@ -66,7 +66,11 @@ def read_results(
     folder = _folder(directory)
     if folder is None:
         raise FileNotFoundError(f"{directory}: expected a folder of cohere with {IMAGE} or {FOLDER}/{IMAGE}, got none")
-    obj, support = object_and_support(_object(folder), _support(folder))
+    obj, support = _object(folder), _support(folder)
+    try:
+        obj, support = object_and_support(obj, support)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{folder}: {error}") from None
     frames = even_experiment(experiment)
     least = frames.n_frames, *frames.detector_shape
     if any(N < n for N, n in zip(obj.shape, least, strict=True)):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base import checks
 from ..io.scans import Scan, crop_start
 from .direct_beam import arm_through_pixel
 from .given import SAME, replaced
@@ -16,8 +17,10 @@ def arguments_of(scan: Scan, changes: dict[str, Any]) -> dict[str, Any]:
 
     Raises
     ------
-    TypeError : naming all that neither says.
+    TypeError : naming all that neither says, or ``scan`` where it is none.
     """
+    if not isinstance(scan, Scan):
+        raise TypeError(f"scan: expected a Scan, of pendel.io.read_scan for example, got {checks.describe(scan)}")
     known = {name: getattr(scan, name) for name in KNOWN} | {"detector_shape": scan.data.shape[1:]}
     arguments = {name: value for name, value in replaced(known, changes).items() if value is not None}
     wanted = [(name,) for name in ("distance", "pixel_size", "rocking_axis")] + list(SAME)
@@ -28,11 +31,15 @@ def arguments_of(scan: Scan, changes: dict[str, Any]) -> dict[str, Any]:
     beam = scan.metadata.get("direct_beam")
     if beam is None or not {"arm", "k_h", "two_theta_deg"}.isdisjoint(changes):
         return arguments
-    return arguments | _through_centre(arguments, beam, crop_start(scan)[1:])
+    return arguments | through_centre(arguments, beam, crop_start(scan)[1:])
 
 
-def _through_centre(arguments, direct_beam, first):
-    """{arm, distance} of the centre's pixel.  first : (row, col) of the data as stored that the scan begins with."""
+def through_centre(arguments: dict[str, Any], direct_beam: tuple[float, float], first=(0, 0)) -> dict[str, Any]:
+    """{arm, distance} of the centre's pixel, see `arm_through_pixel`.
+
+    arguments : of the `Experiment`.  direct_beam : (row, col) of the data as stored.
+    first : (row, col) of these that the scan begins with.
+    """
     centre = arguments.get("centre")
     pixel = [n // 2 for n in arguments["detector_shape"]] if centre is None else centre[1:]
     named = ("arm", "distance", "pixel_size", "pixel_orientation")

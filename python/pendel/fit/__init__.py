@@ -19,3 +19,8 @@ Where |S| is bounded, by ``amplitude_bound`` (1 if not said otherwise):
 (`pendel.kinematic.to_model_grid`), a start made steeper for a finer level (`pendel.recipes.levels.sharpen`) and a
 crystal moved by half a voxel (`pendel.recipes.placing.half_step`).
 """
+
+from ..base.later import later as _later
+
+# Modules are attributes before anybody has imported them: programs say `pendel.fit.polishing`.
+__getattr__, __dir__ = _later(__name__)

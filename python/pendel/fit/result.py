@@ -5,15 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base import checks
 from ..base.arrays import host
 from ..base.symmetry import strain as strain_along_h
 from ..experiment.coherence import Coherence
-from ..model.loss import has_axes
+from ..model.loss import check_data, check_mask, has_axes
 from ..model.model import Model
 from ..operator.engine import Array
 from .corrections import Corrections
 from .stored import save_result
 
+SAME_VOXEL = 1e-6  # relative, as of results that are compared
 FREE_HISTORY = ("free_misfit", "free_loss")
 
 
@@ -88,14 +90,30 @@ class Result:
 
         Raises
         ------
-        ValueError
-            Without a model.
+        TypeError, ValueError
+            Naming the argument: without a model, with one of other voxels than the result's, with frames of another
+            scan.
         FileExistsError
             Where ``path`` is a file of another kind.
         """
+        model = self._checked_model(model)
+        frames = model.n_frames, *model.experiment.detector_shape
+        data = None if data is None else check_data("data", host(data, "data"), frames)
+        mask = check_mask("mask", host(mask, "mask"), frames)
+        save_result(path, model, data, mask, self, name=name, force=force)
+
+    def _checked_model(self, model):
+        """The `Model` that is given, or the result's own."""
         if model is None and self.model is None:
             raise ValueError("model: expected the Model of the fit, got None, and the result knows none")
-        save_result(path, model or self.model, data, mask, self, name=name, force=force)
+        if model is None:
+            return self.model
+        if not isinstance(model, Model):
+            raise TypeError(f"model: expected a Model, got {checks.describe(model)}")
+        if model.shape != self.S.shape or not np.allclose(model.voxel, self.voxel, rtol=SAME_VOXEL, atol=0):
+            ours, its = (self.S.shape, self.voxel), (model.shape, model.voxel)
+            raise ValueError(f"model: expected that of the result, shape and voxel {ours}, got {its}")
+        return model
 
     def __repr__(self):
         inside = int(np.count_nonzero(self.support))

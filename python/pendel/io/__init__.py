@@ -1,8 +1,8 @@
 """Files: scans and results as CXI, beamlines, bare arrays."""
 
-from importlib import import_module as _import_module
-from pkgutil import iter_modules as _iter_modules
 from typing import TYPE_CHECKING
+
+from ..base.later import later as _later
 
 if TYPE_CHECKING:  # what type checkers see of the table below
     from .aps_34idc import read_34idc
@@ -49,23 +49,4 @@ _names = {
     "sums": ("sum_scans",),
     "vti": ("write_vti",),
 }
-_places = {name: place for place, found in _names.items() for name in found}
-
-
-def __getattr__(name):
-    if name in _places:
-        found = getattr(_import_module(f"{__name__}.{_places[name]}"), name)
-    elif name in _modules():
-        found = _import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found
-    return found
-
-
-def __dir__():
-    return sorted({*globals(), *_places, *_modules()})
-
-
-def _modules():
-    return {module.name for module in _iter_modules(__path__)}
+__getattr__, __dir__ = _later(__name__, _names)

@@ -1,6 +1,8 @@
 """Results for ParaView and other VTK programs: image data in XML, in nm.
 
 VTK file formats, XML ImageData 1.0 with UInt64 headers; ``Direction``: the axes of the model frame in the laboratory.
+
+(1) r = Origin + Direction (i, j, k) * Spacing,   so Origin is turned as the axes are, and index n//2 lies at 0
 """
 
 import base64
@@ -43,6 +45,10 @@ def write_vti(path: Path | str, result: StoredResult, *, force: bool = False) ->
         raise TypeError(f"result: expected a StoredResult, got {checks.describe(result)}")
     if result.voxel is None:
         raise ValueError("voxel: expected a result that knows its voxel, got None")
+    checks.array("result (S)", result.S, (None, None, None), np.complex128, axes="(nz, ny, nx)", finite=False)
+    for _, field, _ in ARRAYS:
+        if getattr(result, field) is not None and np.shape(getattr(result, field)) != result.S.shape:
+            raise ValueError(f"{field}: expected shape {result.S.shape}, as S, got {np.shape(getattr(result, field))}")
     if not force:
         kinds.refuse_to_replace(path, kinds.PICTURE)
     files.write_whole(path, _text(result).encode())
@@ -51,14 +57,15 @@ def write_vti(path: Path | str, result: StoredResult, *, force: bool = False) ->
 def _text(result):
     nz, ny, nx = result.S.shape
     step = [v / NANOMETRE for v in result.voxel[::-1]]
-    origin = [-(n // 2) * v for n, v in zip((nx, ny, nz), step, strict=True)]
+    axes = np.eye(3) if result.frame is None else np.asarray(result.frame, float).T
+    origin = axes @ [-(n // 2) * v for n, v in zip((nx, ny, nz), step, strict=True)]
     grid = {
         "WholeExtent": f"0 {nx - 1} 0 {ny - 1} 0 {nz - 1}",
         "Origin": _numbers(origin),
         "Spacing": _numbers(step),
     }
     if result.frame is not None:
-        grid["Direction"] = _numbers(np.asarray(result.frame, float).T.ravel())
+        grid["Direction"] = _numbers(axes.ravel())
     attributes = " ".join(f"{name}={quoteattr(value)}" for name, value in grid.items())
     arrays = "\n".join(_array(name, values) for name, values in _maps(result))
     return f"""<?xml version="1.0"?>

@@ -1,5 +1,6 @@
 """Kinematic phasing of a rocking scan, the model grid, supports, and the correction of refraction."""
 
+from ..base.later import later as _later
 from ..base.symmetry import twin
 from .detector_grid import padded, to_detector_grid
 from .grid import KinematicResult, box_for, to_model_grid
@@ -20,3 +21,6 @@ __all__ = [
     "to_model_grid",
     "twin",
 ]
+
+# Modules are attributes before anybody has imported them: programs say `pendel.kinematic.refraction`.
+__getattr__, __dir__ = _later(__name__)

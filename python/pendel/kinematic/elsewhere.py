@@ -19,7 +19,7 @@ from ..base import checks
 from ..experiment.geometry import Experiment
 from .detector_grid import padded
 from .grid import KinematicResult, object_and_support, without_ramp
-from .uneven import even_scan
+from .uneven import even_scan, is_even
 
 UNLIKE = 0.2  # misfit of amplitudes from which an object is none of the data; that of random phases is about 0.5
 ELSEWHERE = "put it on the model's grid with kinematic.to_model_grid, and store it with its voxel"
@@ -76,6 +76,10 @@ def phased_in_file(
     ------
     TypeError, ValueError : naming the file, or the argument of `even_scan`.
     """
+    if is_even(experiment):  # `even_scan` has no look at its data
+        frames = (experiment.n_frames, *experiment.detector_shape)
+        data = checks.array("data", data, frames, np.float32, axes="(frames, rows, cols)", finite=False)
+        mask = None if mask is None else checks.good_pixels("mask", mask, frames)
     _, data, mask, _ = even_scan(experiment, data, mask)
     try:
         return phased_elsewhere(obj, support, data, mask)

@@ -62,6 +62,8 @@ class _Grid(NamedTuple):
 
 def is_even(experiment: Experiment) -> bool:
     """Whether a scan of two frames or more has rocking steps that are equal within EVEN."""
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"experiment: expected an Experiment, got {checks.describe(experiment)}")
     steps = np.diff(experiment.rocking_angles)
     mean = steps.mean() if len(steps) else 0.0
     return bool(mean) and bool(np.abs(steps - mean).max() <= EVEN * abs(mean))

@@ -93,7 +93,7 @@ class Plan:
             f"{wrong.corrected_phase:.2g} rad and {wrong.corrected_strain:.1e}"
         )
         if self.size > self.law_ends:
-            yield f"  the law of errors ends at {_length(self.law_ends)}: this crystal's are larger (docs/recipe.md)"
+            yield f"  the law of errors ends at {_length(self.law_ends)}: this crystal's are larger (docs/planning.md)"
 
     def _largest(self, which):
         size = self.largest[which]

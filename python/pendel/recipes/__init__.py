@@ -11,3 +11,8 @@ fine, trust         the last step of `solve`, the crystal beside its twin; how f
 thick_crystals      searches between which a crystal is made perfect, for an extinction length and more
 polisher, placing   rounds of polish, and where between the voxels the crystal stands (`pendel.place`)
 """
+
+from ..base.later import later as _later
+
+# Modules are attributes before anybody has imported them: programs say `pendel.recipes.smooth_phases`.
+__getattr__, __dir__ = _later(__name__)

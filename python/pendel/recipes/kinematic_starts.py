@@ -19,6 +19,7 @@ from ..base.progress import Progress
 from ..base.recipe import from_keywords, refuse_unknown
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
 from ..fit.objective import Objective, begun, measured
+from ..kinematic import box_for  # noqa: F401 - programs know it as `pendel.start.box_for`
 from ..kinematic.support import recentre, shrink_wrap
 from ..model.loss import has_axes
 from ..model.model import Model

@@ -77,12 +77,12 @@ class Trust:
 
     def _reasons(self):
         yield (
-            self.excess > MISSED,
-            f"residuals are {self.excess:.1f} times photon noise: look where in the frames, and at mask, background, "
-            "flux and angles",
+            not self.excess <= MISSED,  # nor NaN
+            f"{self._residuals()}; look where in the frames, and at mask, background, flux and angles",
         )
         yield (
-            self.frame_excess > ONE_FRAME * max(self.excess, 1),
+            # another crystal misses its brightest frames most, which are not to be masked for that
+            self.frame_excess > ONE_FRAME * max(self.excess, 1) and not misses(self, self.noise),
             f"frame {self.frame} is missed by {self.frame_excess:.1f} times photon noise, the others by less: mask it",
         )
         yield (
@@ -97,11 +97,15 @@ class Trust:
         )
         yield bool(self.cut), f"the crystal touches the box along {', '.join(self.cut)}: give a larger box"
 
+    def _residuals(self):
+        return f"residuals are {self.excess:.1f} times photon noise (mean square): the model misses something"
+
     def __str__(self):
-        said = "photon noise explains the misfit"
-        if self.excess > ALL_PHOTONS:
-            said = f"residuals are {self.excess:.1f} times photon noise (mean square): the model misses something"
-        told = [f"misfit {self.misfit:.2e}, photon noise {self.noise:.2e}, voxels {self.grid:.2e}: {said}"]
+        told = [f"misfit {self.misfit:.2e}, photon noise {self.noise:.2e}, voxels {self.grid:.2e}"]
+        if self.excess <= ALL_PHOTONS:
+            told[0] += ": photon noise explains the misfit"
+        elif self.excess <= MISSED:  # else it is a doubt
+            told[0] += f": {self._residuals()}"
         if self.verdict == NOT_FOUND:
             told.append(
                 "another crystal than that of the frames: check energy, arm and hkl, mask and background; try other "
@@ -115,7 +119,7 @@ def misses(found, noise):
 
     noise : misfit of photon noise.
     """
-    return found.misfit > NOISES * noise + BESIDE
+    return not found.misfit <= NOISES * noise + BESIDE  # nor NaN
 
 
 def turns_of(S, inside):
@@ -153,7 +157,8 @@ def excess_of(expected, data, mask=None):
         lit &= mask
     if not lit.any():
         return 1.0, 0, 1.0
-    square = np.where(lit, np.square(np.sqrt(expected) - np.sqrt(data)), 0).sum((1, 2))
+    # bad pixels may hold anything, -1 for example
+    square = np.square(np.sqrt(np.where(lit, expected, 0)) - np.sqrt(np.where(lit, data, 0))).sum((1, 2))
     noise = np.where(lit, counting_noise(expected), 0).sum((1, 2))
     several = lit.sum((1, 2)) >= SEVERAL
     frames = np.divide(square, noise, out=np.zeros(len(noise)), where=several)

@@ -1,5 +1,6 @@
 """The same equations once more, slow and in NumPy, and what is known in closed form: what the engines are tested by."""
 
+from ..base.later import later as _later
 from .closed_forms import constant_strain_gradient, darwin_half_space, laue_slab, point_source
 from .equations import coefficients, expm, potential, voxel_matrix
 from .strang import adjoint, blanes_moan, energy, exit_ramp, forward
@@ -19,3 +20,6 @@ __all__ = [
     "potential",
     "voxel_matrix",
 ]
+
+# Modules are attributes before anybody has imported them: programs say `pendel.reference.wide_angle`.
+__getattr__, __dir__ = _later(__name__)
