@@ -91,6 +91,8 @@ def test_little_memory_ends_a_run_with_a_message(trial):
 
         found = run(*command, preexec_fn=limit)
         assert found.returncode in (0, 1, 2) and (found.returncode == 0 or found.stderr.strip())
+        if megabytes == 150:  # OpenBLAS would try for ever to get its buffers
+            assert found.returncode == 1 and "out of memory: expected a limit of addresses" in found.stderr
         names = {path.name for path in trial.folder.iterdir()}
         assert names <= {"scan.cxi", "run.toml", "result.cxi", "result.checkpoint.h5"}
 

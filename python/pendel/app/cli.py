@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 
-from ..base import interruption
+from ..base import interruption, memory
 from ..base.printing import Forgiving, warn
 from ..base.version import __version__
 from .errors import ConfigError, UsageError
@@ -48,6 +48,7 @@ def _run(args):
         if args.run is None:
             warn(_parser().format_help())
             return 2
+        memory.refuse_too_few_addresses()
         _function(args.run)(args)
         return 0
     except (Exception, KeyboardInterrupt) as error:
