@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,7 +214,9 @@ def test_study_a_on_foreign_frames_writes_what_it_measures(bench, cases, tiny, t
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
     assert not list(tmp_path.glob("checkpoint*"))
     text = capsys.readouterr().out
-    assert f"{dynamical['phase_rmse']:.4f}" in text and "dynamical: misfit" in text
+    assert f"{dynamical['phase_rmse']:.4f}" in text
+    # so few iterations: whatever the verdict is, it is said with the numbers behind it
+    assert re.search(r"^dynamical: (found|not found).*: misfit ", text, re.MULTILINE)
 
 
 def test_seeds_of_a_study_on_the_models_own_frames(bench, tiny, tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_jitter_of_the_angles_is_recovered(gold_cube, rng):
 def test_flux_of_the_frames_is_recovered(sampled_cube, rng, tmp_path):
     flux = rng.uniform(0.9, 1.1, SIZE)
     data = sampled_cube.data(photons=1e6, flux=flux)
-    options = {"epochs": 120, "batches": 5, "learning_rate": 0.1, "support": sampled_cube.tight, **FIXED}
+    options = {"epochs": 240, "batches": 5, "learning_rate": 0.1, "support": sampled_cube.tight, **FIXED}
     plain = reconstruct(sampled_cube.model, data, **options)
     fit = sampled_cube.model.fit(data)
     expected = truth_in_gauge(Flux(sampled_cube.model.experiment, fit.pixels, fit.likelihood, 0.1), flux)
@@ -77,7 +77,8 @@ def test_flux_of_the_frames_is_recovered(sampled_cube, rng, tmp_path):
         refined = reconstruct(sampled_cube.model, data, refine_intensities=True, likelihood=likelihood, **options)
         left = refined.flux / expected
         assert refined.misfit < 0.85 * plain.misfit
-        # 0.047 before, 0.009 and 0.010 after: photons leave 0.001 to 0.01, the fit is not at its end
+        # 0.047 before, 0.005 to 0.007 after, as instruction sets round; after half of the epochs 0.007 to 0.014.
+        # Photons leave 0.001 to 0.01
         assert np.std(left) < 0.3 * np.std(expected) and refined.flux.mean() == pytest.approx(1)
     store.save_result(tmp_path / "r.cxi", sampled_cube.model, data, None, refined)
     stored = io.read_result(tmp_path / "r.cxi")
