@@ -226,6 +226,12 @@ def test_the_crop_puts_the_centre_pixel_at_the_middle_and_keeps_its_fraction(pac
     assert beamline.crop_scan(scan).centre == CENTRE
 
 
+def test_a_centre_may_be_an_array(packed):
+    scan = beamline.read_34idc(packed)
+    told = [beamline.crop_scan(scan, shape=(12, 16), centre=kind(scan.centre)) for kind in (np.array, tuple)]
+    assert (told[0].data == told[1].data).all() and np.array_equal(told[0].centre, told[1].centre)
+
+
 def test_crops_that_leave_the_scan_are_named(packed):
     scan = beamline.read_34idc(packed)
     with pytest.raises(ValueError, match=r"shape: expected at most \(24, 32\) about pixel \(12, 16\), got \(26, 32\)"):

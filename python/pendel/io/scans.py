@@ -151,7 +151,8 @@ def crop_scan(
     ------
     ValueError : where the crop leaves the detector, naming the largest shape that fits.
     """
-    centre = centre or scan.centre or pattern_centre(scan.data, scan.mask)
+    if centre is None:
+        centre = pattern_centre(scan.data, scan.mask) if scan.centre is None else scan.centre
     centre = checks.array("centre", centre, (3,), np.float64)
     first, last = _frame_range(frames, len(scan.data))
     start, shape = _region_about(centre[1:], shape, scan.data.shape[1:])
