@@ -203,8 +203,8 @@ void forward(const py::object& plan, const py::object& dq, const py::object& S, 
 void adjoint(const py::object& plan, const py::object& dq, const py::object& S, const py::object& s_0,
              const py::object& incident, const py::object& support, const py::object& E_h, const py::object& E_0,
              const py::object& layers, const py::object& adj_E_h, const py::object& adj_S, const py::object& adj_s_0,
-             const py::object& adj_incident, const py::object& adj_dq, const py::object& drift,
-             const py::object& entrance_E_0, const py::object& entrance_G) {
+             const py::object& adj_incident, const py::object& adj_dq, const py::object& adj_medium,
+             const py::object& drift, const py::object& entrance_E_0, const py::object& entrance_G) {
   Args a = args_of(plan);
   const bool single = is_single(plan);
 
@@ -223,6 +223,7 @@ void adjoint(const py::object& plan, const py::object& dq, const py::object& S, 
   a.adj_s_0 = output(adj_s_0, "adj_s_0");
   a.adj_incident = output(adj_incident, "adj_incident");
   a.adj_dq = static_cast<double*>(output(adj_dq, "adj_dq"));
+  a.adj_medium = static_cast<double*>(output(adj_medium, "adj_medium"));
   a.drift = static_cast<double*>(output(drift, "drift"));
   a.entrance_E_0 = output(entrance_E_0, "entrance_E_0");
   a.entrance_G = output(entrance_G, "entrance_G");
@@ -293,8 +294,8 @@ void define_sweeps(py::module_& m) {
   m.def("adjoint", &adjoint, py::arg("plan"), py::kw_only(), py::arg("dq"), py::arg("S"), py::arg("s_0") = none,
         py::arg("incident") = none, py::arg("support") = none, py::arg("E_h"), py::arg("E_0"), py::arg("layers") = none,
         py::arg("adj_E_h"), py::arg("adj_S"), py::arg("adj_s_0") = none, py::arg("adj_incident") = none,
-        py::arg("adj_dq") = none, py::arg("drift") = none, py::arg("entrance_E_0") = none,
-        py::arg("entrance_G") = none);
+        py::arg("adj_dq") = none, py::arg("adj_medium") = none, py::arg("drift") = none,
+        py::arg("entrance_E_0") = none, py::arg("entrance_G") = none);
 }
 
 }  // namespace

@@ -90,15 +90,15 @@ PENDEL_HD Cx<R> flow_of(const Shears<R>& s, Cx<R> A, Cx<R> B) {
 template <class T, class R>
 PENDEL_HD void lift_adj(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors<R>& f, const Shears<R>& s,  // forward
                         Cx<R> A, Cx<R> B, Cx<R> P, Cx<R> Q,                                                 // adjoint
-                        Cx<R>& X00, Cx<R>& X0h, Cx<R>& Xh0, Cx<R>& Xhh) {  // sums, overwritten
+                        VoxelSums<R>& X) {  // overwritten
   const R zero = S.re - S.re, one = zero + T(1);
   const Cx<R> unit{one, zero}, m = unit + s.m_1, over = unit + s.over_1, ie = unit + f.inverse_exp_1;
   // Reverse (L1): log e_0 = log m00, log e_h = log det M - log m00, a = m01 / m00, b = m10 m00 / det M
   const Cx<R> R_det = Q - B * s.b, rest = P - A * s.a - R_det;
-  X00 = ie * (over * rest + R_det * (unit + f.ch_1 - f.shc * omega));
-  X0h = ie * (over * A - R_det * (f.shc * v.c * S));
-  Xh0 = ie * (m * B - R_det * (f.shc * v.b * conj(S)));
-  Xhh = ie * (R_det * m);
+  X.X00 = ie * (over * rest + R_det * (unit + f.ch_1 - f.shc * omega));
+  X.X0h = ie * (over * A - R_det * (f.shc * v.c * S));
+  X.Xh0 = ie * (m * B - R_det * (f.shc * v.b * conj(S)));
+  X.Xhh = ie * (R_det * m);
 }
 
 }  // namespace PENDEL_ISA

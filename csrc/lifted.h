@@ -215,10 +215,10 @@ struct Lifted {
     const Cx<V> A = Cx<V>{v[0], v[1]} * to_E, B = scale(conj_mul(to_E, Cx<V>{v[2], v[3]}), over_size);
 
     const Cx<V> P = load_parts(carried, place(z, x)), Q = load_parts(carried + 2, x), flow = flow_of(s, A, B);
-    Cx<V> X00, X0h, Xh0, Xhh;
-    lift_adj<T>(r.t.medium, S, omega, f, s, A, B, P, Q, X00, X0h, Xh0, Xhh);
+    VoxelSums<V> X;
+    lift_adj<T>(r.t.medium, S, omega, f, s, A, B, P, Q, X);
     store_parts(carried, place(z, x), P - flow), store_parts(carried + 2, x, Q + flow);
-    r.write_gradient(z, x, count, S, s_0, omega, f, X00, X0h, Xh0, Xhh);
+    r.write_gradient(z, x, count, S, s_0, omega, f, X);
   }
 };
 

@@ -49,6 +49,7 @@ struct Args {
   void* adj_s_0;                // (nz, ny, nx) real, or null
   void* adj_incident;           // (ny, row) complex, or null
   double* adj_dq;               // (ny, frames, 3), or null: one part per row, the caller adds the rows
+  double* adj_medium;           // (ny, 4) complex, of m, w, b, c, one part per row; or null
   double* drift;                // (ny) how far the reversed sweep comes from stored fields and from G = 0 at the
                                 // entrance, over |(E_0, G)|, the worst; or null
   void* entrance_E_0;           // (frames, ny, row) complex state recovered at the entrance, or null

@@ -235,6 +235,7 @@ struct Row {
       std::fill(dS + 2 * (base + last), dS + 2 * (base + a.nx), T(0));
       if (ds) std::fill(ds + base, ds + base + first, T(0)), std::fill(ds + base + last, ds + base + a.nx, T(0));
     }
+    if (a.adj_medium) std::fill(a.adj_medium + 8 * y, a.adj_medium + 8 * (y + 1), 0.0);
     if (is_lifted) return lifted.finish_gradient(*this);
     for (std::vector<T>& part : carried) part.assign(by_columns() ? a.row + W : 0, T(0));
     over_box(x_lo, x_hi, [&](long z, long x, long count) { voxel_gradients(z, x, count); });
@@ -269,13 +270,14 @@ struct Row {
 
   // adj_S and adj_s_0 of up to W voxels of a layer from their sums over all frames.
   PENDEL_HD void write_gradient(long z, long x, long count, Cx<V> S_x, V s_0_x, Cx<V> omega, const Factors<V>& f,
-                                Cx<V> X00, Cx<V> X0h, Cx<V> Xh0, Cx<V> Xhh) {
+                                const VoxelSums<V>& X) {
     Cx<V> adj_S;
     V adj_s_0;
     if (a.scheme == Scheme::ETD2RK)
-      potential_adj(t.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+      potential_adj(t.medium, X, adj_S, adj_s_0);
     else
-      voxel_adj(t.medium, S_x, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+      voxel_adj(t.medium, S_x, omega, f, X, adj_S, adj_s_0);
+    if (a.adj_medium) add_medium_adj(count, S_x, s_0_x, omega, f, X);
     const V zero{};
     // Reverse: s_0 = |S| where s_0 was not given
     if (!a.s_0) {
@@ -297,6 +299,15 @@ struct Row {
   }
 
  private:
+  // Adds up to W voxels of a layer to the row's share of adj_medium.
+  void add_medium_adj(long count, Cx<V> S_x, V s_0_x, Cx<V> omega, const Factors<V>& f, const VoxelSums<V>& X) {
+    const MediumAdj<V> d = a.scheme == Scheme::ETD2RK ? potential_medium_adj(S_x, s_0_x, X)
+                                                      : medium_adj(t.medium, S_x, s_0_x, omega, f, X);
+    V parts[8] = {d.m.re, -d.m.im, d.w.re, -d.w.im, d.b.re, -d.b.im, d.c.re, -d.c.im};
+    for (int i = 0; i < 8; ++i)
+      for (long l = 0; l < count; ++l) a.adj_medium[8 * y + i] += lane<T>(parts[i], l);
+  }
+
   void find_spans() {
     std::fill(x_first.begin(), x_first.end(), a.nx), std::fill(x_last.begin(), x_last.end(), 0);
     std::fill(z_first.begin(), z_first.end(), a.nz), std::fill(z_last.begin(), z_last.end(), 0);
@@ -416,7 +427,8 @@ struct Row {
     }
     transpose_back<T, W, SUMS>(X);
     if (by_columns()) complete_sums(z, x, count, S_x, omega, f, X);
-    write_gradient(z, x, count, S_x, s_0_x, omega, f, {X[0], X[1]}, {X[2], X[3]}, {X[4], X[5]}, {X[6], X[7]});
+    write_gradient(z, x, count, S_x, s_0_x, omega, f,
+                   VoxelSums<V>{{X[0], X[1]}, {X[2], X[3]}, {X[4], X[5]}, {X[6], X[7]}});
   }
 };
 

@@ -177,6 +177,19 @@ __global__ void matrices(const Device<T> d) {
   for (int q = 0; q < int(Reals * sizeof(T) / 16); ++q) out[q] = in[q];
 }
 
+// Four sums of a voxel, its parts added in order; `at`: its place in `sums`.
+template <class T>
+inline __device__ VoxelSums<T> voxel_sums(const Device<T>& d, long at) {
+  T X[SUMS], more[SUMS];
+  load(d.sums + at * SUMS, X);
+  for (long p = 1; p < d.parts; ++p) {
+    load(d.sums + (p * d.a.nz * d.a.ny * d.a.nx + at) * SUMS, more);
+#pragma unroll
+    for (int c = 0; c < SUMS; ++c) X[c] += more[c];
+  }
+  return {{X[0], X[1]}, {X[2], X[3]}, {X[4], X[5]}, {X[6], X[7]}};
+}
+
 // Adds the parts in order and writes adj_S and adj_s_0 (one thread per voxel), adj_incident and drift.
 template <class T>
 __global__ void gradient(const Device<T> d) {
@@ -200,25 +213,42 @@ __global__ void gradient(const Device<T> d) {
   Cx<T> S, omega, adj_S{0, 0};
   T s_0, adj_s_0 = 0;
   if (!a.support || a.support[i]) {
-    T X[SUMS], more[SUMS];
     Factors<T> f;
-    load(d.sums + at * SUMS, X);
-    for (long p = 1; p < d.parts; ++p) {
-      load(d.sums + (p * voxels + at) * SUMS, more);
-#pragma unroll
-      for (int c = 0; c < SUMS; ++c) X[c] += more[c];
-    }
+    const VoxelSums<T> X = voxel_sums(d, at);
     load_voxel(d, i, S, s_0, omega, f);
-    const Cx<T> X00{X[0], X[1]}, X0h{X[2], X[3]}, Xh0{X[4], X[5]}, Xhh{X[6], X[7]};
     if (a.scheme == Scheme::ETD2RK)
-      potential_adj(d.medium, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+      potential_adj(d.medium, X, adj_S, adj_s_0);
     else
-      voxel_adj(d.medium, S, omega, f, X00, X0h, Xh0, Xhh, adj_S, adj_s_0);
+      voxel_adj(d.medium, S, omega, f, X, adj_S, adj_s_0);
     // Reverse: s_0 = |S| where s_0 was not given
     if (!a.s_0 && s_0 != 0) adj_S = adj_S + scale(S, adj_s_0 / s_0);
   }
   static_cast<Cx<T>*>(a.adj_S)[i] = adj_S;
   if (a.adj_s_0) static_cast<T*>(a.adj_s_0)[i] = adj_s_0;
+}
+
+// adj_medium of a y row. One block per row; scratch: one double per warp.
+template <class T>
+__global__ void medium_gradient(const Device<T> d) {
+  PENDEL_SHARED(scratch);
+  const Args& a = d.a;
+  const long y = blockIdx.x;
+  double parts[8] = {};
+  for (long i = threadIdx.x; i < a.nz * a.nx; i += blockDim.x) {
+    Cx<T> S, omega;
+    T s_0;
+    Factors<T> f;
+    load_voxel(d, (i / a.nx * a.ny + y) * a.nx + i % a.nx, S, s_0, omega, f);
+    const VoxelSums<T> X = voxel_sums(d, y * a.nz * a.nx + i);
+    const MediumAdj<T> share = a.scheme == Scheme::ETD2RK ? potential_medium_adj(S, s_0, X)
+                                                          : medium_adj(d.medium, S, s_0, omega, f, X);
+    const Cx<T> of[4] = {share.m, share.w, share.b, share.c};
+    for (int c = 0; c < 4; ++c) parts[2 * c] += of[c].re, parts[2 * c + 1] -= of[c].im;
+  }
+  for (int c = 0; c < 8; ++c) {
+    const double sum = block_sum(parts[c], reinterpret_cast<double*>(scratch));
+    if (threadIdx.x == 0) a.adj_medium[8 * y + c] = sum;
+  }
 }
 
 // What all marches know of their block: its row, its part, and the rows of the arrays by frame.
@@ -361,6 +391,8 @@ template <class T>
 void after(const Device<T>& d) {
   const Args& a = d.a;
   each<T>(gradient<T>, std::max({a.nz * a.ny * a.nx, a.ny * a.row, a.ny}), d);
+  constexpr int threads = 256;
+  if (a.adj_medium) launch(medium_gradient<T>, a.ny, threads, threads / WARP * sizeof(double), a.stream, d);
 }
 
 }  // namespace PENDEL_ISA

@@ -146,26 +146,55 @@ PENDEL_HD void voxel(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors<R>&
   inverse = {f.inverse_exp_1 + ie * (f.ch_1 - sw), minus * m01, minus * m10, f.inverse_exp_1 + ie * (f.ch_1 + sw)};
 }
 
-// Gradient of (2) with respect to S and s_0 from the four sums over angles X_ij = sum conj(adj_i) E_j (adj after the
-// voxel, E before it), dL = Re sum_ij X_ij dM_ij:
+// The four sums over angles X_ij = sum conj(adj_i) E_j (adj after the voxel, E before it): dL = Re sum_ij X_ij dM_ij.
+template <class R>
+struct VoxelSums {
+  Cx<R> X00, X0h, Xh0, Xhh;
+};
+
+// dL = Re(adj_u du + adj_mu dmu + adj_N sum_ij X_ij dN_ij): coefficients, the conjugates of the convention's adjoints.
+template <class R>
+struct ExponentialAdj {
+  Cx<R> adj_u, adj_mu, adj_N;
+};
+
+template <class T, class R>
+PENDEL_HD ExponentialAdj<R> exponential_adj(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors<R>& f,  // forward
+                                            const VoxelSums<R>& X) {
+  const R zero = S.re - S.re, one = zero + T(1);
+  const Cx<R> unit{one, zero}, e = unit + f.exp_1, ch = unit + f.ch_1, trace = X.X00 + X.Xhh;
+  const Cx<R> through_N = omega * (X.X00 - X.Xhh) + v.b * conj(S) * X.X0h + v.c * S * X.Xh0;
+  // Reverse (2): M = e^mu (cosh(x) I + sinh(x)/x N);  dcosh/du = sinh(x)/(2x),  d(sinh(x)/x)/du = q
+  return {e * (scale(f.shc * trace, T(0.5)) + f.q * through_N), e * (ch * trace + f.shc * through_N), e * f.shc};
+}
+
+// Gradient of (2) with respect to S and s_0.
 template <class T, class R>
 PENDEL_HD void voxel_adj(const Medium<T>& v, Cx<R> S, Cx<R> omega, const Factors<R>& f,  // forward
-                         Cx<R> X00, Cx<R> X0h, Cx<R> Xh0, Cx<R> Xhh,                     // sums over angles
+                         const VoxelSums<R>& X,                                          // sums over angles
                          Cx<R>& adj_S, R& adj_s_0) {                                     // gradient, overwritten
-  const R zero = S.re - S.re, one = zero + T(1);
-  const Cx<R> unit{one, zero}, e = unit + f.exp_1, ch = unit + f.ch_1;
-  const Cx<R> trace = X00 + Xhh, odd = X00 - Xhh;
-  const Cx<R> through_N = omega * odd + v.b * conj(S) * X0h + v.c * S * Xh0;
-  // adj_u, adj_mu, adj_N and adj_bc are coefficients, dL = Re(adj_u du): conjugates of the convention's adjoints.
-  // Reverse (2): M = e^mu (cosh(x) I + sinh(x)/x N);  dcosh/du = sinh(x)/(2x),  d(sinh(x)/x)/du = q
-  const Cx<R> adj_u = e * (scale(f.shc * trace, T(0.5)) + f.q * through_N);
-  const Cx<R> adj_mu = e * (ch * trace + f.shc * through_N);
-  const Cx<R> adj_N = e * f.shc;
+  const ExponentialAdj<R> d = exponential_adj(v, S, omega, f, X);
   // Reverse (1): mu = m s_0,  omega = w s_0,  N = [[omega, b conj(S)], [c S, -omega]],  u = omega^2 + b c |S|^2
-  const Cx<R> adj_bc = v.b * v.c * adj_u;
-  const Cx<R> Z = adj_bc * conj(S) + adj_N * (v.c * Xh0) + conj(adj_bc * S + adj_N * (v.b * X0h));
+  const Cx<R> adj_bc = v.b * v.c * d.adj_u;
+  const Cx<R> Z = adj_bc * conj(S) + d.adj_N * (v.c * X.Xh0) + conj(adj_bc * S + d.adj_N * (v.b * X.X0h));
   adj_S = conj(Z);
-  adj_s_0 = (v.m * adj_mu + v.w * (scale(omega * adj_u, T(2)) + adj_N * odd)).re;
+  adj_s_0 = (v.m * d.adj_mu + v.w * (scale(omega * d.adj_u, T(2)) + d.adj_N * (X.X00 - X.Xhh))).re;
+}
+
+// A voxel's share of the gradient of m, w, b, c: coefficients, dL = Re(adj_m dm + ...).
+template <class R>
+struct MediumAdj {
+  Cx<R> m, w, b, c;
+};
+
+template <class T, class R>
+PENDEL_HD MediumAdj<R> medium_adj(const Medium<T>& v, Cx<R> S, R s_0, Cx<R> omega, const Factors<R>& f,  // forward
+                                  const VoxelSums<R>& X) {                                               // sums
+  const ExponentialAdj<R> d = exponential_adj(v, S, omega, f, X);
+  // Reverse (1), the coefficients in place of S and s_0
+  const Cx<R> adj_bc = scale(d.adj_u, norm(S));
+  return {scale(d.adj_mu, s_0), scale(scale(omega * d.adj_u, T(2)) + d.adj_N * (X.X00 - X.Xhh), s_0),
+          v.c * adj_bc + d.adj_N * (conj(S) * X.X0h), v.b * adj_bc + d.adj_N * (S * X.Xh0)};
 }
 
 // The generator itself, what etd2rk works with:
@@ -178,12 +207,16 @@ PENDEL_HD Matrix<R> potential(const Medium<T>& v, Cx<R> S, R s_0) {
 }
 
 template <class T, class R>
-PENDEL_HD void potential_adj(const Medium<T>& v,                          // forward
-                             Cx<R> X00, Cx<R> X0h, Cx<R> Xh0, Cx<R> Xhh,  // sums over angles
-                             Cx<R>& adj_S, R& adj_s_0) {                  // gradient, overwritten
+PENDEL_HD void potential_adj(const Medium<T>& v, const VoxelSums<R>& X,  // forward, sums over angles
+                             Cx<R>& adj_S, R& adj_s_0) {                 // gradient, overwritten
   // Reverse (7): dz V = [[(m + w) s_0, b conj(S)], [c S, (m - w) s_0]]
-  adj_S = conj(v.c * Xh0 + conj(v.b * X0h));
-  adj_s_0 = ((v.m + v.w) * X00 + (v.m - v.w) * Xhh).re;
+  adj_S = conj(v.c * X.Xh0 + conj(v.b * X.X0h));
+  adj_s_0 = ((v.m + v.w) * X.X00 + (v.m - v.w) * X.Xhh).re;
+}
+template <class R>
+PENDEL_HD MediumAdj<R> potential_medium_adj(Cx<R> S, R s_0, const VoxelSums<R>& X) {
+  // Reverse (7), the coefficients in place of S and s_0
+  return {scale(X.X00 + X.Xhh, s_0), scale(X.X00 - X.Xhh, s_0), conj(S) * X.X0h, S * X.Xh0};
 }
 
 }  // namespace PENDEL_ISA

@@ -45,6 +45,22 @@ def test_gradients_of_all_inputs_are_those_of_finite_differences(physics, rng, w
     check_grads(jax.jit(fields(op)), given, order=1, modes=["rev"])
 
 
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
+def test_gradients_of_the_parameters_are_those_of_finite_differences(physics, rng, way):
+    op = operator(physics, **way)
+    S, dq, s_0, incident = crystals(op, rng)
+    size, ones = np.array([op.chi_0, op.chi_h, op.chi_hbar]), (jnp.ones(3, complex), jnp.ones(2))
+
+    def exit_fields(chi, geometry):
+        geometry = geometry * jnp.array([1.0, op.two_theta])
+        return pj.takagi_taupin(S, dq * UNIT, op, s_0, incident, chi * size, geometry)
+
+    check_grads(jax.jit(exit_fields), ones, order=1, modes=["rev"])
+    several = jnp.stack([ones[0], 0.5 * ones[0]])
+    each = jax.vmap(lambda chi: exit_fields(chi, ones[1]))(several)
+    assert np.array_equal(each[1], exit_fields(several[1], ones[1]))
+
+
 def test_it_is_the_operator_with_conjugate_gradients(physics, rng):
     op = operator(physics)
     given = S, dq, s_0, incident = crystals(op, rng)

@@ -38,6 +38,23 @@ def test_gradients_of_all_inputs_are_those_of_finite_differences(physics, rng, w
     assert torch.autograd.gradcheck(fields(op), given)
 
 
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
+def test_gradients_of_the_parameters_are_those_of_finite_differences(physics, rng, way):
+    op = operator(physics, **way)
+    S, dq, s_0, incident = tensors(crystals(op, rng), grad=False)
+    size = torch.tensor([op.chi_0, op.chi_h, op.chi_hbar], dtype=torch.complex128)
+
+    def exit_fields(chi, geometry):
+        geometry = geometry * torch.tensor([1.0, op.two_theta])
+        return pt.takagi_taupin(S, dq * UNIT, s_0, incident, chi * size, geometry, op=op)
+
+    ones = [torch.ones(n, dtype=d, requires_grad=True) for n, d in ((3, torch.complex128), (2, torch.float64))]
+    assert torch.autograd.gradcheck(exit_fields, ones)
+    several = torch.stack([ones[0].detach(), 0.5 * ones[0].detach()])
+    each = torch.vmap(lambda chi: exit_fields(chi, ones[1]))(several)
+    assert torch.equal(each[1], exit_fields(several[1], ones[1]))
+
+
 def test_batches_and_vmap_of_the_gradient_too(physics, rng):
     op = operator(physics, shape=(2, 1, 3))
     given = tensors(crystals(op, rng, (2,)))

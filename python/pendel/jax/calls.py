@@ -10,7 +10,9 @@ import numpy as np
 from ..base import checks
 from ..operator.crystals import leading_shape
 
-OFFSETS = ("float64", "float32")  # of dq: the sweep takes float64, which loses nothing of float32
+# Of dq and the parameters: what takes them works in double precision, which loses nothing of single.
+OFFSETS = ("float64", "float32")
+SUSCEPTIBILITIES = ("complex128", "complex64")
 
 
 def suitable(name: str, value, shape: tuple, dtypes: tuple, axes: str):

@@ -10,7 +10,7 @@ from ..operator import crystals
 from ..operator.crystals import AXES, STATE_AXES, Given, leading_shape
 from ..operator.fields import State
 from ..operator.takagi_taupin import TakagiTaupin
-from .calls import OFFSETS, call, conjugated, level, refuse_other_devices, results_like, suitable
+from .calls import OFFSETS, SUSCEPTIBILITIES, call, conjugated, level, refuse_other_devices, results_like, suitable
 
 
 def takagi_taupin(
@@ -19,6 +19,8 @@ def takagi_taupin(
     op: TakagiTaupin,
     s_0: jax.Array | None = None,
     incident: jax.Array | None = None,
+    chi: jax.Array | None = None,
+    geometry: jax.Array | None = None,
 ) -> jax.Array:
     """Exit fields E_h of the crystal function S for every rocking offset; differentiable once, in reverse mode.
 
@@ -36,6 +38,10 @@ def takagi_taupin(
         Electron-density shape on the diagonal. None: |S|.
     incident : complex (..., ny, nx), optional
         E_0 on the plane of the first voxel centres. None: the plane wave, 1.
+    chi : complex128 or complex64 (..., 3), optional
+        chi_0, chi_h, chi_hbar in place of those of ``op``.
+    geometry : float64 or float32 (..., 2), optional
+        voxel_scale and two_theta [rad] of `pendel.TakagiTaupin.with_parameters`. None: (1, op.two_theta).
 
     Returns
     -------
@@ -57,7 +63,9 @@ def takagi_taupin(
     dq = suitable("dq", dq, (None, 3), OFFSETS, "frames, 3")
     s_0 = suitable("s_0", s_0, op.shape, (op.real_dtype,), "nz, ny, nx")
     incident = suitable("incident", incident, op.shape[1:], (op.dtype,), "ny, nx")
-    return _exit_fields(op, *level((S, dq, s_0, incident), AXES))
+    chi = suitable("chi", chi, (3,), SUSCEPTIBILITIES, "3")
+    geometry = suitable("geometry", geometry, (2,), OFFSETS, "2")
+    return _exit_fields(op, *level((S, dq, s_0, incident, chi, geometry), AXES))
 
 
 def _sweep(op, given: Given, keep: bool):
@@ -74,21 +82,21 @@ def _sweep(op, given: Given, keep: bool):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _exit_fields(op, S, dq, s_0, incident):
-    return _sweep(op, Given(S, dq, s_0, incident), keep=False).E_h
+def _exit_fields(op, *given):
+    return _sweep(op, Given(*given), keep=False).E_h
 
 
-def _forward(op, S, dq, s_0, incident):
-    given = Given(S, dq, s_0, incident)
-    state = _sweep(op, given, keep=True)
-    return state.E_h, (given, state)
+def _forward(op, *given):
+    state = _sweep(op, Given(*given), keep=True)
+    return state.E_h, (Given(*given), state)
 
 
 def _backward(op, residuals, cotangent):
     given, state = residuals
 
-    def adjoint(S, dq, s_0, incident, cotangent, *state, summed_to):
-        gradients = crystals.adjoint(op, Given(S, dq, s_0, incident), np.conj(cotangent), State(*state), summed_to)
+    def adjoint(*arrays, summed_to):
+        given, cotangent, state = Given(*arrays[: len(AXES)]), arrays[len(AXES)], State(*arrays[len(AXES) + 1 :])
+        gradients = crystals.adjoint(op, given, np.conj(cotangent), state, summed_to)
         return [conjugated(gradient) for gradient in gradients]
 
     axes = (*AXES, 3, *STATE_AXES)

@@ -16,15 +16,17 @@ from .takagi_taupin import TakagiTaupin
 
 
 class Given(NamedTuple):
-    """What `TakagiTaupin.forward` takes; ``s_0`` and ``incident`` may be None."""
+    """What `TakagiTaupin.forward` and `with_parameters` take; all after ``dq`` may be None."""
 
     S: Any
     dq: Any
     s_0: Any = None
     incident: Any = None
+    chi: Any = None
+    geometry: Any = None
 
 
-AXES = Given(S=3, dq=2, s_0=3, incident=2)  # of one crystal
+AXES = Given(S=3, dq=2, s_0=3, incident=2, chi=1, geometry=1)  # of one crystal
 STATE_AXES = (3, 3, 5)  # of its `State`
 
 
@@ -35,9 +37,10 @@ def forward(op: TakagiTaupin, given: Given, *, keep: bool) -> State:
     """
 
     def compute(*one):
+        one, its_op = _of_one(op, one)
         if not keep:
-            return op.forward(*one), None, None
-        E_h, state = op.forward(*one, return_state=True)
+            return its_op.forward(*one), None, None
+        E_h, state = its_op.forward(*one, return_state=True)
         return E_h, released(state.E_0_row), released(state.layers)
 
     return State(*one_by_one(op.engine.xp, compute, given, AXES))
@@ -54,16 +57,27 @@ def adjoint(op: TakagiTaupin, given: Given, adj_E_h: Array, state: State | None,
     state : State, optional
         From `forward`; None: the forward sweep is run again.
     summed_to : sequence of tuple
-        Leading shapes of the four gradients, see `one_by_one`.
+        Leading shapes of the gradients, see `one_by_one`.
     """
     xp, state = op.engine.xp, State(None, None, None) if state is None else state
 
-    def compute(S, dq, s_0, incident, adj_E_h, *kept):
+    def compute(*arrays):
+        given, adj_E_h, kept = Given(*arrays[: len(AXES)]), arrays[len(AXES)], arrays[len(AXES) + 1 :]
         kept = None if kept[0] is None else State(*(None if a is None else xp.ascontiguousarray(a) for a in kept))
-        found = op.adjoint(S, dq, adj_E_h, s_0, incident, state=kept)
-        return found.S, found.dq, found.s_0, None if incident is None else found.incident
+        (S, dq, s_0, incident), its_op = _of_one(op, given)
+        wants_parameters = given.chi is not None or given.geometry is not None
+        found = its_op.adjoint(S, dq, adj_E_h, s_0, incident, state=kept, parameters=wants_parameters)
+        return tuple(None if value is None else getattr(found, name) for name, value in given._asdict().items())
 
     return Given(*one_by_one(xp, compute, (*given, adj_E_h, *state), (*AXES, 3, *STATE_AXES), summed_to))
+
+
+def _of_one(op: TakagiTaupin, one: Sequence) -> tuple[Sequence, TakagiTaupin]:
+    """What a sweep of one crystal takes, and its operator."""
+    given = Given(*one)
+    if given.chi is None and given.geometry is None:
+        return one[:4], op
+    return one[:4], op.with_parameters(given.chi, given.geometry)
 
 
 def released(array: Array | None) -> Array | None:

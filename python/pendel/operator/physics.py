@@ -3,7 +3,10 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from ..base import checks, plausible
+from ..base.arrays import module
 from .plan import Scheme, Transport
 
 SCHEMES = tuple(scheme.name.lower() for scheme in Scheme)
@@ -119,3 +122,36 @@ def coupling_coefficients(
         1j * dz * K_0 * polarization_factor * chi_hbar,
         1j * dz * K_h * polarization_factor * chi_h,
     )
+
+
+def coupling_coefficients_adj(
+    adj: Any,
+    dz: float,
+    wavelength: float,
+    two_theta: float,
+    orientation: str,
+    chi: tuple[complex, complex, complex],
+    polarization_factor: float,
+) -> tuple[Any, Any]:
+    """Gradients with respect to ``chi``, complex (3,), and to the angle of k_0 to z [1/rad] at this dz.
+
+    ``adj``: complex (4,), gradient of m, w, b, c, an array of NumPy or CuPy; the rest as of `coupling_coefficients`.
+    """
+    angle = angle_of_incidence(two_theta, orientation)
+
+    def at(K_0: float, K_h: float) -> np.ndarray:
+        """d (m, w, b, c) / d (chi_0, chi_h, chi_hbar), (4, 3)."""
+        C = polarization_factor
+        rows = [K_0 + K_h, 0, 0], [K_0 - K_h, 0, 0], [0, 0, 2 * C * K_0], [0, 2 * C * K_h, 0]
+        return 0.5j * dz * np.array(rows)
+
+    # Reverse: m = i dz (K_0 + K_h) chi_0 / 2 and so on
+    K_0 = math.pi / wavelength / math.cos(angle)
+    K_h = K_0 if orientation == "symmetric" else math.pi / wavelength
+    xp = module(adj)
+    adj_chi = xp.sum(xp.asarray(at(K_0, K_h).conj().T) * adj, axis=1)
+
+    # Reverse: K = k / (2 cos(angle))
+    turned = at(K_0 * math.tan(angle), K_h * math.tan(angle) if orientation == "symmetric" else 0.0)
+    adj_angle = xp.sum((adj.conj() * xp.asarray(turned @ np.array(chi))).real)
+    return adj_chi, adj_angle

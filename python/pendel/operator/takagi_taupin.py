@@ -1,7 +1,6 @@
 """The Takagi-Taupin operator: exit fields of a crystal for many rocking angles, and the adjoint."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,18 @@ from .fields import (
     refuse_overflow,
     refuse_phases_without_digits,
 )
+from .parameters import with_parameters, with_parameters_adj
 from .physics import (
     ORIENTATIONS,
     SCHEMES,
-    angle_of_incidence,
     checked_angle,
     checked_chi_0,
     checked_resync,
     choose_transport,
-    coupling_coefficients,
     pixels_per_layer,
 )
-from .plan import Orientation, Plan, Scheme, Transport
-from .rows import IncidentRows, RowGeometry
+from .planned import plan_of, row_geometry
+from .rows import IncidentRows
 
 LOST = 1e-2  # relative error of the reversed sweep above which its gradient is refused
 
@@ -146,12 +144,12 @@ class TakagiTaupin:
             transport, self.scheme, self.orientation, self.pixels_per_layer, self.voxel[0]
         )
         self.shift = round(self.pixels_per_layer) if self.transport == "shift" else 0
-        self._rows = self._row_geometry()
+        self._rows = row_geometry(self)
         self.row_length = self._rows.length(plane_wave=True)
         self.exit_shape = (self.shape[1], self._rows.exit_length)
         self.exit_slice, self.exit_reach = self._rows.exit_slice, self._rows.exit_reach
 
-        self.plan = self._make_plan()
+        self.plan = plan_of(self)
         self.engine.prepare(self.plan)
         self._incident_rows = IncidentRows(self._rows, self.engine, self.dtype, self.real_dtype)
 
@@ -162,37 +160,23 @@ class TakagiTaupin:
             f"threads={self.threads})"
         )
 
-    def _row_geometry(self) -> RowGeometry:
-        nz, _, nx = self.shape
-        return RowGeometry(
-            nx=nx,
-            travel=math.ceil(self.pixels_per_layer * (nz - 1) - 1e-9),
-            transport=Transport[self.transport.upper()],
-            orientation=Orientation[self.orientation.upper()],
-        )
+    def with_parameters(self, chi: Any = None, geometry: Any = None) -> "TakagiTaupin":
+        """The same operator of other susceptibilities or another geometry.
 
-    def _make_plan(self) -> Plan:
-        nz, symmetric = self.shape[0], self.orientation == "symmetric"
-        angle = angle_of_incidence(self.two_theta, self.orientation)
-        chi = self.chi_0, self.chi_h, self.chi_hbar
-        return Plan(
-            shape=self.shape,
-            voxel=self.voxel,
-            medium=coupling_coefficients(
-                self.voxel[0], self.wavelength, self.two_theta, self.orientation, chi, self.polarization_factor
-            ),
-            scheme=Scheme[self.scheme.upper()],
-            transport=self._rows.transport,
-            orientation=self._rows.orientation,
-            shift=self.shift,
-            pixels_per_layer=self.pixels_per_layer,
-            tan_h=math.tan(angle) if symmetric else 0.0,
-            row_length=self.row_length,
-            exit_length=self._rows.exit_length,
-            resync=nz if self.resync is None else min(self.resync, nz),
-            threads=self.threads,
-            single=self.dtype == np.complex64,
-        )
+        Parameters
+        ----------
+        chi : complex (3,), optional
+            chi_0, chi_h, chi_hbar. None: as they are.
+        geometry : float (2,), optional
+            voxel_scale, a number that multiplies all edges of the voxel; two_theta [rad], where dz follows so that E_0
+            moves as many pixels per layer as before. None: as they are, (1, two_theta).
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument.
+        """
+        return with_parameters(self, chi, geometry)
 
     @on_device
     def forward(
@@ -261,6 +245,7 @@ class TakagiTaupin:
         *,
         state: State | None = None,
         support: Array | None = None,
+        parameters: bool = False,
     ) -> Adjoint:
         """Gradient of a real scalar L through `forward`, by exact reversal of the sweep (stored fields: see `resync`).
 
@@ -275,11 +260,13 @@ class TakagiTaupin:
             other values gives a wrong gradient); without it the forward sweep is run again.
         support : bool (nz, ny, nx), optional
             Voxels whose gradient is wanted; elsewhere it is returned as 0 and vacuum is skipped. None: all voxels.
+        parameters : bool
+            Also with respect to what `with_parameters` takes, at its present values.
 
         Returns
         -------
         Adjoint
-            S, s_0, incident, dq; see there. Derivation: csrc/README.md.
+            S, s_0, incident, dq, chi, geometry; see there. Derivation: csrc/README.md.
 
         Raises
         ------
@@ -304,7 +291,8 @@ class TakagiTaupin:
                 refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
         else:
             check_state(state, self.state_shapes(len(dq), incident=incident is not None), self.dtype)
-        found = self._run_adjoint(S, dq, adj_E_h, s_0, row if starts_from_incident else None, state, support)
+        row = row if starts_from_incident else None
+        found = self._run_adjoint(S, dq, adj_E_h, s_0, row, state, support, parameters=parameters)
         if self.engine.reads_values and not is_finite(*found):
             refuse_overflow(self.dtype, adj_E_h=adj_E_h, S=S, dq=dq, s_0=s_0, incident=incident)
         return found
@@ -397,7 +385,9 @@ class TakagiTaupin:
         return fields
 
     @naming_frames
-    def _run_adjoint(self, S, dq, adj_E_h, s_0, incident_row, state: State, support) -> Adjoint:
+    def _run_adjoint(
+        self, S, dq, adj_E_h, s_0, incident_row, state: State, support, *, parameters: bool = False
+    ) -> Adjoint:
         """The adjoint sweep; ``incident_row`` is for scheme etd2rk, which repeats the forward sweep."""
         frames, ny, xp = len(dq), self.shape[1], self.engine.xp
         row_length = state.E_0_row.shape[2]
@@ -405,6 +395,7 @@ class TakagiTaupin:
         adj_s_0 = None if s_0 is None else xp.empty(self.shape, self.real_dtype)
         adj_row = xp.empty((ny, row_length), self.dtype)
         adj_dq = xp.empty((ny, frames, 3))
+        adj_medium = xp.empty((ny, 4), np.complex128) if parameters else None
         drift = xp.zeros(ny) if self.scheme == "strang" else None
         self.engine.adjoint(
             dataclasses.replace(self.plan, frames=frames, row_length=row_length),
@@ -421,11 +412,16 @@ class TakagiTaupin:
             adj_s_0=adj_s_0,
             adj_incident=adj_row,
             adj_dq=adj_dq,
+            adj_medium=adj_medium,
             drift=drift,
         )
         if drift is not None:
             self.engine.check_drift(drift, LOST, adj_S)
-        return Adjoint(adj_S, adj_s_0, self._incident_rows.extend_adj(adj_row), adj_dq.sum(axis=0))
+        found = Adjoint(adj_S, adj_s_0, self._incident_rows.extend_adj(adj_row), adj_dq.sum(axis=0))
+        if adj_medium is None:
+            return found
+        adj_chi, adj_geometry = with_parameters_adj(self, dq, adj_medium.sum(axis=0), found.dq)
+        return found._replace(chi=adj_chi, geometry=adj_geometry)
 
     def layers_shape(self, frames: int) -> tuple[int, ...] | None:
         """Shape of `State.layers` for that many frames, or None where no layers are stored."""

@@ -13,7 +13,9 @@ TORCH = {
     np.dtype("float32"): torch.float32,
     np.dtype("float64"): torch.float64,
 }
-OFFSETS = (torch.float64, torch.float32)  # of dq: the sweep takes float64, which loses nothing of float32
+# Of dq and the parameters: what takes them works in double precision, which loses nothing of single.
+OFFSETS = (torch.float64, torch.float32)
+SUSCEPTIBILITIES = (torch.complex128, torch.complex64)
 
 
 def refuse_unless_tensors(**arguments) -> None:

@@ -1,0 +1,51 @@
+"""From an operator's attributes to the rows and the `Plan` of its sweeps."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .physics import angle_of_incidence, coupling_coefficients
+from .plan import Orientation, Plan, Scheme, Transport
+from .rows import RowGeometry
+
+if TYPE_CHECKING:
+    from .takagi_taupin import TakagiTaupin
+
+
+def row_geometry(op: TakagiTaupin) -> RowGeometry:
+    """Rows of a crystal's box."""
+    nz, _, nx = op.shape
+    return RowGeometry(
+        nx=nx,
+        travel=math.ceil(op.pixels_per_layer * (nz - 1) - 1e-9),
+        transport=Transport[op.transport.upper()],
+        orientation=Orientation[op.orientation.upper()],
+    )
+
+
+def plan_of(op: TakagiTaupin) -> Plan:
+    """That of one frame and a plane wave."""
+    nz, rows = op.shape[0], row_geometry(op)
+    slope = math.tan(angle_of_incidence(op.two_theta, op.orientation))
+    chi = op.chi_0, op.chi_h, op.chi_hbar
+    return Plan(
+        shape=op.shape,
+        voxel=op.voxel,
+        medium=coupling_coefficients(
+            op.voxel[0], op.wavelength, op.two_theta, op.orientation, chi, op.polarization_factor
+        ),
+        scheme=Scheme[op.scheme.upper()],
+        transport=rows.transport,
+        orientation=rows.orientation,
+        shift=op.shift,
+        pixels_per_layer=op.pixels_per_layer,
+        tan_h=slope if rows.orientation == Orientation.SYMMETRIC else 0.0,
+        row_length=op.row_length,
+        exit_length=rows.exit_length,
+        resync=nz if op.resync is None else min(op.resync, nz),
+        threads=op.threads,
+        single=op.dtype == np.complex64,
+    )
