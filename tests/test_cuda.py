@@ -32,7 +32,7 @@ def outputs(op, p, xp, s_0, incident, support=None):
     E_h, E_0, state = op.forward(S, dq, given[0], given[1], return_E_0=True, return_state=True)
     adj_E_h = xp.asarray(p.adj_E_h.astype(op.dtype))
     adj = op.adjoint(S, dq, adj_E_h, given[0], given[1], state=state, support=given[2], parameters=True)
-    out = {"E_h": E_h, "E_0": E_0} | state._asdict() | adj._asdict()
+    out = {"E_h": E_h, "E_0": E_0} | state._asdict() | adj._asdict() | {"chi": adj.chi, "geometry": adj.geometry}
     return {name: v.get() if hasattr(v, "get") else v for name, v in out.items() if v is not None}
 
 

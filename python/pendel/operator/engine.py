@@ -122,6 +122,7 @@ class Engine(Protocol):
         adj_s_0: Array | None = None,
         adj_incident: Array | None = None,
         adj_dq: Array | None = None,
+        adj_medium: Array | None = None,
         drift: Array | None = None,
         entrance_E_0: Array | None = None,
         entrance_G: Array | None = None,
@@ -141,6 +142,8 @@ class Engine(Protocol):
             Written.
         adj_dq : float64 (ny, frames, 3), optional
             Written: one share per row, which the caller adds.
+        adj_medium : complex128 (ny, 4), optional
+            Written: of m, w, b, c of ``plan.medium``, one share per row.
         drift : float64 (ny), optional
             Written: the worst relative error of the reversed fields at stored layers and at the entrance.
         entrance_E_0 : complex (frames, ny, row_length), optional

@@ -1,10 +1,8 @@
 """An operator of other susceptibilities or another geometry, and the gradient with respect to these numbers."""
 
-from __future__ import annotations
-
 import copy
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +12,8 @@ from .engine import Array
 from .physics import angle_of_incidence, checked_angle, checked_chi_0, coupling_coefficients_adj
 from .planned import plan_of
 
-if TYPE_CHECKING:
-    from .takagi_taupin import TakagiTaupin
 
-    Operator = TypeVar("Operator", bound=TakagiTaupin)
-
-
-def with_parameters(op: Operator, chi: Any = None, geometry: Any = None) -> Operator:
+def with_parameters(op: Any, chi: Any = None, geometry: Any = None) -> Any:
     """See `TakagiTaupin.with_parameters`."""
     other = copy.copy(op)
     if chi is not None:
@@ -46,7 +39,7 @@ def _voxel_at(op, voxel_scale: float, two_theta: float) -> tuple[float, float, f
     return plausible.lengths(plausible.VOXEL, "voxel", edges, 3)
 
 
-def with_parameters_adj(op: TakagiTaupin, dq: Array, adj_medium: Array, adj_dq: Array) -> tuple[Array, Array]:
+def with_parameters_adj(op: Any, dq: Array, adj_medium: Array, adj_dq: Array) -> tuple[Array, Array]:
     """Gradients with respect to chi and to geometry = (voxel_scale, two_theta) at those of ``op``.
 
     Parameters

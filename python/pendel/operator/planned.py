@@ -1,9 +1,7 @@
-"""From an operator's attributes to the rows and the `Plan` of its sweeps."""
-
-from __future__ import annotations
+"""From the attributes of a `TakagiTaupin` to the rows and the `Plan` of its sweeps."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +9,8 @@ from .physics import angle_of_incidence, coupling_coefficients
 from .plan import Orientation, Plan, Scheme, Transport
 from .rows import RowGeometry
 
-if TYPE_CHECKING:
-    from .takagi_taupin import TakagiTaupin
 
-
-def row_geometry(op: TakagiTaupin) -> RowGeometry:
+def row_geometry(op: Any) -> RowGeometry:
     """Rows of a crystal's box."""
     nz, _, nx = op.shape
     return RowGeometry(
@@ -26,7 +21,7 @@ def row_geometry(op: TakagiTaupin) -> RowGeometry:
     )
 
 
-def plan_of(op: TakagiTaupin) -> Plan:
+def plan_of(op: Any) -> Plan:
     """That of one frame and a plane wave."""
     nz, rows = op.shape[0], row_geometry(op)
     slope = math.tan(angle_of_incidence(op.two_theta, op.orientation))

@@ -266,7 +266,7 @@ class TakagiTaupin:
         Returns
         -------
         Adjoint
-            S, s_0, incident, dq, chi, geometry; see there. Derivation: csrc/README.md.
+            S, s_0, incident, dq, and with ``parameters`` chi, geometry; see there. Derivation: csrc/README.md.
 
         Raises
         ------
@@ -293,7 +293,7 @@ class TakagiTaupin:
             check_state(state, self.state_shapes(len(dq), incident=incident is not None), self.dtype)
         row = row if starts_from_incident else None
         found = self._run_adjoint(S, dq, adj_E_h, s_0, row, state, support, parameters=parameters)
-        if self.engine.reads_values and not is_finite(*found):
+        if self.engine.reads_values and not is_finite(*found, found.chi, found.geometry):
             refuse_overflow(self.dtype, adj_E_h=adj_E_h, S=S, dq=dq, s_0=s_0, incident=incident)
         return found
 
@@ -418,10 +418,9 @@ class TakagiTaupin:
         if drift is not None:
             self.engine.check_drift(drift, LOST, adj_S)
         found = Adjoint(adj_S, adj_s_0, self._incident_rows.extend_adj(adj_row), adj_dq.sum(axis=0))
-        if adj_medium is None:
-            return found
-        adj_chi, adj_geometry = with_parameters_adj(self, dq, adj_medium.sum(axis=0), found.dq)
-        return found._replace(chi=adj_chi, geometry=adj_geometry)
+        if adj_medium is not None:
+            found.chi, found.geometry = with_parameters_adj(self, dq, adj_medium.sum(axis=0), found.dq)
+        return found
 
     def layers_shape(self, frames: int) -> tuple[int, ...] | None:
         """Shape of `State.layers` for that many frames, or None where no layers are stored."""
