@@ -27,10 +27,7 @@ void extent_of_layer(const Extent& a, long z) {
 // Swaps the members of each pair of lanes.
 template <class T, int W>
 PENDEL_HD Pack<T, W> swap_pairs(Pack<T, W> v) {
-  Indices<T, W> from;
-#pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) from[i] = i ^ 1;
-  return __builtin_shuffle(v, from);
+  return pick<PairsSwapped, T, W>(v, v);
 }
 
 // sums[i] = sum_n c[n] values[n stride + i], interleaved complex numbers, of `reals` parts, at least B packs of them; B

@@ -1,6 +1,8 @@
 // What goes from lane to lane of a pack: transpositions between packs of frames and packs of voxels, and sums over
 // frames by fixed trees of pairwise additions. Everything else keeps to its lane.
 #pragma once
+#include <utility>
+
 #include "couple.h"
 
 namespace pendel {
@@ -21,21 +23,60 @@ struct IndexOf<double> {
 template <class T, int W>
 using Indices = Pack<typename IndexOf<T>::type, W>;
 
+// Lane From::lane(i) of a, then b, for every lane i: constants, as clang and GCC from 12 on want them.
+#if __has_builtin(__builtin_shufflevector)
+template <class From, class V, int... I>
+PENDEL_HD V pick(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, From::lane(I)...);
+}
+template <class From, class T, int W>
+PENDEL_HD Pack<T, W> pick(Pack<T, W> a, Pack<T, W> b) {
+  return pick<From>(a, b, std::make_integer_sequence<int, W>());
+}
+#else
+template <class From, class T, int W>
+PENDEL_HD Pack<T, W> pick(Pack<T, W> a, Pack<T, W> b) {
+  Indices<T, W> from;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) from[i] = From::lane(i);
+  return __builtin_shuffle(a, b, from);
+}
+#endif
+
+template <int W, int High>
+struct Zipped {
+  static constexpr int lane(int i) { return High * W / 2 + i / 2 + (i % 2 ? W : 0); }
+};
+template <int Odd>
+struct EverySecond {
+  static constexpr int lane(int i) { return 2 * i + Odd; }
+};
+struct PairsSwapped {
+  static constexpr int lane(int i) { return i ^ 1; }
+};
+// First or second half of the runs of G lanes of a block, of a and of b in turn.
+template <int W, int G, int Block, int Half>
+struct Runs {
+  static constexpr int lane(int i) {
+    const int in = i % Block, run = in / G;
+    return (run % 2 ? W : 0) + i - in + run / 2 * G + in % G + Half * Block / 2;
+  }
+};
+// Every second block, from the first or the second on.
+template <int Block, int Half>
+struct Blocks {
+  static constexpr int lane(int i) { return i / Block * 2 * Block + i % Block + Half * Block; }
+};
+
 // Lanes a0 b0 a1 b1 ...: first half (High = 0) or second half (High = 1).
 template <class T, int W, int High>
 PENDEL_HD Pack<T, W> zip(Pack<T, W> a, Pack<T, W> b) {
-  Indices<T, W> from;
-#pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) from[i] = High * W / 2 + i / 2 + (i % 2 ? W : 0);
-  return __builtin_shuffle(a, b, from);
+  return pick<Zipped<W, High>, T, W>(a, b);
 }
 template <class T, int W>
 PENDEL_HD void unzip(Pack<T, W> a, Pack<T, W> b, Pack<T, W>& even, Pack<T, W>& odd) {
-  Indices<T, W> from;
-#pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) from[i] = 2 * i;
-  even = __builtin_shuffle(a, b, from);
-  odd = __builtin_shuffle(a, b, from + 1);
+  even = pick<EverySecond<0>, T, W>(a, b);
+  odd = pick<EverySecond<1>, T, W>(a, b);
 }
 // v[c] lane l -> place l K + c of the K packs taken as one array.
 template <class T, int W, int K>
@@ -67,32 +108,19 @@ PENDEL_HD void transpose_back(Pack<T, W> (&v)[K]) {
 
 // Two packs into one that holds half as many partial sums of each, lanes arranged so that each step is one shuffle of
 // the machine: inside 128-bit blocks (runs of G lanes of a and b in turn), and of whole blocks.
-template <class T, int W, int G, int block = 16 / sizeof(T)>
+template <class T, int W, int G, int Block = 16 / sizeof(T)>
 PENDEL_HD Pack<T, W> merge_runs(Pack<T, W> a, Pack<T, W> b) {
-  Indices<T, W> first;
-#pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) {
-    const int in = i % block, run = in / G;
-    first[i] = (run % 2 ? W : 0) + i - in + run / 2 * G + in % G;
-  }
-  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, first + block / 2);
+  return pick<Runs<W, G, Block, 0>, T, W>(a, b) + pick<Runs<W, G, Block, 1>, T, W>(a, b);
 }
-template <class T, int W>
+template <class T, int W, int Block = 16 / sizeof(T)>
 PENDEL_HD Pack<T, W> merge_blocks(Pack<T, W> a, Pack<T, W> b) {
-  constexpr int block = 16 / sizeof(T);
-  Indices<T, W> even;
-#pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) even[i] = i / block * 2 * block + i % block;
-  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + block);
+  return pick<Blocks<Block, 0>, T, W>(a, b) + pick<Blocks<Block, 1>, T, W>(a, b);
 }
 
 // The same of groups of four lanes, whatever the size of a block.
 template <class T, int W>
 PENDEL_HD Pack<T, W> merge_halves(Pack<T, W> a, Pack<T, W> b) {
-  Indices<T, W> even;
-#pragma GCC unroll 16
-  for (int i = 0; i < W; ++i) even[i] = i / 4 * 8 + i % 4;
-  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 4);
+  return merge_blocks<T, W, 4>(a, b);
 }
 
 // Values to or from packs; where there are Most of them the compiler knows the length.
