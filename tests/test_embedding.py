@@ -15,20 +15,23 @@ def test_each_crystal_is_swept_alone_and_shared_gradients_are_summed(asymmetric,
     op = operator(asymmetric, resync=resync)
     S, dq, s_0, incident = crystals(op, rng, (2, 1))
     dq = UNIT * np.stack([dq, 2 * dq, 3 * dq])
-    given = many.Given(S, dq, s_0, incident)
+    chi = np.array([op.chi_0, op.chi_h, op.chi_hbar]) * np.array([[1], [1.1], [1.2]])  # goes with the scans
+    given = many.Given(S, dq, s_0, incident, chi, np.array([1.1, op.two_theta]))
     state = many.forward(op, given, keep=True)
     assert state.E_h.shape == (2, 3, FRAMES, *op.exit_shape)
     assert np.array_equal(state.E_h, many.forward(op, given, keep=False).E_h)
 
     adj_E_h = rng.normal(size=state.E_h.shape) + 1j * rng.normal(size=state.E_h.shape)
-    whole, leads = (2, 3), [(2, 1), (3,), (), ()]
-    each = many.adjoint(op, given, adj_E_h, state, [whole] * 4)
+    whole, leads = (2, 3), [(2, 1), (3,), (), (), (3,), ()]
+    each = many.adjoint(op, given, adj_E_h, state, [whole] * len(given))
     summed = many.adjoint(op, given, adj_E_h, None, leads)  # from a sweep of its own
     for i, j in np.ndindex(whole):
-        assert np.array_equal(state.E_h[i, j], op.forward(S[i, 0], dq[j], s_0, incident))
-        expected = op.adjoint(S[i, 0], dq[j], adj_E_h[i, j], s_0, incident)
+        one = op.with_parameters(chi[j], given.geometry)
+        assert np.array_equal(state.E_h[i, j], one.forward(S[i, 0], dq[j], s_0, incident))
+        expected = one.adjoint(S[i, 0], dq[j], adj_E_h[i, j], s_0, incident, parameters=True)
         assert all(np.array_equal(getattr(each, name)[i, j], getattr(expected, name)) for name in given._fields)
-    for gradient, parts, shape, axes in zip(summed, each, leads, ((1,), (0,), (0, 1), (0, 1)), strict=True):
+    over = (1,), (0,), (0, 1), (0, 1), (0,), (0, 1)
+    for gradient, parts, shape, axes in zip(summed, each, leads, over, strict=True):
         assert gradient.shape[: len(shape)] == shape
         expected = parts.sum(axis=axes, keepdims=axes == (1,))
         np.testing.assert_allclose(gradient, expected, rtol=1e-13, atol=1e-13 * abs(expected).max())  # order of sums
@@ -37,10 +40,10 @@ def test_each_crystal_is_swept_alone_and_shared_gradients_are_summed(asymmetric,
 def test_one_crystal_is_not_copied(asymmetric, rng):
     op, (S, dq, *_) = operator(asymmetric), crystals(operator(asymmetric), rng, (1,))
     handed_out = []
-    forward, op.forward = op.forward, lambda *a, **k: handed_out.append(forward(*a, **k)) or handed_out[-1]
+    sweep, op.exit_state = op.exit_state, lambda *a, **k: handed_out.append(sweep(*a, **k)) or handed_out[-1]
     state = many.forward(op, many.Given(S, dq), keep=True)
-    (E_h, kept) = handed_out[0]
-    assert np.shares_memory(state.E_h, E_h) and np.shares_memory(state.E_0_row, kept.E_0_row)
+    (kept,) = handed_out
+    assert np.shares_memory(state.E_h, kept.E_h) and np.shares_memory(state.E_0_row, kept.E_0_row)
     assert state.E_h.flags.writeable and state.E_0_row.flags.writeable  # as frameworks want what they take over
 
 

@@ -13,6 +13,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 import pendel.jax as pj  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
+from pendel.jax import foreign_calls  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,14 @@ def double():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(params=[True, False], ids=["by XLA", "by callback"])
+def way_in(request, monkeypatch):
+    """XLA calls pendel itself, or through JAX's callbacks where it cannot."""
+    assert foreign_calls.AVAILABLE
+    monkeypatch.setattr(foreign_calls, "AVAILABLE", request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -61,7 +70,7 @@ def test_gradients_of_the_parameters_are_those_of_finite_differences(physics, rn
     assert np.array_equal(each[1], exit_fields(several[1], ones[1]))
 
 
-def test_it_is_the_operator_with_conjugate_gradients(physics, rng):
+def test_it_is_the_operator_with_conjugate_gradients(physics, rng, way_in):
     op = operator(physics)
     given = S, dq, s_0, incident = crystals(op, rng)
     adj_E_h = rng.normal(size=(FRAMES, *op.exit_shape)) + 1j * rng.normal(size=(FRAMES, *op.exit_shape))
@@ -86,7 +95,7 @@ def test_the_sweep_runs_once(physics, rng, monkeypatch):
     assert calls == [True, False]  # nothing is kept
 
 
-def test_batches_and_vmap(physics, rng):
+def test_batches_and_vmap(physics, rng, way_in):
     op = operator(physics)
     S, dq, s_0, incident = map(jnp.asarray, crystals(op, rng, (2,)))
     gradient = jax.grad(light(op), (0, 1, 2, 3))
@@ -106,7 +115,7 @@ def test_batches_and_vmap(physics, rng):
     assert np.array_equal(both[1, 2], fields(op)(S[1], 3 * dq, s_0, incident))
 
 
-def test_frames_are_those_of_the_model_and_so_is_the_gradient(rng):
+def test_frames_are_those_of_the_model_and_so_is_the_gradient(rng, way_in):
     """A loss written in JAX against the same one, and its gradients, of `Model.evaluate`: rounding apart."""
     model = scan.make_model(polarization={"sigma": 0.7, "pi": 0.3}, point_spread=0.6, resync=2)
     data, chosen = scan.make_data(rng).astype(float), np.array([6, 1, 3])
@@ -129,6 +138,28 @@ def test_frames_are_those_of_the_model_and_so_is_the_gradient(rng):
 
     D = jax.vmap(lambda n: pj.frames(jnp.asarray(S), model, n))(jnp.array([[0, 1], [2, 3]]))
     assert np.array_equal(D, model.intensities(S, range(4)).reshape(D.shape))
+
+
+def test_xla_gives_its_own_memory(physics, rng, monkeypatch):
+    """Arguments are where JAX has them, exit fields are written where JAX wants them."""
+    op, seen = operator(physics), []
+    run = type(op).exit_state
+    monkeypatch.setattr(type(op), "exit_state", lambda *a, **k: seen.append((a[1], k["out"])) or run(*a, **k))
+    S, dq, *_ = map(jnp.asarray, crystals(op, rng))
+    E_h = jax.block_until_ready(pj.takagi_taupin(S, dq * UNIT, op))
+    given, out = seen[-1]
+    assert given.ctypes.data == S.unsafe_buffer_pointer() and not given.flags.writeable
+    assert out.E_h.ctypes.data == E_h.unsafe_buffer_pointer()
+
+
+def test_calls_that_are_traced_again_are_not_kept_again(physics, rng):
+    op = operator(physics)
+    S, dq, *_ = crystals(op, rng)
+    pj.takagi_taupin(S, dq, op)
+    before = len(foreign_calls._functions)
+    for _ in range(3):
+        jax.jit(lambda S: pj.takagi_taupin(S, dq, op))(S)
+    assert len(foreign_calls._functions) == before
 
 
 def test_a_second_derivative_is_refused(physics, rng):
@@ -164,7 +195,7 @@ def test_bad_arguments_are_named(physics, rng, name, spoil, kind, message):
         pj.takagi_taupin(**given | {name: spoil(given[name])})
 
 
-def test_bad_values_are_named_when_it_runs(physics, rng):
+def test_bad_values_are_named_when_it_runs(physics, rng, way_in):
     op = operator(physics)
     S, dq, *_ = crystals(op, rng)
     with pytest.raises(Exception, match="S: expected finite values"):

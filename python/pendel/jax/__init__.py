@@ -1,4 +1,4 @@
-"""The operator and the frames of a model in JAX: under jit, grad and vmap, on the CPU, through callbacks.
+"""The operator and the frames of a model in JAX: under jit, grad and vmap, on the CPU.
 
 Nothing else in pendel imports JAX.
 """

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..base import checks
 from ..operator.crystals import leading_shape
+from . import foreign_calls
 
 # Of dq and the parameters: what takes them works in double precision, which loses nothing of single.
 OFFSETS = ("float64", "float32")
@@ -76,13 +77,16 @@ def level(arrays, axes) -> tuple:
     )
 
 
-def call(function, arrays, axes, results) -> list:
+def call(function, owner, keep, arrays, axes, results) -> list:
     """What ``function`` makes of NumPy arrays, as a traced operation without a derivative.
 
     Parameters
     ----------
     function : callable
-        (*arrays, summed_to) -> arrays or None; see `pendel.operator.crystals.one_by_one` for summed_to.
+        Of a module: (owner, keep, *arrays, summed_to, out) -> arrays or None; see `pendel.operator.crystals.one_by_one`
+        for summed_to. ``out``: arrays or None for the results, which it may write to and return.
+    owner : TakagiTaupin or Model
+    keep : bool
     arrays : sequence of array or None
         As `level` leaves them.
     axes : sequence of int
@@ -91,21 +95,33 @@ def call(function, arrays, axes, results) -> list:
         Of each result; None where there is none.
     """
     traced = len(leading_shape(arrays, axes))
-    shapes = [None if r is None else jax.ShapeDtypeStruct((*r[0], *r[1]), r[2]) for r in results]
+    given, wanted = tuple(a is not None for a in arrays), tuple(r is not None for r in results)
+    leads = tuple(r and r[0] for r in results)
 
-    def on_host(*given):
-        given = jax.tree.map(np.asarray, given)
-        leading = leading_shape(given, axes)
+    def on_host(*present, out=None):
+        there = iter(map(np.asarray, present))
+        every = [next(there) if g else None for g in given]
+        leading = leading_shape(every, axes)
         batch = leading[: len(leading) - traced]  # of vmap, which wants it in all results
-        found = function(*given, summed_to=[() if r is None else (*batch, *r[0]) for r in results])
-        return [None if r is None else np.asarray(f, r[2]) for r, f in zip(results, found, strict=True)]
+        summed_to = [() if lead is None else (*batch, *lead) for lead in leads]
+        if out is not None:
+            places = iter(out)
+            out = [next(places) if w else None for w in wanted]
+        found = function(owner, keep, *every, summed_to=summed_to, out=out)
+        return [np.asarray(f, r[2]) for r, f in zip(results, found, strict=True) if r is not None]
+
+    key = function, owner, keep, traced, given, leads, tuple(str(r and r[2]) for r in results)
+    shapes = [jax.ShapeDtypeStruct((*r[0], *r[1]), r[2]) for r in results if r is not None]
 
     @jax.custom_jvp
-    def compute(*arrays):
-        return jax.pure_callback(on_host, shapes, *arrays, vmap_method="expand_dims")
+    def compute(*present):
+        if foreign_calls.AVAILABLE:
+            return foreign_calls.call(on_host, key, shapes, present)
+        return jax.pure_callback(on_host, shapes, *present, vmap_method="expand_dims")
 
     compute.defjvp(_refuse_second_derivative)
-    return compute(*arrays)
+    made = iter(compute(*(a for a in arrays if a is not None)))
+    return [next(made) if w else None for w in wanted]
 
 
 def _refuse_second_derivative(primals, tangents):

@@ -77,11 +77,12 @@ def _run(model, given: Given, keep: bool):
     if keep:
         results += [(leading, shape, model.dtype) for shape in many.kept_shapes(model, count)]
 
-    def forward(*arrays, summed_to):
-        D, kept = many.forward(model, Given(*arrays), keep=keep)
-        return D, *kept
+    return call(_forward_of_arrays, model, keep, given, AXES, results)
 
-    return call(forward, given, AXES, results)
+
+def _forward_of_arrays(model, keep, *arrays, summed_to, out):
+    D, kept = many.forward(model, Given(*arrays), keep=keep)
+    return D, *kept
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -96,15 +97,15 @@ def _forward(model, *given):
 
 def _backward(model, residuals, cotangent):
     given, kept = residuals
-
-    def adjoint(*arrays, summed_to):
-        adj_D, kept = arrays[len(AXES)], list(arrays[len(AXES) + 1 :])
-        gradients = many.adjoint(model, Given(*arrays[: len(AXES)]), adj_D, kept, summed_to)
-        return gradients._replace(S=conjugated(gradients.S))
-
     axes = (*AXES, 3, *many.kept_axes(model, len(kept)))
     results = [*results_like(given[:-1], AXES[:-1]), None]  # none of indices
-    return tuple(call(adjoint, (*given, cotangent, *kept), axes, results))
+    return tuple(call(_adjoint_of_arrays, model, True, (*given, cotangent, *kept), axes, results))
+
+
+def _adjoint_of_arrays(model, keep, *arrays, summed_to, out):
+    adj_D, kept = arrays[len(AXES)], list(arrays[len(AXES) + 1 :])
+    gradients = many.adjoint(model, Given(*arrays[: len(AXES)]), adj_D, kept, summed_to)
+    return gradients._replace(S=conjugated(gradients.S))
 
 
 _intensities.defvjp(_forward, _backward)

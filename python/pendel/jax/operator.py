@@ -75,10 +75,11 @@ def _sweep(op, given: Given, keep: bool):
     wanted = [True, keep, keep and shapes.layers is not None]
     results = [(leading, n, op.dtype) if w else None for n, w in zip(shapes, wanted, strict=True)]
 
-    def forward(*arrays, summed_to):
-        return crystals.forward(op, Given(*arrays), keep=keep)
+    return State(*call(_forward_of_arrays, op, keep, given, AXES, results))
 
-    return State(*call(forward, given, AXES, results))
+
+def _forward_of_arrays(op, keep, *arrays, summed_to, out):
+    return crystals.forward(op, Given(*arrays), keep=keep, out=out)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -93,14 +94,14 @@ def _forward(op, *given):
 
 def _backward(op, residuals, cotangent):
     given, state = residuals
+    arrays, axes = (*given, cotangent, *state), (*AXES, 3, *STATE_AXES)
+    return tuple(call(_adjoint_of_arrays, op, True, arrays, axes, results_like(given, AXES)))
 
-    def adjoint(*arrays, summed_to):
-        given, cotangent, state = Given(*arrays[: len(AXES)]), arrays[len(AXES)], State(*arrays[len(AXES) + 1 :])
-        gradients = crystals.adjoint(op, given, np.conj(cotangent), state, summed_to)
-        return [conjugated(gradient) for gradient in gradients]
 
-    axes = (*AXES, 3, *STATE_AXES)
-    return tuple(call(adjoint, (*given, cotangent, *state), axes, results_like(given, AXES)))
+def _adjoint_of_arrays(op, keep, *arrays, summed_to, out):
+    given, cotangent, state = Given(*arrays[: len(AXES)]), arrays[len(AXES)], State(*arrays[len(AXES) + 1 :])
+    gradients = crystals.adjoint(op, given, np.conj(cotangent), state, summed_to)
+    return [conjugated(gradient) for gradient in gradients]
 
 
 _exit_fields.defvjp(_forward, _backward)

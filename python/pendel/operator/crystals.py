@@ -30,18 +30,21 @@ AXES = Given(S=3, dq=2, s_0=3, incident=2, chi=1, geometry=1)  # of one crystal
 STATE_AXES = (3, 3, 5)  # of its `State`
 
 
-def forward(op: TakagiTaupin, given: Given, *, keep: bool) -> State:
+def forward(op: TakagiTaupin, given: Given, *, keep: bool, out: Sequence | None = None) -> State:
     """Exit fields of every crystal; with ``keep`` the rest of the `State` for `adjoint` too, else None.
+
+    ``out``: arrays for the results, C-contiguous, to which those of a crystal that is alone are written.
 
     Raises TypeError or ValueError naming the argument, as `TakagiTaupin.forward` does.
     """
 
+    state = None
+    if out is not None and math.prod(leading_shape(given, AXES)) == 1:
+        state = State(*(None if a is None else a.reshape(a.shape[-n:]) for a, n in zip(out, STATE_AXES, strict=True)))
+
     def compute(*one):
         one, its_op = _of_one(op, one)
-        if not keep:
-            return its_op.forward(*one), None, None
-        E_h, state = its_op.forward(*one, return_state=True)
-        return E_h, released(state.E_0_row), released(state.layers)
+        return its_op.exit_state(*one, keep_E_0=keep, keep_layers=keep, out=state)
 
     return State(*one_by_one(op.engine.xp, compute, given, AXES))
 

@@ -30,6 +30,7 @@ from .physics import (
     pixels_per_layer,
 )
 from .planned import plan_of, row_geometry
+from .reversal import reversal_error
 from .rows import IncidentRows
 
 LOST = 1e-2  # relative error of the reversed sweep above which its gradient is refused
@@ -220,12 +221,8 @@ class TakagiTaupin:
         ValueError
             Of shape or NaN, naming the argument.
         """
-        S, dq, s_0 = self._checked(S, dq, s_0)
-        row = None if incident is None else self.incident_row(incident)
-        fields = self._run_forward(S, dq, s_0, row, keep_E_0=return_E_0 or return_state, keep_layers=return_state)
-        if self.engine.reads_values and not is_finite(fields.E_h, fields.E_0_row):
-            refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
-
+        with_E_0 = return_E_0 or return_state
+        fields = self.exit_state(S, dq, s_0, incident, keep_E_0=with_E_0, keep_layers=return_state)
         extra = []
         if return_E_0:
             extra.append(fields.E_0_row[:, :, self._rows.E_0_exit_slice].copy())
@@ -233,6 +230,36 @@ class TakagiTaupin:
             # a copy: what is handed out may be changed in place, the state must not
             extra.append(self._sealed(fields._replace(E_h=fields.E_h.copy())))
         return (fields.E_h, *extra) if extra else fields.E_h
+
+    @on_device
+    def exit_state(
+        self,
+        S: Array,
+        dq: Array,
+        s_0: Array | None = None,
+        incident: Array | None = None,
+        *,
+        keep_E_0: bool = True,
+        keep_layers: bool = True,
+        out: State | None = None,
+    ) -> State:
+        """The `State` of `forward` by itself: who changes its E_h in place changes the state.
+
+        Parameters
+        ----------
+        S, dq, s_0, incident
+            Those of `forward`, which also says what is raised.
+        keep_E_0, keep_layers : bool
+            False: None in their place.
+        out : State, optional
+            Arrays to write to, of `state_shapes`, C-contiguous; they are not checked.
+        """
+        S, dq, s_0 = self._checked(S, dq, s_0)
+        row = None if incident is None else self.incident_row(incident)
+        fields = self._run_forward(S, dq, s_0, row, keep_E_0=keep_E_0, keep_layers=keep_layers, out=out)
+        if self.engine.reads_values and not is_finite(fields.E_h, fields.E_0_row):
+            refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
+        return fields
 
     @on_device
     def adjoint(
@@ -282,16 +309,11 @@ class TakagiTaupin:
             support = self.engine.array("support", support, self.shape, bool, axes="(nz, ny, nx)")
 
         starts_from_incident = self.scheme == "etd2rk"  # the other reverses the state
-        row = None
-        if incident is not None and (state is None or starts_from_incident):
-            row = self.incident_row(incident)
         if state is None:
-            state = self._run_forward(S, dq, s_0, row, keep_E_0=True, keep_layers=True)
-            if self.engine.reads_values and not is_finite(state.E_h, state.E_0_row):
-                refuse_overflow(self.dtype, S=S, dq=dq, s_0=s_0, incident=incident)
+            state = self.exit_state(S, dq, s_0, incident)
         else:
             check_state(state, self.state_shapes(len(dq), incident=incident is not None), self.dtype)
-        row = row if starts_from_incident else None
+        row = self.incident_row(incident) if incident is not None and starts_from_incident else None
         found = self._run_adjoint(S, dq, adj_E_h, s_0, row, state, support, parameters=parameters)
         if self.engine.reads_values and not is_finite(*found, found.chi, found.geometry):
             refuse_overflow(self.dtype, adj_E_h=adj_E_h, S=S, dq=dq, s_0=s_0, incident=incident)
@@ -363,11 +385,13 @@ class TakagiTaupin:
         return self._run_adjoint(S, dq, adj_E_h, s_0, None, state, support)
 
     @naming_frames
-    def _run_forward(self, S, dq, s_0, incident_row, *, keep_E_0: bool, keep_layers: bool) -> State:
+    def _run_forward(
+        self, S, dq, s_0, incident_row, *, keep_E_0: bool, keep_layers: bool, out: State | None = None
+    ) -> State:
         """The forward sweep; what is not kept of the `State` is None."""
         frames, xp = len(dq), self.engine.xp
         shapes = self.state_shapes(frames, incident=incident_row is not None)
-        fields = State(
+        fields = out or State(
             E_h=xp.empty(shapes.E_h, self.dtype),
             E_0_row=xp.empty(shapes.E_0_row, self.dtype) if keep_E_0 else None,
             layers=xp.empty(shapes.layers, self.dtype) if keep_layers and shapes.layers else None,
@@ -463,21 +487,4 @@ class TakagiTaupin:
 
         Parameters are those of `forward`; scheme "strang" alone reverses anything.
         """
-        S, dq, s_0 = self._checked(S, dq, s_0)
-        xp, state = self.engine.xp, self._run_forward(S, dq, s_0, None, keep_E_0=True, keep_layers=True)
-        E_0, G = xp.empty_like(state.E_0_row), xp.empty_like(state.E_h)
-        self.engine.adjoint(
-            dataclasses.replace(self.plan, frames=len(dq)),
-            dq=dq,
-            S=S,
-            s_0=s_0,
-            E_h=state.E_h,
-            E_0=state.E_0_row,
-            layers=state.layers,
-            adj_E_h=xp.zeros_like(state.E_h),
-            adj_S=xp.empty(self.shape, self.dtype),
-            entrance_E_0=E_0,
-            entrance_G=G,
-        )
-        error = xp.sum(xp.abs(E_0.astype(complex) - 1) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
-        return float(np.sqrt(error / E_0.size))
+        return reversal_error(self, *self._checked(S, dq, s_0))
