@@ -127,7 +127,7 @@ def spread(workers):
 
 def build_command(_, about):
     shutil.rmtree(SITE, ignore_errors=True)  # what an earlier build left must not be measured
-    need("pip", "scikit_build_core", "pybind11")
+    need("pip", "scikit_build_core")
     if not tool("nvcc"):
         raise Skip("no nvcc: the CUDA engine cannot be built")
 

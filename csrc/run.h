@@ -1,5 +1,5 @@
 // The border between the sweeps and whoever calls them: one plain struct, two functions per back end; and one
-// instruction set's compiled sweeps, as bindings.cpp sees them.
+// instruction set's compiled sweeps, as interface.cpp sees them.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""The CUDA engine's own text, compiled by the host compiler (emulator.h) into the module ``_cuda``, and a CuPy for it.
+"""The CUDA engine's own text, compiled by the host compiler (emulator.h) for ``_cuda``, and a CuPy for it.
 
 ``build`` makes the module; ``install`` puts it and the stand-in CuPy, whose "device" arrays are host memory that only
 shows the CUDA array interface, where `pendel` looks for them, so that the whole path from `TakagiTaupin` down runs.
@@ -6,17 +6,16 @@ shows the CUDA array interface, where `pendel` looks for them, so that the whole
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from pendel.operator.library import CudaLibrary
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 # Contracted as on the device; the warnings are errors: this is the only host compiler that reads the text.
@@ -26,15 +25,13 @@ GUARD = np.array([0xA5, 0xA5, 0xA5, 0xFF], np.uint8)  # NaN, and not the one tha
 PAD = 64  # elements of NaN on either side of every "device" array
 
 
-def build(folder, bindings=None, faults=(), optimise="-O1"):
-    """Compile and link ``_cuda`` in ``folder`` and return its path.
+def build(folder, interface=None, faults=(), optimise="-O1"):
+    """Compile and link the library in ``folder`` and return its path.
 
-    ``bindings``: folder of an earlier build, whose bindings are used again. ``faults``: (file in csrc, text,
+    ``interface``: folder of an earlier build, whose C interface is used again. ``faults``: (file in csrc, text,
     replacement, ...) each, made in a copy of csrc and expected to match exactly once; FAULT in the replacement of
     number i is true after ``Emulated.fault(i + 1)``.
     """
-    import pybind11
-
     compiler, csrc = os.environ.get("CXX", "g++"), CSRC
     if faults:
         csrc = Path(shutil.copytree(CSRC, folder / "csrc"))
@@ -42,18 +39,18 @@ def build(folder, bindings=None, faults=(), optimise="-O1"):
         text = (csrc / name).read_text()
         assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
         (csrc / name).write_text(text.replace(old, new.replace("FAULT", f"(::emulator::fault == {i + 1})")))
-    python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}", "-DPENDEL_CUDA"]
     tests = Path(__file__).parent
     jobs = [
         [*FLAGS, optimise, *KERNELS, f"-I{csrc}", f"-I{tests}", "-c", csrc / "run_cuda.cu", "-o", folder / "run_cuda.o"]
     ]
-    if bindings is None:
-        jobs.append([*FLAGS, optimise, *python, f"-I{csrc}", "-c", csrc / "bindings.cpp", "-o", folder / "bindings.o"])
+    if interface is None:
+        made = ["-DPENDEL_CUDA", f"-I{csrc}", "-c", csrc / "interface.cpp", "-o", folder / "interface.o"]
+        jobs.append([*FLAGS, optimise, *made])
     with ThreadPoolExecutor(2) as pool:
         for made in pool.map(lambda job: subprocess.run([compiler, *job], capture_output=True, text=True), jobs):
             assert made.returncode == 0, made.stderr
-    target = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    objects = [folder / "run_cuda.o", (bindings or folder) / "bindings.o"]
+    target = folder / "pendel_cuda.so"
+    objects = [folder / "run_cuda.o", (interface or folder) / "interface.o"]
     subprocess.run([compiler, "-shared", *objects, "-o", target], check=True)
     return target
 
@@ -90,10 +87,7 @@ class Emulated:
 
     def __init__(self, path):
         self.folder = path.parent
-        # a name of its own: pybind11 gives the first module of a name again
-        spec = importlib.util.spec_from_file_location(f"{path.parent.name}._cuda", path)
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = CudaLibrary(path)
         library = ctypes.CDLL(str(path))
         self.seed, self.barriers = library.emulator_seed, library.emulator_barriers
         self.fault = library.emulator_fault

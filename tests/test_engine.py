@@ -41,14 +41,13 @@ def test_both_engines_keep_the_protocol(emulated):
 
 
 @pytest.mark.parametrize("sweep", ["forward", "adjoint"])
-def test_the_extensions_take_the_arrays_that_the_protocol_names(emulated, sweep):
+def test_the_libraries_take_the_arrays_that_the_protocol_names(emulated, sweep):
     declared = inspect.signature(getattr(Engine, sweep)).parameters
     for module in (_core, emulated.module):
-        written = getattr(module, sweep).__doc__.split("(", 1)[1].split(") ->")[0].split(", ")
-        named = [argument.split(":")[0] for argument in written]
-        assert named == ["plan", "*", *[name for name in declared if name not in ("self", "plan")]]
-        optional = {argument.split(":")[0] for argument in written if argument.endswith("= None")}
-        assert optional == {name for name, parameter in declared.items() if parameter.default is None}
+        own = inspect.signature(getattr(module, sweep)).parameters
+        assert [*own] == [name for name in declared if name != "self"]
+        assert all(p.kind == inspect.Parameter.KEYWORD_ONLY for name, p in own.items() if name != "plan")
+        assert all(p.default is declared[name].default for name, p in own.items())
 
 
 def test_enumerators_are_numbered_as_in_cpp(emulated):
@@ -97,7 +96,7 @@ def test_arrays_go_by_name(problem, operator_of, gold):
     made = dataclasses.replace(op.plan, frames=5)
     E_h = np.empty((5, 2, 4), complex)
     for arrays in ({"dq": p.dq, "S": p.S}, {"dq": p.dq, "S": p.S, "E_h": E_h, "support": None}):  # one less, one more
-        with pytest.raises(TypeError, match="incompatible function arguments"):
+        with pytest.raises(TypeError, match="argument"):
             op.engine.forward(made, **arrays)
     with pytest.raises(TypeError):
         _core.forward(made, p.dq, p.S, None, None, E_h)

@@ -47,6 +47,7 @@ MORE_PARAMETERS = {
     "python/pendel/recipes/solve.py: solve_on": OPTIONS,
     "python/pendel/io/cxi_scans.py: write_scan": FIELDS,
     "python/pendel/operator/engine.py: Engine.adjoint": ARRAYS,
+    "python/pendel/operator/library.py: Sweeps.adjoint": ARRAYS,
     "bench/gpu_triton.py: couple": TRITON,
     "bench/gpu_triton.py: couple_adj": TRITON,
     "bench/gpu_triton.py: matrices": TRITON,
