@@ -1,8 +1,10 @@
-"""The first step of `solve`, on voxels of the data's resolution: the ordinary way, and another one where that fails.
+"""The first step of `solve`, on voxels of the data's resolution: the ordinary way, and others where that fails.
 
-The ordinary way begins with phases, or with the shape of a thick crystal. A strongly strained crystal is not found so,
-and the misfit says it (`pendel.recipes.trust.misses`). Then, unless told not to, phases are sought as smooth functions
-in a shape (`pendel.recipes.smooth_phases`), and whichever crystal misses the frames less is gone on with.
+The ordinary way begins with phases, or with the shape of a thick crystal. Where it leaves more than photons and voxels
+explain, frames that were taken as they are may be blurred by the detector: phases of the same sharpened are tried. A
+strongly strained crystal is not found either way, and the misfit says it (`pendel.recipes.trust.misses`). Then, unless
+told not to, phases are sought as smooth functions in a shape (`pendel.recipes.smooth_phases`). Whichever crystal misses
+the frames less is gone on with.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,10 @@ from .voxels import noise_misfit
 BOX = 1.3  # a crystal's box over the crystal, where its size is known
 # Times the misfit of the ordinary way that the other one has to leave to be taken; chosen.
 BETTER = 0.7
+# Misfit beside photon noise above which frames may be blurred. bench/foreign.py, smooth, 1e8 and 1e9 photons: found
+# crystals leave 0.3e-3 to 0.9e-3, with a background, jitter of the flux or partial coherence up to 1.5e-3; where a
+# point spread of 0.7 pixels was not seen in the phases, smooth (1003), 2.8e-3.
+BLURRED = 2e-3
 
 
 @dataclass(frozen=True)
@@ -38,24 +44,29 @@ class FirstStep:
     callback: Callable | None
     steps: Steps
 
-    def find(self, model, start, support, phased, plain):
-        """(`Model`, `Result` on its voxels, the misfit of photon noise): by the ordinary way, or by "smooth".
+    def find(self, model, start, support, phased, plain, blurred=None):
+        """(`Model`, `Result` on its voxels, the misfit of photon noise): by the ordinary way, or by one of the others.
 
-        The latter where no other start was asked for and the former misses the frames; in its own box, by a ``plain``
-        model, for phases that are wrong tell neither how large a crystal is nor how blurred its frames are.
+        Those where no other start was asked for and the ordinary one misses the frames. "smooth" in its own box, by a
+        ``plain`` model, for phases that are wrong tell neither how large a crystal is nor how blurred its frames are.
 
-        plain : Model, or None: the ordinary way alone
+        plain : Model, or None: not "smooth"
+        blurred : function without arguments, of a model with a point spread and the phases to begin with, or None: not
+            so
         """
-        found, noise = self._run(model, start, support, "levels", phased)
-        ordinary = start is None or (isinstance(start, str) and start == "kinematic")
-        if plain is None or not ordinary or not misses(found, noise):
-            return model, found, noise
-        light = unit_flux(self.data, known_background(self.polishing), self.flux)
-        other = like(plain, plain.experiment, box_without_phases(plain, light, self.mask), plain.voxel)
-        again, noise_of_it = self._run(other, "smooth", None, "smooth")
-        if again.misfit < BETTER * found.misfit:
-            return other, again, noise_of_it
-        return model, found, noise
+        way = model, *self._run(model, start, support, "levels", phased)
+        if not (start is None or (isinstance(start, str) and start == "kinematic")):
+            return way
+        _, found, noise = way
+        if blurred is not None and support is None and found.misfit > noise + BLURRED:
+            other, phases = blurred()
+            way = _better(way, (other, *self._run(other, start, None, "blurred", phases)))
+        _, found, noise = way
+        if plain is not None and misses(found, noise):
+            light = unit_flux(self.data, known_background(self.polishing), self.flux)
+            other = like(plain, plain.experiment, box_without_phases(plain, light, self.mask), plain.voxel)
+            way = _better(way, (other, *self._run(other, "smooth", None, "smooth")))
+        return way
 
     def _run(self, model, start, support, name, phased=None):
         """(`Result`, the misfit of photon noise) of the stage ``name``."""
@@ -78,6 +89,11 @@ class FirstStep:
         )
         expected = found.scale * cheap.intensities_on_host(found.S, flux=found.flux)
         return found, noise_misfit(expected, self.mask)
+
+
+def _better(way, other):
+    """Of two (`Model`, `Result`, noise) the first, unless the other misses the frames by much less."""
+    return other if other[1].misfit < BETTER * way[1].misfit else way
 
 
 def cheapest(model):

@@ -35,6 +35,11 @@ def sharpened(data, mask, point_spread):
     return found
 
 
+def phase_sharpened(data, mask, point_spread, **keywords) -> KinematicResult:
+    """Phases of frames that a detector has blurred; arguments as of `sharpened` and `phase`."""
+    return phase(sharpened(data, mask, point_spread), mask, **keywords)
+
+
 def phase_blurred(data, mask, noise, known, **keywords) -> tuple[KinematicResult, tuple[float, float]]:
     """(phases of frames, or of the same sharpened where these fit better, by which point spread, (row, col) pixels).
 
@@ -49,5 +54,5 @@ def phase_blurred(data, mask, noise, known, **keywords) -> tuple[KinematicResult
     if plain.chi**2 < SUSPECT * noise():
         return plain, known
     width = known if any(known) else (USUAL, USUAL)
-    sharp = phase(sharpened(data, mask, width), mask, **keywords)
+    sharp = phase_sharpened(data, mask, width, **keywords)
     return (sharp, width) if sharp.chi < plain.chi else (plain, known)

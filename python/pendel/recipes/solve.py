@@ -20,6 +20,7 @@ Without photons to count, frames are taken for as many counts as `BRIGHT` says.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from .fine import FineStep
 from .first_step import FirstStep, box_about, box_without_phases, known_background
 from .levels import like, unit_flux
 from .polisher import COUNTED
-from .sharpening import phase_blurred
+from .sharpening import USUAL, phase_blurred, phase_sharpened
 from .solve_recipe import SolveRecipe
 from .thick_crystals import thick
 from .voxels import fine_enough, grid_misfit, noise_misfit
@@ -110,7 +111,7 @@ def solve(
     _refuse(counts, voxel, keywords)
     data, mask = check_frames(experiment, data, mask)
     options = {"device": device, "threads": threads} | (model_options or {})
-    coarse, told = experiment.suggest_voxel(), dict(options)
+    coarse, told, blurred = experiment.suggest_voxel(), dict(options), None
     recipe = from_keywords(SolveRecipe, keywords.get("recipe"), _own(keywords), "solve")
     phased, start, keywords = _own_phases(start, recipe, keywords)
     given = None if start is None or isinstance(start, str) else host(start, "start")
@@ -139,6 +140,9 @@ def solve(
                 **how,
             )
             shape = box_for(phased, experiment, coarse)
+            if not any(options["point_spread"]):
+                wide = options | {"point_spread": (USUAL, USUAL)}
+                blurred = functools.partial(_taken_for_blurred, crystal, coarse, wide, light, mask, how, progress)
     model = Model(experiment, crystal, shape, coarse, **options)
     plain = Model(experiment, crystal, shape, coarse, **told) if recipe.strong else None
     known: dict[str, Any] = {
@@ -147,9 +151,17 @@ def solve(
         "seed": seed,
         "phased": phased,
         "plain": plain,
+        "blurred": blurred,
         "progress": progress,
     }
     return solve_on(model, data, mask, start, **known, **keywords)
+
+
+def _taken_for_blurred(crystal, voxel, options, light, mask, how, progress):
+    """(`Model` with a point spread, phases of the frames without it); ``options`` of `Model`, ``how`` of `phase`."""
+    phased = phase_sharpened(light, mask, options["point_spread"], progress=progress, **how)
+    shape = box_for(phased, how["experiment"], voxel)
+    return Model(how["experiment"], crystal, shape, voxel, **options), phased
 
 
 @with_keywords_of(SolveRecipe, COUNTED)
@@ -165,6 +177,7 @@ def solve_on(
     voxel: str | tuple[float, float, float] = "auto",
     phased: Any = None,
     plain: Model | None = None,
+    blurred: Callable[[], tuple[Model, KinematicResult]] | None = None,
     angle_offsets: np.ndarray | None = None,
     flux: np.ndarray | None = None,
     checkpoint: Path | str | None = None,
@@ -183,6 +196,8 @@ def solve_on(
     phased : `KinematicResult` of the data, or None
     plain : ``model`` without what is only guessed of it, such as a point spread; None: nothing is
         What a crystal that the phases have not told is looked for with, in a box of its own.
+    blurred : function without arguments, or None
+        Gives a model with a point spread, and phases of the frames without it, to be tried where the frames are missed.
     checkpoint, resume : as in `multiscale`
 
     Returns
@@ -204,8 +219,15 @@ def solve_on(
         if steps.kept:
             steps.sign(_signature(model, recipe, polishing, factor, voxel))
         levels = FirstStep(data, mask, recipe, polishing, angle_offsets, flux, progress, callback, steps)
-        phased = phased if _begins_with_phases(model, start, recipe) else None
-        model, found, noise = levels.find(model, start, support, phased, (plain or model) if recipe.strong else None)
+        begins_with_phases = _begins_with_phases(model, start, recipe)
+        model, found, noise = levels.find(
+            model,
+            start,
+            support,
+            phased if begins_with_phases else None,
+            (plain or model) if recipe.strong else None,
+            blurred if begins_with_phases else None,
+        )
         fine, grid = _voxels(model, found, voxel, noise)
         last = FineStep(fine, model, data, mask, recipe, polishing, progress, callback, steps)
         return _in_units_of_data(last.solve(found, noise, grid), factor)
