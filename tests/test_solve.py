@@ -1,10 +1,12 @@
 """From a scan to its crystal in one call: what it chooses, what it finds, what it says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pendel
 import pytest
-from pendel.analysis import crystals, rocking_scans
-from pendel.recipes import fine, trust, voxels
+from pendel.analysis import crystals, disturbances, rocking_scans
+from pendel.recipes import fine, first_step, sharpening, trust, voxels
 from pendel.recipes import solve as solving
 from pendel.recipes.in_band import in_band_start
 
@@ -57,6 +59,46 @@ def test_finds_a_crystal_that_pendel_did_not_make(scan, solved):
     assert solved.trust.excess < trust.ALL_PHOTONS and solved.trust.variance == 1
     assert solved.trust.grid < solved.trust.noise / 3 and "photon noise explains" in str(solved.trust)
     assert solved.trust.verdict == "found" and solved.trust.twin > 1.2
+
+
+def test_blurred_frames_are_found_out_where_phases_do_not_show_it(scan, monkeypatch):
+    """The phases of the blurred frames are taken for good: what the model leaves tells."""
+    data = disturbances.spread(scan.frames, 0.7)
+    data = np.random.default_rng(0).poisson(data * (1e8 / data.sum())).astype(np.int32)
+    monkeypatch.setattr(sharpening, "SUSPECT", np.inf)
+    ways, better = [], first_step._better
+    monkeypatch.setattr(first_step, "_better", lambda *two: ways.append((two, better(*two))) or ways[-1][1])
+    voxel = scan.experiment.suggest_voxel()
+    result = pendel.solve(scan.experiment, scan.crystal, data, voxel=voxel, **LITTLE)
+    (((plain, blurred), taken),) = ways
+    assert taken is blurred and plain[0].point_spread == (0, 0) and blurred[0].point_spread == (0.7, 0.7)
+    assert result.point_spread == pytest.approx((0.7, 0.7), abs=0.1)
+
+
+WAYS = {
+    "levels alone": ([3e-3], ["levels"], 0),
+    "blurred": ([3.1e-3, 1.2e-3], ["levels", "blurred"], 1),
+    "not much better": ([3.1e-3, 2.5e-3], ["levels", "blurred"], 0),
+    "neither": ([5e-2, 4e-2, 1.5e-3], ["levels", "blurred", "smooth"], 2),
+}
+
+
+@pytest.mark.parametrize(("misfits", "names", "taken"), WAYS.values(), ids=WAYS)
+def test_the_way_that_misses_the_frames_least_is_gone_on_with(scan, monkeypatch, misfits, names, taken):
+    """At 1e-3 of photon noise."""
+    data, model = scan.counts(1e7), scan.model()
+    step = first_step.FirstStep(data, None, solving.SolveRecipe(), {}, None, None, False, None, None)
+    found, went = [SimpleNamespace(misfit=misfit) for misfit in misfits], []
+
+    def run(self, model, start, support, name, phased=None):
+        went.append((name, phased))
+        return found[len(went) - 1], 1e-3
+
+    monkeypatch.setattr(first_step.FirstStep, "_run", run)
+    _, result, noise = step.find(model, None, None, "phases", model, lambda: (model, "phases of the sharpened"))
+    assert result is found[taken] and noise == 1e-3
+    told = {"levels": "phases", "blurred": "phases of the sharpened", "smooth": None}
+    assert went == [(name, told[name]) for name in names]
 
 
 def test_what_the_model_misses_becomes_variance(scan):
