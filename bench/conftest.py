@@ -11,6 +11,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 if hasattr(os, "sched_setaffinity"):  # JAX has no other way to be told
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
+REFERENCE = pytest.StashKey()
+
 
 def pytest_configure(config):
     """UsageError for a reference that is not there: pytest-benchmark would compare with nothing, and pass."""
@@ -22,12 +24,21 @@ def pytest_configure(config):
         )
 
 
+def pytest_benchmark_compare_machine_info(config, compared_benchmark):
+    """Keep what the reference has, where it is to fail."""
+    if config.getoption("benchmark_compare_fail"):
+        config.stash[REFERENCE] = {benchmark["fullname"] for benchmark in compared_benchmark["benchmarks"]}
+
+
 @pytest.fixture(scope="session")
 def about():
     return machine.about()
 
 
 @pytest.fixture(autouse=True)
-def said(benchmark, about):
-    """In extra_info: machine, commit, compiler, instruction set, versions."""
+def said(request, benchmark, about):
+    """In extra_info: machine, commit, compiler, instruction set, versions. What cannot be compared fails."""
     benchmark.extra_info.update(about)
+    reference = request.config.stash.get(REFERENCE, None)
+    if reference is not None and benchmark.fullname not in reference:
+        pytest.fail(f"{benchmark.fullname}: expected in the reference of --benchmark-compare, which has it not")

@@ -40,11 +40,9 @@ FULL = {
     "error_frames": 64,
 }  # fmt: skip
 SMALL = FULL | {
-    "nx": [16, 32], "frames": [1, 8], "threads": [1], "rows": 2, "repeat": 3, "patience": 20.0, "sizes": ["small"],
-    "epochs": 30, "refined": 2, "error_frames": 8,
+    "nx": [16, 32], "frames": [8], "threads": [1], "dtype": ["complex64"], "rows": 2, "repeat": 3, "patience": 20.0,
+    "sizes": ["small"], "epochs": 30, "refined": 2, "error_frames": 8,
 }  # fmt: skip
-
-
 THREADS = ("PENDEL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -92,7 +92,7 @@ def memory_part(way, transport, dtype, threads, nx, rows, frames):
     before = memory.resident("VmHWM")
     found = run()
     peak = memory.resident("VmHWM") - before
-    assert all(np.isfinite(array).all() for array in peers.make(way, op).numpy(found))
+    peers.differences(peers.make(way, op).numpy(found), peers.make("pendel", op).gradient(*given)())
     report(
         part="memory", way=way, transport=transport, dtype=dtype, threads=threads, nx=nx, rows=rows, frames=frames,
         bytes=peak,
@@ -119,8 +119,10 @@ def error_part(ways, transport, dtype, threads, frames, repeat, refined):
         for name in ways:
             op = accuracy.operator(shape, voxel, transport, WAYS[name].scheme, dtype, threads)
             way = peers.make(name, op)
-            run = way.gradient(S, np.abs(S), dq, adj_E_h)
-            E_h = way.numpy(run())[0]
+            given = S, np.abs(S), dq, adj_E_h
+            run = way.gradient(*given)
+            E_h, adj_S = way.numpy(run())
+            peers.differences((E_h, adj_S), peers.make("pendel", op).gradient(*given)())
             report(
                 part="error", way=name, transport=transport, dtype=dtype, threads=threads, frames=frames, nz=nz, nx=nx,
                 error=float(np.linalg.norm(E_h - truths[dx]) / np.linalg.norm(truths[dx])),
@@ -129,7 +131,7 @@ def error_part(ways, transport, dtype, threads, frames, repeat, refined):
 
 
 def reconstruction_part(ways, size, threads, epochs, budget):
-    """The whole reconstruction by one way after the other, the first being pendel's of the scheme."""
+    """The whole reconstruction by one way after the other."""
     import race_reconstruction
 
     limit_torch(ways, threads)

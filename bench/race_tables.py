@@ -72,11 +72,20 @@ def spread(values):
     return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def over_pendel(results, way, part, key, quantity):
-    """Ratios of a way's numbers to pendel's in the same case."""
-    pendel = {tuple(r[k] for k in key): r[quantity] for r in of(results, part, way="pendel")}
-    rows = of(results, part, way=way)
+def over_pendel(rows, pendel, key, quantity):
+    """Ratios of a way's numbers to those of pendel where ``key`` is the same."""
+    pendel = {tuple(r[k] for k in key): r[quantity] for r in pendel}
     return [r[quantity] / pendel[case] for r in rows if (case := tuple(r[k] for k in key)) in pendel]
+
+
+def ratios(results, way):
+    """Cells: time with both transports, `fourier` over pendel's `shift`, and memory, over pendel's."""
+    shift, fourier = (of(results, "time", way=way, transport=t) for t in ("shift", "fourier"))
+    fastest = of(results, "time", way="pendel", transport="shift")
+    across = over_pendel(fourier, fastest, ("dtype", "threads", "nx", "frames"), "ns")
+    memory = (of(results, "memory", way=w) for w in (way, "pendel"))
+    own = ([r["ratio"] for r in rows] for rows in (shift, fourier))
+    return [*map(spread, own), spread(across), spread(over_pendel(*memory, ("transport", "nx", "frames"), "bytes"))]
 
 
 def reached(results, way):
@@ -103,13 +112,18 @@ def summary(results):
     """Markdown: what the run says of each way, a line each."""
     about, results = results["about"], results["results"]
     sizes = list(dict.fromkeys(r["size"] for r in of(results, "reconstruction")))
-    head = ["way", "time, `shift`", "time, `fourier`", "memory", *(f"s to {e:g}" for e in ERRORS)]
+    head = [
+        "way",
+        "`shift`",
+        "`fourier`",
+        "`fourier` over `pendel`'s `shift`",
+        "memory",
+        *(f"s to {e:g}" for e in ERRORS),
+    ]
     head += [f"case A, {size}: s, ratio" for size in sizes]
     rows = []
     for way in dict.fromkeys(r["way"] for r in results):
-        times = [[r["ratio"] for r in of(results, "time", way=way, transport=t)] for t in ("shift", "fourier")]
-        memory = over_pendel(results, way, "memory", ("transport", "nx", "frames"), "bytes")
-        cells = [f"`{way}`", *map(spread, times), spread(memory), *reached(results, way)]
+        cells = [f"`{way}`", *ratios(results, way), *reached(results, way)]
         rows.append(cells + [reconstructed(results, way, size) for size in sizes])
     said = ", ".join(f"{what} {about[what]}" for what in ("pendel", "torch", "jax"))
     where = f"{about['processor']}, {about['cpu instruction set']}, {about['compiler']}, commit {about['commit']}"

@@ -1,5 +1,6 @@
 """The race's ways in PyTorch, see `race_peers.py`."""
 
+import functools
 import math
 
 import gpu_torch
@@ -125,13 +126,18 @@ class Reversed(Differentiated):
         return March.apply(matrices(S, s_0, self.op.plan.medium), sweep)
 
 
+@functools.cache
+def multipliers(N, pixels_per_layer, dtype):
+    """exp, phi_1 and phi_2 of the transport of a layer, (N,)."""
+    made = phi_functions(-2j * math.pi * np.fft.fftfreq(N) * pixels_per_layer)
+    return [torch.from_numpy(array).to(dtype) for array in made]
+
+
 class Multipliers:
     """What multiplies the spectrum of E_0, and the detuning's phases, of scheme etd2rk."""
 
     def __init__(self, plan, D, dtype):
-        q = np.fft.fftfreq(plan.row_length)
-        multipliers = phi_functions(-2j * math.pi * q * plan.pixels_per_layer)
-        self.whole, self.phi_1, self.phi_2 = (torch.from_numpy(array).to(dtype) for array in multipliers)
+        self.whole, self.phi_1, self.phi_2 = multipliers(plan.row_length, plan.pixels_per_layer, dtype)
         turned = D[:, None] * plan.voxel[0] * torch.arange(plan.shape[0] - 1, -1, -1)
         self.phases = torch.exp(1j * turned).to(dtype)[:, :, None, None].unbind(1)  # G = phase H; H does not turn
         self.half = torch.exp(-0.5j * D * plan.voxel[0]).to(dtype)[:, None, None]
