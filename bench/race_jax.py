@@ -90,7 +90,7 @@ class Scanned(Way):
 class Checkpointed(Scanned):
     """Every step a `jax.checkpoint`: the fields between layers are kept, what a layer computes is done again."""
 
-    march = "checkpoint"
+    march, kept = "checkpoint", 2
 
 
 class Reversed(Scanned):

@@ -27,6 +27,7 @@ import numpy as np
 # Relative L2 of E_h and of the gradient, by precision: rounding of some hundred layers, far below any wrong term.
 TOLERANCE = {"complex64": 1e-4, "complex128": 1e-9}
 CHUNKS = (1, 2, 4, 8, 16)  # rows that peers take at once, of which the fastest is searched
+MOST = 4e9  # bytes of a graph that is kept
 
 
 class Way:
@@ -42,6 +43,7 @@ class Way:
 
     takes_chunks = False  # whether `rows` matters
     knows_ramp = True  # whether dq_x and dq_y are heeded: (6) of csrc/README.md
+    kept = 0  # arrays (frames, rows, row length) kept per layer for the way back, counted generously
 
     def __init__(self, op, rows=None):
         self.op, self.rows = op, rows
@@ -57,6 +59,10 @@ class Way:
     def sweep(self, S, dq):
         """(E_h, function of adj_E_h that gives adj_S) with s_0 = |S|, NumPy arrays, for a loop with a loss between."""
         raise NotImplementedError
+
+    def graph(self, rows, frames):
+        """Bytes kept for the way back, about: for the decision whether they may be."""
+        return self.kept * self.op.dtype.itemsize * self.op.shape[0] * rows * frames * self.op.row_length
 
     def cuts(self, ny):
         """Slices of the rows that are taken at once."""
@@ -130,7 +136,7 @@ def tuned(name, op, S, s_0, dq, adj_E_h):
     if not way.takes_chunks:
         return way
     cost = {}
-    for rows in (n for n in CHUNKS if n <= S.shape[1]):
+    for rows in (n for n in CHUNKS if n == 1 or n <= S.shape[1] and way.graph(n, len(dq)) <= MOST):
         few = [np.ascontiguousarray(array[:, :rows]) for array in (S, s_0, adj_E_h)]
         run = make(name, op, rows).gradient(*few[:2], dq, few[2])
         run()

@@ -6,15 +6,13 @@ import math
 import gpu_torch
 import numpy as np
 import peers
+import race_peers
 import torch
 from gpu_torch import matrices
 from pendel.reference.etd2rk import phi_functions
 from pendel.torch import takagi_taupin
 from race_peers import Way
 from torch.utils.checkpoint import checkpoint
-
-MOST = 4e9  # bytes of a graph that is kept; more is computed again on the way back
-FEW = 4  # frames whose graph is there at once, where the paper's formulation is computed again
 
 
 class Pendel(Way):
@@ -47,7 +45,6 @@ class Differentiated(Way):
     """Exit fields of a few rows by `field`, and back by autograd."""
 
     takes_chunks, knows_ramp = True, False
-    kept = 3  # arrays (frames, rows, row length) that autograd keeps per layer, counted generously
 
     def field(self, S, s_0, D):
         """Exit field (frames, rows, nx) of S and s_0 (nz, rows, nx), D (frames,) float64."""
@@ -63,8 +60,13 @@ class Differentiated(Way):
             out = []
             for S, s_0, adj_E_h in made:
                 S = S.detach().requires_grad_()
-                E_h = self.field(S, s_0, D)
-                out.append((E_h.detach(), *torch.autograd.grad(E_h, S, adj_E_h)))
+                few = self.frames_at_once(S.shape[1], len(D))
+                fields, adj_S = [], 0
+                for D_part, adj_part in zip(D.split(few), adj_E_h.split(few), strict=True):
+                    fields.append(self.field(S, s_0, D_part))
+                    adj_S = adj_S + torch.autograd.grad(fields[-1], S, adj_part)[0]
+                    fields[-1] = fields[-1].detach()
+                out.append((torch.cat(fields), adj_S))
             return [torch.cat(parts, 1) for parts in zip(*out, strict=True)]
 
         return run
@@ -72,13 +74,16 @@ class Differentiated(Way):
     def numpy(self, found):
         return [tensor.numpy() for tensor in found]
 
-    def keeps(self, S, frames):
-        """Whether the graph of all rows may stay in memory."""
-        nz, ny, _ = S.shape
-        return self.kept * self.op.dtype.itemsize * nz * ny * frames * self.op.row_length <= MOST
+    def frames_at_once(self, rows, frames):
+        """As many as have a graph that may stay in memory."""
+        return max(1, int(min(frames, frames * race_peers.MOST / max(self.graph(rows, frames), 1))))
+
+    def keeps(self, rows, frames):
+        """Whether `sweep` keeps the graph of all rows; else it is computed again on the way back."""
+        return self.graph(rows, frames) <= race_peers.MOST
 
     def sweep(self, S, dq):
-        D, keeps = torch.from_numpy(dq[:, 2].copy()), self.keeps(S, len(dq))
+        D, keeps = torch.from_numpy(dq[:, 2].copy()), self.keeps(S.shape[1], len(dq))
         parts = [torch.from_numpy(S[:, cut].copy()).requires_grad_() for cut in self.cuts(S.shape[1])]
         with torch.set_grad_enabled(keeps):
             fields = [self.field(part, part.abs(), D) for part in parts]
@@ -95,6 +100,8 @@ class Differentiated(Way):
 
 class Closed(Differentiated):
     """`peers.py`, with matrices that vacuum has, too."""
+
+    kept = 3
 
     def field(self, S, s_0, D):
         return peers.march(matrices(S, s_0, self.op.plan.medium), D, self.op.plan)
@@ -117,9 +124,6 @@ class March(torch.autograd.Function):
 
 class Reversed(Differentiated):
     """`gpu_torch.py` without a GPU: plain PyTorch's coupling, in place, and autograd for the matrices alone."""
-
-    def keeps(self, S, frames):
-        return True
 
     def field(self, S, s_0, D):
         sweep = gpu_torch.Sweep(self.op.plan, D, "cpu", gpu_torch.Kernels(), S.dtype)
@@ -196,13 +200,14 @@ class Paper(Differentiated):
     takes_chunks, kept = False, 16
 
     def field(self, S, s_0, D):
-        if not torch.is_grad_enabled() or super().keeps(S, len(D)):
+        few = self.frames_at_once(S.shape[1], len(D))
+        if not torch.is_grad_enabled() or few == len(D):
             return self.of_frames(S, s_0, D)
-        few = [checkpoint(self.of_frames, S, s_0, part, use_reentrant=False) for part in D.split(FEW)]
-        return torch.cat(few)
+        parts = [checkpoint(self.of_frames, S, s_0, part, use_reentrant=False) for part in D.split(few)]
+        return torch.cat(parts)
 
-    def keeps(self, S, frames):
-        return True
+    def keeps(self, rows, frames):
+        return True  # `field` sees to it
 
     def of_frames(self, S, s_0, D):
         """`field` of frames whose graph there is room for."""

@@ -93,18 +93,25 @@ def test_a_wrong_gradient_is_not_timed():
             race_peers.differences(wrong, (E_h, adj_S))
 
 
-@pytest.mark.parametrize("way", ("torch-heun", "torch-paper"))
-def test_what_does_not_fit_is_computed_again(way, monkeypatch):
+@pytest.mark.parametrize("way", ("torch-closed", "torch-heun", "torch-paper"))
+@pytest.mark.parametrize("frames", (1, 2))
+def test_what_does_not_fit_is_split_and_computed_again(way, frames, monkeypatch):
     pytest.importorskip("torch")
     import race_peers
-    import race_torch
 
-    op, (S, _, dq, adj_E_h) = problem(way, "fourier", "complex128")
-    E_h, back = race_peers.make(way, op, rows=2).sweep(S, dq)
-    expected = E_h, back(adj_E_h)
-    monkeypatch.setattr(race_torch, "MOST", 0)
-    E_h, back = race_peers.make(way, op, rows=2).sweep(S, dq)
-    assert max(race_peers.differences([E_h, back(adj_E_h)], expected)) < 1e-14
+    op, (S, s_0, dq, adj_E_h) = problem(way, "fourier", "complex128")
+    tried = race_peers.make(way, op, rows=2)
+    E_h, back = tried.sweep(S, dq)
+    at_once = E_h, back(adj_E_h)
+    expected = tried.gradient(S, s_0, dq, adj_E_h)()
+
+    rows = S.shape[1] if way == "torch-paper" else 2
+    monkeypatch.setattr(race_peers, "MOST", tried.graph(rows, frames))
+    assert tried.frames_at_once(rows, len(dq)) == frames < len(dq)
+    E_h, back = tried.sweep(S, dq)
+    assert max(race_peers.differences([E_h, back(adj_E_h)], at_once)) < 1e-14
+    found = tried.gradient(S, s_0, dq, adj_E_h)()
+    assert max(race_peers.differences(tried.numpy(found), tried.numpy(expected))) < 1e-14
 
 
 @pytest.mark.parametrize("way", ("torch-closed", "torch-reversal"))
