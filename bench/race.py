@@ -14,7 +14,7 @@ reconstruction  case A of the paper (`paper_cases.py`), every way in the same Ad
 
 Every way's exit field and gradient are compared with pendel's before it is timed, and the difference is in the table.
 What would take longer than --patience seconds is left out, and said to be; a reconstruction is stopped there and what
-is left of it taken to last as long. The last table is Markdown. FILE is written again after every part, FOLDER gets
+is left of it taken to last as long. The last table is Markdown. FILE is written again after every line, FOLDER gets
 the same and pictures.
 """
 
@@ -23,6 +23,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +37,12 @@ from race_peers import WAYS
 PARTS = ("time", "memory", "error", "reconstruction")
 FULL = {
     "nx": [64, 128, 256, 512], "frames": [1, 4, 16, 64, 256], "threads": [1, 2], "dtype": ["complex64", "complex128"],
-    "rows": 4, "repeat": 5, "patience": 300.0, "sizes": ["small", "half"], "epochs": 200, "refined": 5,
+    "rows": 4, "repeat": 5, "patience": 300.0, "sizes": ["small", "half"], "epochs": 200, "refined": 6,
     "error_frames": 64,
 }  # fmt: skip
 SMALL = FULL | {
     "nx": [16, 32], "frames": [8], "threads": [1], "dtype": ["complex64"], "rows": 2, "repeat": 3, "patience": 20.0,
-    "sizes": ["small"], "epochs": 30, "refined": 2, "error_frames": 8,
+    "sizes": ["small"], "epochs": 30, "refined": 3, "error_frames": 8,
 }  # fmt: skip
 THREADS = ("PENDEL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -74,7 +75,7 @@ def child(part, arguments, environment=None):
             if line.startswith("RESULT "):
                 yield json.loads(line.removeprefix("RESULT "))
     if process.returncode:
-        raise RuntimeError(f"{part} {arguments}: ended with status {process.returncode}")
+        raise ChildProcessError(process.returncode, f"{part} {json.dumps(arguments)}: ended with this status")
 
 
 def fitting(names, transport):
@@ -115,10 +116,10 @@ def memory_part(args):
         for name in fitting(args.ways, transport):
             try:
                 yield from child("memory", case | {"way": name, "rows": args.rows}, MALLOC)
-            except RuntimeError as error:  # out of memory, most likely
-                if name.startswith("pendel"):
+            except ChildProcessError as error:
+                if name.startswith("pendel") or error.errno != -signal.SIGKILL:
                     raise
-                yield case | {"part": "memory", "way": name, "left_out": str(error)}
+                yield case | {"part": "memory", "way": name, "left_out": "killed, out of memory"}
 
 
 def error_part(args):
@@ -192,8 +193,8 @@ def main(arguments=None):
         for result in RUN[part](args):
             found.append(result)
             print(tables.line(result), flush=True)
-        for path in files:
-            write(path, json.dumps(results, indent=1))
+            for path in files:
+                write(path, json.dumps(results, indent=1))
     summary = tables.summary(results)
     print(f"\n{summary}")
     if args.output:

@@ -20,7 +20,7 @@ from gpu_common import report
 from race_peers import WAYS, seconds
 
 # How many times finer than the middle voxels of accuracy.py: in z with `fourier`, in z and x with `shift`.
-REFINED = {"fourier": (1 / 4, 1 / 2, 1, 2, 4), "shift": (1 / 2, 1, 2, 4)}
+REFINED = {"fourier": (1 / 8, 1 / 4, 1 / 2, 1, 2, 4), "shift": (1 / 8, 1 / 4, 1 / 2, 1, 2)}
 
 
 def limit_torch(names, threads):

@@ -10,7 +10,7 @@ HEADS = {
     "error": f"{'way':15} transport   nz   nx |     error   seconds",
     "reconstruction": f"{'way':15} size  transport frames | epochs done   seconds, whole | loss at the end  phase, rad",
 }
-ERRORS = (1e-2, 1e-3, 1e-4)  # of E_h, for the seconds to reach them
+ERRORS = (1e-3, 1e-4, 1e-5)  # of E_h, for the seconds to reach them
 PACKAGES = ("torch", "jax", "jaxlib", "scipy")
 
 
