@@ -23,25 +23,31 @@ def draw(results, folder):
             figure.savefig(folder / f"{part}.png", dpi=110)
 
 
+def curves(axes, rows, style, x, y):
+    """One curve for each way, of y against x."""
+    for way in style:
+        points = sorted((r[x], r[y]) for r in rows if r["way"] == way)
+        if points:
+            axes.loglog(*zip(*points, strict=True), **style[way])
+    axes.grid(alpha=0.3)
+
+
 def cases(figure, rows, style):
-    """ns per point-step, or MiB, against nx and against frames, first precision and threads; one row per transport."""
-    what, factor, label = ("ns", 1, "ns per point-step") if "ns" in rows[0] else ("bytes", 2.0**-20, "peak, MiB")
+    """ns per point-step, or bytes, against nx and against frames, first precision and threads; one row per transport."""
+    what, label = ("ns", "ns per point-step") if "ns" in rows[0] else ("bytes", "peak, bytes")
+    first = {key: rows[0][key] for key in ("dtype", "threads")}
+    rows = [r for r in rows if all(r[key] == value for key, value in first.items())]
     transports = list(dict.fromkeys(r["transport"] for r in rows))
     figure.set_size_inches(10, 4 * len(transports))
     grid = figure.subplots(len(transports), 2, squeeze=False)
-    first = {key: rows[0][key] for key in ("dtype", "threads")}
     for line, transport in zip(grid, transports, strict=True):
         for axes, along, other in zip(line, ("nx", "frames"), ("frames", "nx"), strict=True):
-            here = [r for r in rows if r["transport"] == transport and all(r[k] == v for k, v in first.items())]
+            here = of(rows, rows[0]["part"], transport=transport)
             counts = [r[other] for r in here]
             fixed = max(set(counts), key=counts.count)
-            for way in style:
-                points = sorted((r[along], factor * r[what]) for r in here if r["way"] == way and r[other] == fixed)
-                if points:
-                    axes.loglog(*zip(*points, strict=True), **style[way])
+            curves(axes, [r for r in here if r[other] == fixed], style, along, what)
             title = f"{transport}, {fixed} {other}, {first['dtype']}, threads: {first['threads']}"
             axes.set(xlabel=along, ylabel=label, title=title)
-            axes.grid(alpha=0.3)
     grid[0, 1].legend(fontsize=7)
 
 
@@ -49,12 +55,8 @@ def errors(figure, rows, style):
     """Error of E_h against seconds."""
     transports = list(dict.fromkeys(r["transport"] for r in rows))
     for axes, transport in zip(figure.subplots(1, len(transports), squeeze=False)[0], transports, strict=True):
-        for way in style:
-            points = sorted((r["seconds"], r["error"]) for r in rows if r["way"] == way and r["transport"] == transport)
-            if points:
-                axes.loglog(*zip(*points, strict=True), **style[way])
+        curves(axes, of(rows, "error", transport=transport), style, "seconds", "error")
         axes.set(xlabel="forward and adjoint, s", ylabel="relative error of $E_h$", title=transport)
-        axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
 
 

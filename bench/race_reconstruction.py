@@ -62,7 +62,7 @@ class Problem:
         F = self.far_field.forward(E_h)
         modulus, scale = np.abs(F), np.sum(A * A, dtype=float)
         loss = float(np.sum((modulus - A) ** 2, dtype=float) / scale)
-        adj_F = F * ((2 / scale) * (1 - A / np.maximum(modulus, np.finfo(A.dtype).tiny)))
+        adj_F = (2 / scale) * (F - A * (F / np.maximum(modulus, np.finfo(A.dtype).tiny)))
         adj_E_h = self.far_field.adjoint(adj_F.astype(F.dtype))
         return loss, back(adj_E_h if way.knows_ramp else adj_E_h * ramp.conj())
 
