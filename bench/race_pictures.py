@@ -33,7 +33,7 @@ def curves(axes, rows, style, x, y):
 
 
 def cases(figure, rows, style):
-    """ns per point-step, or bytes, against nx and against frames, first precision and threads; one row per transport."""
+    """ns per point-step, or bytes, against nx and frames, of the first precision and threads; a row per transport."""
     what, label = ("ns", "ns per point-step") if "ns" in rows[0] else ("bytes", "peak, bytes")
     first = {key: rows[0][key] for key in ("dtype", "threads")}
     rows = [r for r in rows if all(r[key] == value for key, value in first.items())]
