@@ -36,17 +36,22 @@ def crystal(x, y, z):
     return size * np.exp(2.5j * np.sin(2 * np.pi * x / 0.77e-6 + 0.3) * np.cos(2 * np.pi * z / THICKNESS))
 
 
-def truth(dx, nx, steps):
+def truth(dx, nx, steps, dq=DQ):
     row = 2 * ((nx + int(np.ceil(LAYERS * DX / dx)) + 17) // 2)
     return reference.blanes_moan(
-        crystal, DQ, shape=(1, 1, nx), voxel=(THICKNESS, dx, dx), steps=steps, row_length=row, **PHYSICS
+        crystal, dq, shape=(1, 1, nx), voxel=(THICKNESS, dx, dx), steps=steps, row_length=row, **PHYSICS
     )
+
+
+def operator(shape, voxel, transport, scheme, dtype, threads=1):
+    numerics = {"transport": transport, "scheme": scheme, "dtype": dtype, "threads": threads}
+    return pendel.TakagiTaupin(shape, voxel, **numerics, **PHYSICS)
 
 
 def measure(transport, dtype, dx, nz, expected, repeat):
     nx = expected.shape[2]
-    scheme = {"transport": "fourier", "scheme": "etd2rk"} if transport == "etd2rk" else {"transport": transport}
-    op = pendel.TakagiTaupin((nz, 1, nx), (THICKNESS / nz, dx, dx), dtype=dtype, threads=1, **scheme, **PHYSICS)
+    scheme = ("fourier", "etd2rk") if transport == "etd2rk" else (transport, "strang")
+    op = operator((nz, 1, nx), (THICKNESS / nz, dx, dx), *scheme, dtype)
     x, z = (np.arange(nx) - nx // 2) * dx, (np.arange(nz) + 0.5) * THICKNESS / nz
     S = crystal(x, 0, z[:, None, None]).astype(dtype)
     seconds = []

@@ -4,6 +4,7 @@ Both share the closed-form matrices and, for `shift`, the frame that moves with 
 compiled function each.
 """
 
+import copy
 import functools
 
 import jax
@@ -14,7 +15,7 @@ from jax import lax
 
 def matrices(S, s_0, medium):
     """M of every voxel, complex (nz, 4, rows, nx): series in u, as in gpu_torch.py."""
-    m, w, b, c = (np.complex64(v) for v in medium)
+    m, w, b, c = (S.dtype.type(v) for v in medium)
     omega = w * s_0
     u = omega * omega + b * c * (S.real**2 + S.imag**2)
     e = jnp.exp(m * s_0)
@@ -25,12 +26,12 @@ def matrices(S, s_0, medium):
 
 
 class Sweep:
-    def __init__(self, plan, D):
+    def __init__(self, plan, D, dtype="complex64"):
         self.nz, _, self.nx = plan.shape
         self.N, self.m, self.medium = plan.row_length, plan.shift, plan.medium
         D, dz = np.asarray(D, np.float64), plan.voxel[0]
-        self.layer, self.half = (np.exp(-1j * D * dz * n).astype("complex64")[:, None, None] for n in (1, 0.5))
-        self.phase = np.exp(-2j * np.pi * np.fft.fftfreq(self.N) * plan.pixels_per_layer).astype("complex64")
+        self.layer, self.half = (np.exp(-1j * D * dz * n).astype(dtype)[:, None, None] for n in (1, 0.5))
+        self.phase = np.exp(-2j * np.pi * np.fft.fftfreq(self.N) * plan.pixels_per_layer).astype(dtype)
 
     def window(self, E_0, z):
         return lax.dynamic_slice_in_dim(E_0, self.m * (self.nz - 1 - z), self.nx, -1)
@@ -65,24 +66,34 @@ class Sweep:
         (E_0, G), _ = lax.scan(step, start, (jnp.arange(self.nz), M))
         return E_0, self.half * G
 
+    def detuned(self, layer, half):
+        """This sweep with other phases of the detuning, (frames, 1, 1) each; they may be traced."""
+        other = copy.copy(self)
+        other.layer, other.half = layer, half
+        return other
+
     def march(self, M):
         """Exit G (frames, rows, nx) of M (nz, 4, rows, nx), by reversal."""
 
+        # What is traced comes as an argument: a function that closes over it cannot leave the trace.
         @jax.custom_vjp
-        def march(M):
-            return self.run(self.step, M)[1]
+        def march(M, layer, half):
+            sweep = self.detuned(layer, half)
+            return sweep.run(sweep.step, M)[1]
 
-        def forward(M):
-            E_0, G = self.run(self.step, M)
-            return G, (M, E_0, G)
+        def forward(M, layer, half):
+            sweep = self.detuned(layer, half)
+            E_0, G = sweep.run(sweep.step, M)
+            return G, (M, layer, half, E_0, G)
 
         def backward(kept, cotangent):  # JAX's cotangents are conjugate to adj: dL = Re sum cotangent dX
-            M, E_0, G = kept
-            state = jnp.stack((E_0, jnp.zeros_like(E_0))), self.half.conj() * jnp.stack((G, cotangent.conj()))
-            return (lax.scan(self.back, state, (jnp.arange(self.nz), M), reverse=True)[1],)
+            M, layer, half, E_0, G = kept
+            sweep = self.detuned(layer, half)
+            state = jnp.stack((E_0, jnp.zeros_like(E_0))), half.conj() * jnp.stack((G, cotangent.conj()))
+            return lax.scan(sweep.back, state, (jnp.arange(self.nz), M), reverse=True)[1], None, None
 
         march.defvjp(forward, backward)
-        return march(M)
+        return march(M, self.layer, self.half)
 
     def march_checkpointed(self, M):
         return self.run(jax.checkpoint(self.step), M)[1]

@@ -24,11 +24,16 @@ def matrices(S, s_0, medium):
 def forward(S, s_0, D, plan, rows):
     """Exit G (frames, rows, nx) of the rows `rows`; S, s_0 (nz, ny, nx) torch tensors, D (frames,) detuning,
     all on one device."""
+    return march(matrices(S[:, rows], s_0[:, rows], plan.medium), D, plan)
+
+
+def march(M, D, plan):
+    """The same of the matrices, four tensors (nz, rows, nx)."""
     nz, _, nx = plan.shape
-    dz, _, dx = plan.voxel
-    m00, m01, m10, m11 = matrices(S[:, rows], s_0[:, rows], plan.medium)
-    frames, ny, dtype = len(D), m00.shape[1], S.dtype
-    device = S.device
+    dz = plan.voxel[0]
+    # The layers all at once: the backward of each M[k] alone would write zeros for all the others.
+    layers = list(zip(*(entry.unbind(0) for entry in M), strict=True))
+    (frames, ny), dtype, device = (len(D), M[0].shape[1]), M[0].dtype, M[0].device
     layer = torch.exp(-1j * D * dz).to(dtype)[:, None, None]
     half = torch.exp(-0.5j * D * dz).to(dtype)[:, None, None]
     if plan.shift:
@@ -40,12 +45,12 @@ def forward(S, s_0, D, plan, rows):
         phase = torch.exp(-2j * math.pi * q * plan.pixels_per_layer).to(dtype)
         E_0 = torch.ones((frames, ny, N), dtype=dtype, device=device)
     G = None
-    for k in range(nz):
+    for k, (m00, m01, m10, m11) in enumerate(layers):
         inner = E_0 if plan.shift else E_0[..., :nx]
         if G is None:
-            E_in, G = m00[k] * inner, m10[k] * inner
+            E_in, G = m00 * inner, m10 * inner
         else:
-            E_in, G = m00[k] * inner + m01[k] * G, m10[k] * inner + m11[k] * G
+            E_in, G = m00 * inner + m01 * G, m10 * inner + m11 * G
         if k + 1 < nz:
             G = layer * G
             if plan.shift:
