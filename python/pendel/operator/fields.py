@@ -12,8 +12,12 @@ from .engine import Array
 class Adjoint(NamedTuple):
     """Gradients of a real scalar L, ``dL = Re sum conj(adj_X) dX``.
 
-    ``S`` complex (nz, ny, nx); ``s_0`` real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path);
-    ``incident`` complex (ny, nx); ``dq`` float64 (frames, 3), detuning and exit ramp both [m].
+    Attributes
+    ----------
+    S : complex (nz, ny, nx)
+    s_0 : real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path)
+    incident : complex (ny, nx)
+    dq : float64 (frames, 3), detuning and exit ramp both [m]
     """
 
     S: Array

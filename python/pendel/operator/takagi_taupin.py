@@ -266,10 +266,10 @@ class TakagiTaupin:
 
         Parameters
         ----------
-        S, dq, s_0, incident
-            As given to `forward`.
+        S, dq : as given to `forward`
         adj_E_h : complex (frames, *exit_shape)
-            dL/dRe(E_h) + i dL/dIm(E_h).
+            Derivative dL/dRe(E_h) + i dL/dIm(E_h).
+        s_0, incident : as given to `forward`
         state : State, optional
             From ``forward(..., return_state=True)`` with the same arguments (only its shape can be checked: a state of
             other values gives a wrong gradient); without it the forward sweep is run again.
@@ -321,6 +321,9 @@ class TakagiTaupin:
     ) -> tuple[Array, State | None]:
         """`forward` of a plane wave for callers that have checked their arguments: nothing is checked or converted.
 
+        All are arrays of ``engine.xp`` on its device, which is the current one (``engine.here()``), C-contiguous, of
+        ``dtype`` and ``real_dtype``.
+
         Parameters
         ----------
         S : complex (nz, ny, nx)
@@ -330,9 +333,6 @@ class TakagiTaupin:
             None: |S|.
         keep_state : bool
             Whether a `State` for `sweep_adjoint` is kept; E_h is part of it and then read-only.
-
-        All are arrays of ``engine.xp`` on its device, which is the current one (``engine.here()``), C-contiguous, of
-        ``dtype`` and ``real_dtype``.
 
         Returns
         -------
@@ -358,14 +358,18 @@ class TakagiTaupin:
 
         Parameters
         ----------
-        S, dq, s_0
-            As given to `sweep`.
+        S, dq : as given to `sweep`
         adj_E_h : complex (frames, *exit_shape)
-            dL/dRe(E_h) + i dL/dIm(E_h).
+            Derivative dL/dRe(E_h) + i dL/dIm(E_h).
+        s_0 : as given to `sweep`
         state : State
             From ``sweep(..., keep_state=True)``.
         support : bool (nz, ny, nx), optional
             Voxels whose gradient is wanted. None: all.
+
+        Returns
+        -------
+        Adjoint
 
         Raises
         ------
@@ -428,7 +432,16 @@ class TakagiTaupin:
         return Adjoint(adj_S, adj_s_0, self._incident_rows.extend_adj(adj_row), adj_dq.sum(axis=0))
 
     def layers_shape(self, frames: int) -> tuple[int, ...] | None:
-        """Shape of `State.layers` for that many frames, or None where no layers are stored."""
+        """Shape of `State.layers` for that many frames, or None where no layers are stored.
+
+        Parameters
+        ----------
+        frames : int
+
+        Returns
+        -------
+        tuple of int, or None
+        """
         stored = (self.shape[0] - 1) // self.plan.resync
         return (stored, 2, frames, *self.shape[1:]) if stored else None
 
@@ -440,6 +453,10 @@ class TakagiTaupin:
         frames : int
         incident : bool
             Whether an incident field is given: with transport fourier it has a longer row than the plane wave.
+
+        Returns
+        -------
+        StateShapes
         """
         row_length = self._rows.length(plane_wave=not incident)
         E_h, E_0_row = (frames, *self.exit_shape), (frames, self.shape[1], row_length)
@@ -458,7 +475,16 @@ class TakagiTaupin:
 
     @on_device
     def incident_row(self, incident: Array) -> Array:
-        """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
+        """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box.
+
+        Parameters
+        ----------
+        incident : (ny, nx) complex
+
+        Returns
+        -------
+        (ny, row) complex
+        """
         incident = self.engine.array("incident", incident, self.shape[1:], self.dtype, axes="(ny, nx)")
         return self._incident_rows.extend(incident)
 
@@ -467,6 +493,16 @@ class TakagiTaupin:
         """Relative L2 error of the entrance state that the adjoint's exact reversal recovers; plane wave in.
 
         Parameters are those of `forward`; scheme "strang" alone reverses anything.
+
+        Parameters
+        ----------
+        S : (nz, ny, nx) complex
+        dq : (frames, 3) float, rad/m
+        s_0 : (nz, ny, nx) float, or None for |S|
+
+        Returns
+        -------
+        float
         """
         S, dq, s_0 = self._checked(S, dq, s_0)
         xp, state = self.engine.xp, self._run_forward(S, dq, s_0, None, keep_E_0=True, keep_layers=True)
