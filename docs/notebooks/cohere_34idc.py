@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 34-ID-C: from a result of cohere to a crystal without refraction in it
 #
-# A gold crystal of 560 nm, (111) at 9 keV, is scanned as at 34-ID-C of the APS. cohere phases the frames; pendel takes
-# that object as its start, fits the frames dynamically, and hands the crystal back as files that cohere opens. The frames
-# are simulated, so that the crystal is known, and few, by the model that also fits them: how well it holds on frames of
-# other optics is on the page "Results". With a measured scan the second cell becomes `scan = pendel.io.read_34idc(...)`
-# and `experiment = pendel.Experiment.from_scan(scan)`.
+# A gold crystal of 560 nm, (111) at 9 keV, is scanned as at 34-ID-C of the APS. cohere phases the frames; pendel
+# takes that object as its start, fits the frames dynamically, and hands the crystal back as files that cohere opens.
+# The frames are simulated, so that the crystal is known, and few, by the model that also fits them: how well it
+# holds on frames of other optics is on the page "Results". With a measured scan the second cell becomes `scan =
+# pendel.io.read_34idc(...)` and `experiment = pendel.Experiment.from_scan(scan)`.
 
 # %%
 import tempfile
@@ -55,8 +55,8 @@ print(experiment, model.crystal, sep="\n")
 # %% [markdown]
 # ## Phased by cohere
 #
-# Frames go to cohere as amplitudes in its own order of axes. Where cohere-core is not installed
-# (`pip install 'pendel[cohere]'`) this cell says so, and pendel's own HIO and ER write files of the same kind.
+# Frames go to cohere as amplitudes in its own order of axes. Where cohere-core is not installed (`pip install
+# 'pendel[cohere]'`) this cell says so, and pendel's own HIO and ER write files of the same kind.
 
 # %%
 work = Path(tempfile.mkdtemp())
@@ -86,10 +86,10 @@ else:
 # %% [markdown]
 # ## Its object as a start
 #
-# `read_results` knows axes and signs, finds by how many pixels cohere has moved the pattern, and refuses an object of
-# other data. The object, its twin and flat phases in its support are each tried for some epochs, and the best one is
-# fitted. `pendel.solve(experiment, crystal, data, mask, start=phased)` does all of that and more, on finer voxels, in a
-# minute or two.
+# `read_results` knows axes and signs, finds by how many pixels cohere has moved the pattern, and refuses an object
+# of other data. The object, its twin and flat phases in its support are each tried for some epochs, and the best one
+# is fitted. `pendel.solve(experiment, crystal, data, mask, start=phased)` does all of that and more, on finer
+# voxels, in a minute or two.
 
 # %%
 phased = cohere.read_results(results, experiment, data, mask)
@@ -100,8 +100,9 @@ print(f"misfit of the frames: kinematic {phased.chi**2:.4f}, dynamical {result.m
 # %% [markdown]
 # ## What refraction was
 #
-# Both objects beside the crystal that was simulated. The kinematic one is compared at its best: the better twin, freed
-# of a linear phase. The dynamical one has not ended here: the crystal is ten voxels wide, and the fit is short.
+# Both objects beside the crystal that was simulated. The kinematic one is compared at its best: the better twin,
+# freed of a linear phase. The dynamical one has not ended here: the crystal is ten voxels wide, and the fit is
+# short.
 
 # %%
 inside = np.abs(truth) > 0.5
@@ -130,7 +131,7 @@ for axis, (title, S) in zip(axes[0], maps.items(), strict=True):
     image = axis.imshow(shown, origin="lower", extent=extent, cmap="twilight_shifted", vmin=-1.5, vmax=1.5)
     axis.set_title(title, fontsize=10)
 figure.colorbar(image, ax=axes[0], label="rad", shrink=0.9)
-for axis, (name, told) in zip(axes[1, 1:], errors.items(), strict=True):
+for axis, told in zip(axes[1, 1:], errors.values(), strict=True):
     shown = np.where(inside, np.angle(told.registered * truth.conj()), np.nan)[:, middle]
     image = axis.imshow(shown, origin="lower", extent=extent, cmap="RdBu_r", vmin=-0.5, vmax=0.5)
     axis.set(title=f"error, {told.phase_rmse:.3f} rad rms", xlabel="x, nm")

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # ID01: a platinum particle that PyNX has phased
 #
-# Platinum (111) at 9 keV, as at ID01 of the ESRF. PyNX phases the frames and writes a CXI file on the grid of its data;
-# pendel brings that object to the crystal's own axes, says how much of its phase is refraction and extinction, and fits
-# the frames dynamically from there. The frames are simulated, and few, by the model that also fits them. With a measured
-# scan the first cell becomes `scan = pendel.io.read_id01(...)` and `experiment = pendel.Experiment.from_scan(scan)`.
+# Platinum (111) at 9 keV, as at ID01 of the ESRF. PyNX phases the frames and writes a CXI file on the grid of its
+# data; pendel brings that object to the crystal's own axes, says how much of its phase is refraction and extinction,
+# and fits the frames dynamically from there. The frames are simulated, and few, by the model that also fits them.
+# With a measured scan the first cell becomes `scan = pendel.io.read_id01(...)` and `experiment =
+# pendel.Experiment.from_scan(scan)`.
 
 # %%
 import tempfile
@@ -37,7 +38,7 @@ voxel_nm = "data"
 [simulate]
 maker = "model"
 shape = "truncated_octahedron"
-size_nm = 420.0
+size_nm = 340.0
 strain = "bumps"
 strength = 1.0
 photons = 1e6
@@ -50,9 +51,9 @@ print(experiment, model.crystal, sep="\n")
 # %% [markdown]
 # ## The file of a run
 #
-# PyNX, which is not in the package index, is run by its own command, `pynx-cdi-id01 data=scan.cxi`, and need not be here:
-# its file is all that is read. Where there is none, this cell phases the frames by pendel's HIO and ER and writes the
-# datasets that a run of PyNX has.
+# PyNX, which is not in the package index, is run by its own command, `pynx-cdi-id01 data=scan.cxi`, and need not be
+# here: its file is all that is read. Where there is none, this cell phases the frames by pendel's HIO and ER and
+# writes the datasets that a run of PyNX has.
 
 # %%
 run = Path("run.cxi")
@@ -89,7 +90,7 @@ pynx.write_results(run.with_name("refined.cxi"), result, experiment, like=run)  
 # %% [markdown]
 # ## What a sweep of the object says
 #
-# Phase and strain that refraction and extinction have put into the object that was phased kinematically, beside its own.
+# Phase and strain that refraction and extinction have put into the object that was phased, beside its own.
 
 # %%
 figure = check_figure(told)

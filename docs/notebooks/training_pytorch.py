@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Training in PyTorch: a crystal of a few parameters, through the dynamical frames
 #
-# `pendel.torch.Frames` puts the frames of a model, and their exact adjoint, into a PyTorch loop: everything before it is
-# PyTorch's. Here that is a small network, from a position in the crystal to the phase there, which Adam trains by the
-# frames alone. What it cannot say is not in the crystal: smoothness needs no penalty.
+# `pendel.torch.Frames` puts the frames of a model, and their exact adjoint, into a PyTorch loop: everything before
+# it is PyTorch's. Here that is a small network, from a position in the crystal to the phase there, which Adam trains
+# by the frames alone. What it cannot say is not in the crystal: smoothness needs no penalty.
 
 # %%
 import sys

@@ -247,21 +247,7 @@ class Model:
         point_spread: float | tuple[float, float] | None = None,
         coherence: Coherence | None = None,
     ) -> np.ndarray:
-        """`intensities` of NumPy arrays as a NumPy array, wherever the model works.
-
-        Parameters
-        ----------
-        S : (nz, ny, nx) complex
-        frames : indices of the L frames, or None for all
-        s_0 : (nz, ny, nx) float, or None for |S|
-        dq : (n_frames, 3) float, rad/m, or None
-        flux : (n_frames,) float, relative, or None
-        point_spread, coherence : to replace the model's
-
-        Returns
-        -------
-        (L, rows, cols) float32 or float64
-        """
+        """`intensities` of NumPy arrays as a NumPy array, wherever the model works."""
         given = {"S": S, "s_0": s_0, "dq": dq, "flux": flux}
         S, s_0, dq, flux = (self.engine.upload(value, name) for name, value in given.items())
         beam: dict[str, Any] = {"point_spread": point_spread, "coherence": coherence}
@@ -325,21 +311,7 @@ class Model:
         frames: np.ndarray | None = None,
         weights: Array | None = None,
     ) -> Fit:
-        """`fit` of checked arrays where the model works and a `Likelihood`; their values are looked at here.
-
-        Parameters
-        ----------
-        data : (n_frames, rows, cols) float, intensities
-        mask : bool of the same shape or (rows, cols), True = good, or None
-        likelihood : Likelihood
-        free : bool, shape as mask, or None
-        frames : (L,) int, or None for all
-        weights : float, shape as mask, in (0, 1], or None
-
-        Returns
-        -------
-        Fit
-        """
+        """`fit` of checked arrays where the model works and a `Likelihood`; their values are looked at here."""
         pixels = Pixels.measured(data, mask, self.real_dtype, free, frames)
         if loss.has_axes(likelihood.background):
             background = likelihood.background.astype(self.real_dtype, copy=False)
@@ -439,15 +411,11 @@ class Model:
     def misfit(
         self, S: Array, data: Array, mask: Array | None = None, frames: Any = None, s_0: Array | None = None
     ) -> float:
-        """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`.
+        """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale.
 
         Parameters
         ----------
-        S : (nz, ny, nx) complex
-        data : (n_frames, rows, cols) float, intensities
-        mask : bool of the same shape or (rows, cols), True = good, or None
-        frames : indices of the frames to use, or None for all
-        s_0 : (nz, ny, nx) float, or None for |S|
+        S, data, mask, frames, s_0 : as in `loss_and_adjoint`
 
         Returns
         -------
@@ -464,18 +432,7 @@ class Model:
     def checked_crystal(
         self, S: Array, s_0: Array | None, support: Array | None = None
     ) -> tuple[Array, Array | None, Array | None]:
-        """S, s_0 and support, checked.
-
-        Parameters
-        ----------
-        S : (nz, ny, nx) complex
-        s_0 : (nz, ny, nx) float, or None
-        support : (nz, ny, nx) bool, or None
-
-        Returns
-        -------
-        S, s_0, support : arrays where the model works, or None
-        """
+        """S, s_0 and support, checked."""
         array, axes = self.engine.array, "(nz, ny, nx)"
         S = array("S", S, self.shape, self.dtype, axes=axes)
         if s_0 is not None:
@@ -485,31 +442,13 @@ class Model:
         return S, s_0, support
 
     def checked_dq(self, dq: Array | None) -> Array:
-        """Offsets of all frames, checked.
-
-        Parameters
-        ----------
-        dq : (n_frames, 3) float, rad/m, or None for those of the experiment
-
-        Returns
-        -------
-        (n_frames, 3) float64
-        """
+        """Offsets of all frames, checked."""
         if dq is None:
             return self.dq
         return self.engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
 
     def checked_flux(self, flux: Array | None) -> Array | None:
-        """Relative incident intensities of all frames, checked.
-
-        Parameters
-        ----------
-        flux : (n_frames,) float, or None
-
-        Returns
-        -------
-        (n_frames,) float, or None
-        """
+        """Relative incident intensities of all frames, checked. Raises TypeError or ValueError naming ``flux``."""
         if flux is None:
             return None
         flux = self.engine.array("flux", flux, (self.n_frames,), self.real_dtype, axes="(n_frames,)")

@@ -142,54 +142,20 @@ class Fit:
         return total
 
     def frame_weights(self) -> Array:
-        """1/M_j of every frame there is, float64 (frames,), where the model works.
-
-        Returns
-        -------
-        (frames,) float64
-        """
+        """1/M_j of every frame there is, float64 (frames,), where the model works."""
         weights = [loss.frame_weights(good, root) for root, good in self.pixels.each_frame()]
         return module(self.pixels.root).concatenate(weights)
 
     def only(self, kept: Array) -> "Fit":
-        """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them known ones.
-
-        Parameters
-        ----------
-        kept : (n_frames, rows, cols) bool
-
-        Returns
-        -------
-        Fit
-        """
+        """The same `Fit` of the pixels ``kept`` alone, bool (n_frames, rows, cols), all of them known ones."""
         return Fit(self.model, self.data, self.pixels.only(kept), self.likelihood, self.weights)
 
     def weighted(self, weights: Array | None) -> "Fit":
-        """The same `Fit` with other ``weights``, of the host or where the model works.
-
-        Parameters
-        ----------
-        weights : (n_frames, rows, cols) or (rows, cols) float, in (0, 1], or None
-
-        Returns
-        -------
-        Fit
-        """
+        """The same `Fit` with other ``weights``, of the host or where the model works."""
         return Fit(self.model, self.data, self.pixels, self.likelihood, self.model.engine.upload(weights))
 
     def compared(self, D: Array, frames: Array, level: Array | None = None) -> loss.Compared:
-        """`Compared` of computed frames D and these measured ones; level : background as in `Likelihood.beside`.
-
-        Parameters
-        ----------
-        D : (L, rows, cols) float, intensities
-        frames : (L,) int, their indices
-        level : background, counts per pixel, or None
-
-        Returns
-        -------
-        Compared
-        """
+        """`Compared` of computed frames D and these measured ones; level : background as in `Likelihood.beside`."""
         root, good = self.pixels.load(frames)
         beside, weights = self.likelihood.beside(frames, level), of_frames(self.weights, frames)
         return loss.Compared(D, root, good, loss.frame_weights(good, D), beside, weights)

@@ -367,10 +367,6 @@ class TakagiTaupin:
         support : bool (nz, ny, nx), optional
             Voxels whose gradient is wanted. None: all.
 
-        Returns
-        -------
-        Adjoint
-
         Raises
         ------
         RuntimeError
@@ -432,16 +428,7 @@ class TakagiTaupin:
         return Adjoint(adj_S, adj_s_0, self._incident_rows.extend_adj(adj_row), adj_dq.sum(axis=0))
 
     def layers_shape(self, frames: int) -> tuple[int, ...] | None:
-        """Shape of `State.layers` for that many frames, or None where no layers are stored.
-
-        Parameters
-        ----------
-        frames : int
-
-        Returns
-        -------
-        tuple of int, or None
-        """
+        """Shape of `State.layers` for that many frames, or None where no layers are stored."""
         stored = (self.shape[0] - 1) // self.plan.resync
         return (stored, 2, frames, *self.shape[1:]) if stored else None
 
@@ -475,16 +462,7 @@ class TakagiTaupin:
 
     @on_device
     def incident_row(self, incident: Array) -> Array:
-        """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box.
-
-        Parameters
-        ----------
-        incident : (ny, nx) complex
-
-        Returns
-        -------
-        (ny, row) complex
-        """
+        """The incident field on the sweep's E_0 row, complex (ny, row): edge values continued outside the box."""
         incident = self.engine.array("incident", incident, self.shape[1:], self.dtype, axes="(ny, nx)")
         return self._incident_rows.extend(incident)
 
@@ -492,13 +470,11 @@ class TakagiTaupin:
     def reversal_error(self, S: Array, dq: Array, s_0: Array | None = None) -> float:
         """Relative L2 error of the entrance state that the adjoint's exact reversal recovers; plane wave in.
 
-        Parameters are those of `forward`; scheme "strang" alone reverses anything.
+        Scheme "strang" alone reverses anything.
 
         Parameters
         ----------
-        S : (nz, ny, nx) complex
-        dq : (frames, 3) float, rad/m
-        s_0 : (nz, ny, nx) float, or None for |S|
+        S, dq, s_0 : as given to `forward`
 
         Returns
         -------

@@ -79,7 +79,7 @@ def kinematic_start(
     ----------
     model : Model
     data : (n_frames, rows, cols)
-    mask : bool, True = good pixel
+    mask : bool (n_frames, rows, cols) or (rows, cols), True = good pixel, or None
     phased : `KinematicResult` of these data, where there is one already (of their `kinematic.even_scan`, where rocking
         steps differ); None: phase them here
     iterations : of HIO and ER, see `pendel.kinematic.phase`
