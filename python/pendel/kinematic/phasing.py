@@ -214,7 +214,7 @@ def phase(
     shrink_start : see ``shrink_every``.
     threshold, sigma : the support is where |obj|, blurred by sigma voxels, exceeds threshold times its maximum; sigma
         goes linearly from its first to its second value until the last ER block.
-    support : bool (N0, N1, N2) to start with, of the data's or the padded shape, centred; None: from the autocorrelation.
+    support : bool (N0, N1, N2) to start with, of the data's or the padded shape, centred; None: of the autocorrelation.
     seed : of the random phases at the start. Same seed, same result, whatever the number of workers.
     workers : threads; None: all cores.
     progress : called as progress(iteration, iterations, error).
