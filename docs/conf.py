@@ -27,12 +27,27 @@ default_role = "code"  # `name` in docstrings is a name
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-RECIPES = ("LbfgsRecipe", "MinibatchRecipe", "MultiscaleRecipe", "PolishRecipe", "SolveRecipe")
 napoleon_custom_sections = [("Fields", "params_style")]
-napoleon_custom_sections += [(f"Keywords, fields of `{recipe}`", "params_style") for recipe in RECIPES]
 
 # The configuration's keys are those of the program.
 Path(__file__).with_name("configuration.txt").write_text(schema.listing() + "\n")
+
+# Notebooks are programs in percent format, as Jupyter (jupytext) and editors open them; on the site they are pages, with
+# the pictures that they have left where they were run.
+for notebook in sorted(Path(__file__).with_name("notebooks").glob("*.py")):
+    cells = notebook.read_text().split("# %%")[1:]
+    page = []
+    for cell in cells:
+        head, _, text = cell.partition("\n")
+        if head.strip() == "[markdown]":
+            page.append("\n".join(line.removeprefix("#").removeprefix(" ") for line in text.strip().splitlines()))
+        else:
+            page.append(f"```python\n{text.strip()}\n```")
+    picture = Path("pictures", f"{notebook.stem}.png")
+    if (notebook.parent / picture).exists():
+        page.append(f"![What {notebook.name} draws]({picture})")
+    page.append(f"This page is the program [{notebook.name}]({notebook.name}).")
+    notebook.with_suffix(".md").write_text("\n\n".join(page) + "\n")
 
 
 def escape(app, what, name, obj, options, lines):

@@ -18,7 +18,7 @@ FLOORS = [
     ("experiment",),
     ("analysis",),
     ("model", "kinematic"),
-    ("fit", "torch", "jax", "cohere", "pynx"),
+    ("fit", "torch", "jax", "cohere", "pynx", "cdiutils"),
     ("recipes", "planning", "cdtools"),
     ("",),  # the face
     ("app",),

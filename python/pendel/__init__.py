@@ -119,7 +119,8 @@ _names = {
 }
 _names = {name: place for place, found in _names.items() for name in found}
 _modules = {name: name for name in ("analysis", "base", "experiment", "fit", "io", "kinematic", "model", "operator")}
-_modules |= {name: name for name in ("planning", "recipes", "reference", "torch", "jax", "cohere", "pynx", "cdtools")}
+_modules |= {name: name for name in ("planning", "recipes", "reference", "torch", "jax", "cohere", "pynx", "cdiutils")}
+_modules |= {"cdtools": "cdtools"}
 _modules |= {"phantom": "analysis.phantom", "plot": "analysis.plot", "resolution": "analysis.resolution"}
 _modules |= {"refraction": "kinematic.refraction"}
 # By names that programs know, not their own: each has a file here as well, so that `import pendel.beamline` finds it.

@@ -121,10 +121,13 @@ def refuse_unknown(keywords, known, caller):
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
 
 
+_KEYWORDS = "Other Parameters"  # numpydoc's name of what is seldom given
+
+
 def with_keywords_of(*recipes: Recipe | type[Recipe]) -> Callable[[Function], Function]:
     """Decorator: the fields of these recipes are keywords of a function that ends in ``**keywords``.
 
-    They show in its signature, with their defaults, and at the end of its docstring, with what they do.
+    They show in its signature, with their defaults, and in its docstring, before its errors, with what they do.
 
     recipes : `Recipe` objects, whose values are the defaults, or classes.
     """
@@ -134,8 +137,6 @@ def with_keywords_of(*recipes: Recipe | type[Recipe]) -> Callable[[Function], Fu
         parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         taken, lines = {p.name for p in parameters}, []
         for recipe in (r() if isinstance(r, type) else r for r in recipes):
-            title = f"Keywords, fields of `{type(recipe).__name__}`"
-            lines += ["", title, "-" * len(title)]
             for item in dataclasses.fields(recipe):
                 if item.name not in taken:
                     taken.add(item.name)
@@ -145,10 +146,11 @@ def with_keywords_of(*recipes: Recipe | type[Recipe]) -> Callable[[Function], Fu
                             item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=item.type
                         )
                     )
-                    about = f"{item.name} : default {default!r}; {item.metadata['about']}"
+                    about = f"{item.name} : default {default!r}, of `{type(recipe).__name__}`; {item.metadata['about']}"
                     lines += textwrap.wrap(about, 112, subsequent_indent="    ")
         vars(function)["__signature__"] = signature.replace(parameters=parameters)
-        function.__doc__ = inspect.cleandoc(function.__doc__ or "") + "\n" + "\n".join(lines) + "\n"
+        text, raises, errors = (inspect.cleandoc(function.__doc__ or "") + "\n").partition("\nRaises\n------\n")
+        function.__doc__ = "\n".join([text, _KEYWORDS, "-" * len(_KEYWORDS), *lines, ""]) + raises + errors
         return function
 
     return decorate

@@ -9,7 +9,16 @@ from .arrays import binary_scale
 
 
 def twin(S: ArrayLike) -> np.ndarray:
-    """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data (index 0 of an even axis wraps)."""
+    """The twin conj(S(-r)) about voxel n//2, which has the same kinematic data (index 0 of an even axis wraps).
+
+    Parameters
+    ----------
+    S : (nz, ny, nx) complex
+
+    Returns
+    -------
+    (nz, ny, nx) complex
+    """
     S = checks.numpy_array("S", S)
     even = [1 - n % 2 for n in S.shape]
     return np.roll(np.flip(S), even, axis=tuple(range(S.ndim))).conj()

@@ -72,26 +72,66 @@ class Coherence:
 
     @classmethod
     def of_squares(cls, squares: ArrayLike, modes: int | None = None) -> "Coherence":
-        """That of p in (1), three numbers >= 0."""
+        """That of p in (1), three numbers >= 0.
+
+        Parameters
+        ----------
+        squares : (3,) float
+            [m^-2], [m^-2] and [1]: squares of p, each at least 0.
+        modes : int or None
+
+        Returns
+        -------
+        Coherence
+        """
         horizontal, vertical, band = (math.sqrt(p) for p in np.asarray(squares))
         across, along = (1 / width if width > 0 else math.inf for width in (horizontal, vertical))
         return cls(across, along, band, modes)
 
     @property
     def squares(self) -> np.ndarray:
+        """Squares of p in (1), float64 (3,): [m^-2], [m^-2] and [1]."""
         return np.array([self.horizontal**-2, self.vertical**-2, self.bandwidth**2])
 
     def with_modes(self, modes: int | None) -> "Coherence":
-        """The same with so many settings."""
+        """The same with so many settings.
+
+        Parameters
+        ----------
+        modes : int or None
+
+        Returns
+        -------
+        Coherence
+        """
         return replace(self, modes=modes)
 
     def covariance(self, experiment: Experiment) -> np.ndarray:
-        """(1) in the model frame of an `Experiment`, (3, 3), (rad/m)^2."""
+        """(1) in the model frame of an `Experiment`, (3, 3), (rad/m)^2.
+
+        Parameters
+        ----------
+        experiment : Experiment
+
+        Returns
+        -------
+        (3, 3) float64, (rad/m)^2
+        """
         v = directions(experiment)
         return (v.T * self.squares) @ v
 
     def count(self, experiment: Experiment, height: float) -> int:
-        """How many settings there are, for a box of ``height`` along k_h, m."""
+        """How many settings there are, for a box of ``height`` along k_h, m.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        height : float, m
+
+        Returns
+        -------
+        int
+        """
         return _modes_for(self._width(experiment) * height) if self.modes is None else self.modes
 
     def settings(self, experiment: Experiment, height: float) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +153,17 @@ class Coherence:
         return nodes[:, None] * along, weights
 
     def settings_slopes(self, experiment: Experiment, modes: int) -> np.ndarray:
-        """(4), float64 (modes, 3, 3): of every shift's components by every p_i; not for a beam without any smear."""
+        """(4), float64 (modes, 3, 3): of every shift's components by every p_i; not for a beam without any smear.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        modes : int, of settings
+
+        Returns
+        -------
+        (modes, 3, 3) float64
+        """
         nodes, _ = _gauss_hermite(modes)
         if modes == 1:
             return np.zeros((1, 3, 3))
@@ -144,7 +194,17 @@ class Coherence:
         return np.array([p[i] * p[j] for i, j in PAIRS]) / width**2, oblique @ to_pixels
 
     def spreads_slopes(self, experiment: Experiment, modes: int) -> np.ndarray:
-        """(5), float64 (3, 3): of the weights of `spreads` by every p_i."""
+        """(5), float64 (3, 3): of the weights of `spreads` by every p_i.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        modes : int, of settings
+
+        Returns
+        -------
+        (3, 3) float64
+        """
         if modes == 1:
             return np.eye(3)
         p, width = self.squares, self._width(experiment)

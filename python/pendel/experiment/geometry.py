@@ -45,7 +45,17 @@ _POLARIZATIONS = ("horizontal", "vertical", "unpolarized")
 
 
 def rotation(axis: Axis | ArrayLike, angle: float) -> np.ndarray:
-    """Rotation matrix (3, 3) by ``angle`` (rad, right-handed) about ``axis`` ("x+", ..., or 3 lab components)."""
+    """Rotation matrix (3, 3) by ``angle`` (rad, right-handed) about ``axis`` ("x+", ..., or 3 lab components).
+
+    Parameters
+    ----------
+    axis : "x+" to "z-", or 3 lab components
+    angle : float, rad
+
+    Returns
+    -------
+    (3, 3) float64
+    """
     x, y, z = axis_vector("axis", axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     # 1 - cos as 2 sin^2(angle/2): exact for the small angles of a rocking scan.
@@ -57,7 +67,7 @@ class Experiment:
 
     Parameters
     ----------
-    wavelength (m), energy (J) or energy_keV (keV) : exactly one.
+    wavelength, energy, energy_keV : m, J and keV, exactly one.
     distance : sample to detector, m.
     pixel_size : m, one number or (row, col), which must be equal.
     detector_shape : (rows, cols).
@@ -66,7 +76,7 @@ class Experiment:
     two_theta_deg : one turn of the arm about lab y+, deg. Exactly one of the three.
     pixel_orientation : directions of growing (column, row) before the arm turns; ("x+", "y-").
     rocking_axis : "y+", ... or 3 lab components.
-    rocking_angles (rad) or rocking_angles_deg (deg) : (n,), of the crystal about it, any origin, order and steps.
+    rocking_angles, rocking_angles_deg : (n,), rad or deg, of the crystal about it, any origin, order and steps.
     centre : (frame, row, col), real numbers: the frame with dq = 0 (between frames the angle is interpolated, beyond
         them extrapolated) and the pixel k_h hits. Default: n//2 of each. The geometry cannot know the frame of the
         rocking maximum; give it when the data are at hand.
@@ -195,7 +205,12 @@ class Experiment:
         return tuple(c - n // 2 for c, n in zip(self.centre[1:], self.detector_shape, strict=True))
 
     def far_shape(self) -> int:
-        """Even, FFT-friendly size of the far field whose band holds the turned detector, N >= n (|cos| + |sin|)."""
+        """Even, FFT-friendly size of the far field whose band holds the turned detector, N >= n (|cos| + |sin|).
+
+        Returns
+        -------
+        int
+        """
         return far_shape_for(self.detector_shape, self.roll, self.centre_offset)
 
     def suggest_voxel(self, resolution: float | None = None, transport: str = "shift") -> tuple[float, float, float]:
@@ -268,6 +283,14 @@ class Experiment:
 
         A wavelength takes the place of an energy, an arm that of k_h, and the other way round, in whatever unit. Raises
         as the constructor does.
+
+        Parameters
+        ----------
+        **changes : parameters of `Experiment`
+
+        Returns
+        -------
+        Experiment
         """
         return Experiment(**replaced(self.arguments, changes))
 
@@ -281,7 +304,11 @@ class Experiment:
         Parameters
         ----------
         scan : `pendel.io.Scan`.
-        changes : parameters of `Experiment` that the file does not say, or says otherwise.
+        **changes : parameters of `Experiment` that the file does not say, or says otherwise.
+
+        Returns
+        -------
+        Experiment
 
         Raises
         ------
@@ -296,6 +323,10 @@ class Experiment:
         ----------
         centre : (frame, row, col), as for `Experiment`.
         angle : of dq = 0, rad.
+
+        Returns
+        -------
+        Experiment
         """
         copied = copy.copy(self)
         copied._set_centre(centre, angle)
@@ -311,6 +342,10 @@ class Experiment:
         ----------
         frames : slice with a positive step; None: all.
         rows, cols : slices with step 1; None: all.
+
+        Returns
+        -------
+        Experiment
 
         Raises
         ------
@@ -335,6 +370,10 @@ class Experiment:
         ----------
         rocking_angles : (n,), rad.
         frame : where among them dq = 0, a real number.
+
+        Returns
+        -------
+        Experiment
         """
         copied = copy.copy(self)
         copied.rocking_angles = checked_angles(rocking_angles)

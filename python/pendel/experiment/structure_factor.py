@@ -99,19 +99,51 @@ class Susceptibility:
         return self._over(self.wavelength, 2 * math.pi * self.chi_0.imag)
 
     def pendelloesung_distance(self, polarization: str = "sigma") -> float:
-        """Lambda_0 = lambda cos(theta_B)/(C |chi_h|) (m): period of the exchange of intensity, symmetric Laue case."""
+        """Lambda_0 = lambda cos(theta_B)/(C |chi_h|) (m): period of the exchange of intensity, symmetric Laue case.
+
+        Parameters
+        ----------
+        polarization : "sigma" or "pi"
+
+        Returns
+        -------
+        float, m
+        """
         return self._over(self.wavelength * math.cos(self.bragg_angle), self._coupling(polarization))
 
     def extinction_length_laue(self, polarization: str = "sigma") -> float:
-        """Lambda_0/pi (m), symmetric Laue case: the amplitudes go as cosine and sine of the depth over it."""
+        """Lambda_0/pi (m), symmetric Laue case: the amplitudes go as cosine and sine of the depth over it.
+
+        Parameters
+        ----------
+        polarization : "sigma" or "pi"
+
+        Returns
+        -------
+        float, m
+        """
         return self.pendelloesung_distance(polarization) / math.pi
 
     def extinction_length_bragg(self, polarization: str = "sigma") -> float:
-        """lambda sin(theta_B)/(pi C |chi_h|) (m), symmetric Bragg case: 1/e depth of the amplitude at the centre."""
+        """lambda sin(theta_B)/(pi C |chi_h|) (m), symmetric Bragg case: 1/e depth of the amplitude at the centre.
+
+        Parameters
+        ----------
+        polarization : "sigma" or "pi"
+
+        Returns
+        -------
+        float, m
+        """
         return self._over(self.wavelength * math.sin(self.bragg_angle), math.pi * self._coupling(polarization))
 
     def crystal(self) -> Crystal:
-        """`pendel.Crystal` with these susceptibilities, for `pendel.Model`."""
+        """`pendel.Crystal` with these susceptibilities, for `pendel.Model`.
+
+        Returns
+        -------
+        Crystal
+        """
         return Crystal(
             self.chi_0,
             self.chi_h,
@@ -154,7 +186,7 @@ def susceptibility(
     hkl : three integers, of the planes h = k_h - k_0.
     lattice : a, (a, b, c) or (a, b, c, alpha, beta, gamma), m and rad. It replaces the lattice of a name or a file
         (a: of a cubic crystal; (a, b, c): angles as they are) and is needed with a list (there (a, b, c): 90 degrees).
-    energy (J), wavelength (m) or energy_keV (keV) : exactly one; 4 to 100 keV.
+    energy, wavelength, energy_keV : J, m and keV, exactly one; 4 to 100 keV.
     debye_waller : B (m^2) of all atoms, or {element: B} with 0 for elements not in it. None: the atoms' own, from the
         list or the file (the isotropic equivalent of its U); 0 where there is none, as in built-in crystals.
     dispersion : {element: f' + 1j f''} (electrons, f'' >= 0), instead of the tables; for measured values near an edge.

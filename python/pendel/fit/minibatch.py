@@ -119,7 +119,17 @@ class MinibatchRecipe(ObjectiveRecipe):
         return self.epochs if self.optimise == "phase" else self.phase_only_epochs
 
     def is_due(self, every: int, epoch: int) -> bool:
-        """Whether what happens ``every`` so many epochs happens after this one: not in the last tenth of them."""
+        """Whether what happens ``every`` so many epochs happens after this one: not in the last tenth of them.
+
+        Parameters
+        ----------
+        every : int, epochs
+        epoch : int, from 0
+
+        Returns
+        -------
+        bool
+        """
         return bool(every) and epoch % every == 0 and not epoch > 0.9 * self.epochs
 
     @property
@@ -133,7 +143,17 @@ class MinibatchRecipe(ObjectiveRecipe):
         return self.epochs // 4 if self.refine_after is None else self.refine_after
 
     def same_until(self, done: int, epochs: int) -> bool:
-        """Whether the first ``done`` epochs of a run of ``epochs`` are those of one with this recipe, else the same."""
+        """Whether the first ``done`` epochs of a run of ``epochs`` are those of one with this recipe, else the same.
+
+        Parameters
+        ----------
+        done : int
+        epochs : int
+
+        Returns
+        -------
+        bool
+        """
         other = self.but(epochs=epochs)
         if epochs == self.epochs:
             return True

@@ -156,7 +156,7 @@ def polish(
 
     Parameters
     ----------
-    model, data, mask, progress, callback : as in `reconstruct`
+    model, data, mask : as in `reconstruct`
     start : complex (nz, ny, nx), or a `Result`, whose support and corrections are taken where none are given
     support : bool (nz, ny, nx), or None: start != 0
     recipe : `PolishRecipe`, or None; keywords replace its fields
@@ -165,6 +165,7 @@ def polish(
     checkpoint : path of an HDF5 file, written after both runs of a round
     resume : runs of the checkpoint, which must be of the same data, model, start and recipe, are not done again
         The result is that of a run that was not interrupted, to the bit.
+    progress, callback : as in `reconstruct`
 
     Returns
     -------
@@ -282,8 +283,13 @@ def photon_weight(model: Model, data: Array, mask: Array | None = None, support:
 
     Parameters
     ----------
+    model : Model
     data, mask : as in `polish`, counts
     support : bool (nz, ny, nx), or None: half of the box
+
+    Returns
+    -------
+    float
     """
     voxels = np.prod(model.shape) / 2 if support is None else np.count_nonzero(host(support))
     return voxel_noise(counts_of(host(data, "data"), host(mask, "mask")), voxels)

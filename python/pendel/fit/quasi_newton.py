@@ -233,14 +233,15 @@ def lbfgs(
 
     Parameters
     ----------
-    model, data, mask, start, support, progress, callback : as in `reconstruct`
-        ``start`` may be the S of one, to be polished; ``callback`` is called after every iteration.
+    model, data, mask, start, support : as in `reconstruct`
+        ``start`` may be the S of one, to be polished.
     recipe : `LbfgsRecipe`, or None; keywords replace its fields
     angle_offsets, flux : (n_frames,) as in a `Result`; None: 0, 1
         Held fixed, or where refinement begins.
     checkpoint : path of an HDF5 file, written every ``restart_every`` iterations and at the end
     resume : iterations of the checkpoint, which must be of the same data, model, start and recipe, are not done again
         The result is that of a run that was not interrupted, to the bit.
+    progress, callback : as in `reconstruct`, called after every iteration
 
     Returns
     -------

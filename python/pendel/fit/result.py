@@ -84,7 +84,7 @@ class Result:
         ----------
         path : file to write; an old result is replaced
         model : Model, that of the fit; None: the one that `solve` chose
-        data, mask : as they were fitted, for the rocking curves and the brightest frame in the file, or None
+        data, mask : as given to the fit, for the rocking curves and the brightest frame in the file, or None
         name : title of the file
         force : whether a file of another kind is replaced
 

@@ -37,9 +37,17 @@ def atv(
         corner; its gradient is taken as 0.
     support : bool (nz, ny, nx): only differences within it; None: all.
 
-    Returns (value, adj_S): float, summed in float64, and dL/dRe S + i dL/dIm S of the shape and dtype of S. For CuPy
-    arrays S and support both are CuPy's, the value of shape ().
-    Raises TypeError or ValueError naming the argument.
+    Returns
+    -------
+    value : float
+        Summed in float64.
+    adj_S : of the shape and dtype of S
+        dL/dRe S + i dL/dIm S. For CuPy arrays S and support both are CuPy's, the value of shape ().
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
     """
     xp = module(S)
     check = checks.array if xp is np else _there

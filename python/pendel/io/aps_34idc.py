@@ -69,10 +69,16 @@ def read_34idc(
     dark, whitefield : False leaves the correction out. Pixels with dark >= ``dark_threshold`` counts, and pixels whose
         white field is below ``whitefield_minimum`` of its median, are masked; the others are divided by white field /
         median (data become float32).
+    dark_threshold : counts.
+    whitefield_minimum : part of the median.
     pixel_size : m, for detectors not known by name.
     saturation : counts, as they were read out, at and above which a pixel is masked; None: none is.
     rocking : False where rocking angles are given elsewhere: a motor that is not known, or whose steps contradict each
         other, is no error; nor is none.
+
+    Returns
+    -------
+    Scan
 
     Raises
     ------

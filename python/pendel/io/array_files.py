@@ -36,6 +36,14 @@ def read_array_scan(path: Path | str) -> Scan:
     Axes of length one are dropped where there are more than three. What is no count (negative, NaN, the largest values
     of unsigned types) is masked and counted in ``metadata["masked_on_read"]``.
 
+    Parameters
+    ----------
+    path : Path or str, of the file or folder
+
+    Returns
+    -------
+    Scan
+
     Raises
     ------
     FileNotFoundError : without the file.

@@ -30,11 +30,9 @@ def take(scan: Scan, links: Links, rocking: bool = True) -> None:
     """Complete a `Scan` by rocking angles and axis, arm and the direct beam's pixel; its pixels are turned to the way
     that scans have them. ``rocking`` : False where rocking angles are given elsewhere.
     """
-    place = links.find(_PLACE)
-    assert place is not None  # as `is_there` says
-    is_cxi = hdf5_reading.flag(links, place.item, "is_cxi", f"{links.path}: {_PLACE}")
+    is_cxi = _is_cxi(links)
     sample, detector = (_axes(links, f"{name}_circles", is_cxi) for name in ("sample", "detector"))
-    rows, columns = (_axes(links, f"detector_axis{i}_orientation", is_cxi, 1)[0] for i in (0, 1))
+    rows, columns = detector_axes(links)
     _take_sample(scan, links, sample, rocking)
     scan.arm = tuple((axis, _angle(links, name)) for axis, name in zip(detector, _DETECTOR, strict=True))
     beam = _direct_beam(links)
@@ -47,6 +45,24 @@ def take(scan: Scan, links: Links, rocking: bool = True) -> None:
         raise ValueError(f"{links.path}: {_PLACE}: {error}") from None
     if rows[0] == "x" and scan.pixel_size is not None:
         scan.pixel_size = scan.pixel_size[::-1]
+
+
+def detector_axes(links: Links) -> tuple[str, str]:
+    """Lab axes along which row and column of the frames in a file grow, as `detector_mounting` takes them.
+
+    Raises
+    ------
+    OSError, ValueError : naming the file and dataset.
+    """
+    is_cxi = _is_cxi(links)
+    rows, columns = (_axes(links, f"detector_axis{i}_orientation", is_cxi, 1)[0] for i in (0, 1))
+    return rows, columns
+
+
+def _is_cxi(links):
+    place = links.find(_PLACE)
+    assert place is not None  # as `is_there` says
+    return hdf5_reading.flag(links, place.item, "is_cxi", f"{links.path}: {_PLACE}")
 
 
 def _axes(links, name, is_cxi, count=2):

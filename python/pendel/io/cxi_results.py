@@ -99,11 +99,12 @@ def _tuple(array):
 
 @dataclass
 class StoredResult:
-    """What a result file holds. Model frame: z || k_h, x along k_0. Files of other programs leave most fields None;
-    their ``amplitude`` and ``phase`` are then those of ``S``.
+    """What a result file holds. Model frame: z || k_h, x along k_0.
 
-    Fields
-    ------
+    Files of other programs leave most fields None; their ``amplitude`` and ``phase`` are then those of ``S``.
+
+    Attributes
+    ----------
     """
 
     S: np.ndarray = _stored(CRYSTAL, "complex (nz, ny, nx), s_h exp(i phi), phi = -h.u", default=MISSING)
@@ -177,7 +178,7 @@ def _described(f: Field) -> str:
     return f"{f.name} : {f.metadata['about']}" + (f" [{unit}]" if unit else "")
 
 
-StoredResult.__doc__ = (StoredResult.__doc__ or "") + "\n    ".join(map(_described, fields(StoredResult)))
+StoredResult.__doc__ = (StoredResult.__doc__ or "") + "\n    ".join(map(_described, fields(StoredResult))) + "\n    "
 
 
 def _fields_of(group):
@@ -203,8 +204,9 @@ def write_result(
     result : StoredResult. Its S is stored as complex64, its voxel must be there; of the rest, what is not None.
     distance : m, sample to detector, or None.
     pixel_size : m, one number or (row, column), or None.
-    extra, given : instead of ``result``: keywords of a `StoredResult`, extra for its metadata.
+    extra : instead of the metadata of ``result``.
     force : replace any file; without it, results of pendel alone.
+    **given : instead of ``result``: keywords of a `StoredResult`.
 
     Raises
     ------
@@ -286,6 +288,15 @@ def read_result(path: Path | str, *, external: str = hdf5_links.FOLDER) -> Store
     Only complex ``entry_1/image_1/data`` or ``entry_1/data_1/data`` has to be there; of a leading axis of modes the
     first is taken and their number kept in ``metadata["modes"]``. Images that are fft-shifted are brought back.
     ``external`` as in `read_scan`. Raises OSError or ValueError naming the file and dataset.
+
+    Parameters
+    ----------
+    path : Path or str, of the file
+    external : "anywhere": links may lead out of the file's folder, to files of whoever made it
+
+    Returns
+    -------
+    StoredResult
     """
     with hdf5_reading.opened(path, external) as links:
         S, notes = _read_crystal(links)

@@ -53,7 +53,7 @@ def write_scan(
     Parameters
     ----------
     path : file to write; an old scan is replaced when all is well.
-    data : (frame, row, col) counts >= 0, integer or float, centred.
+    data : (frame, row, col) counts >= 0, of any real dtype, centred.
     distance : m, sample to detector.
     pixel_size : m, one number or (row, column).
     wavelength, energy : m or J, exactly one of them.
@@ -61,8 +61,10 @@ def write_scan(
     rocking_angles : (frame,) rad about ``rocking_axis``, or None.
     rocking_axis : lab axis such as "y+" or three numbers.
     motor : name of the rocking angles in the file.
+    arm : see `Scan`.
     flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
-    arm, centre : see `Scan`.
+    centre : see `Scan`.
+    name : of the sample, or "".
     extra : dict of numbers, arrays, text or dicts of these, read back as ``metadata``.
     force : replace any file; without it, scans of pendel alone.
 
@@ -198,6 +200,10 @@ def read_scan(path: Path | str, *, rocking: bool = True, external: str = hdf5_li
     path : of the file.
     rocking : False where rocking angles are given elsewhere: motors at rest, or several that move, are no error.
     external : "anywhere": links may lead out of the file's folder, to files of whoever made it.
+
+    Returns
+    -------
+    Scan
 
     Raises
     ------

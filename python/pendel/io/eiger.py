@@ -56,6 +56,10 @@ def read_eiger(path: Path | str, *, rocking: bool = True, external: str = hdf5_l
     rocking : False where rocking angles are given elsewhere: motors at rest are no error.
     external : "anywhere": links may lead out of the file's folder, to files of whoever made it.
 
+    Returns
+    -------
+    Scan
+
     Raises
     ------
     OSError, ValueError : naming file and dataset; where a data file is not there, that file.

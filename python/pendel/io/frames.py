@@ -22,6 +22,10 @@ def mask_saturated(scan: Scan, saturation: float) -> Scan:
     scan : Scan.
     saturation : counts at and above which a pixel is saturated.
 
+    Returns
+    -------
+    Scan
+
     Raises
     ------
     TypeError, ValueError : naming ``saturation``.
@@ -37,6 +41,10 @@ def below_saturation(data, saturation: float) -> np.ndarray:
 
 def tell_of_frames(scan: Scan) -> None:
     """Say at once what makes a fit of a scan impossible or doubtful.
+
+    Parameters
+    ----------
+    scan : Scan
 
     Raises
     ------

@@ -77,6 +77,10 @@ def read_id01(
     rocking : False where rocking angles are given elsewhere: motors at rest are no error.
     external : "anywhere": links may lead out of the file's folder, to files of whoever made it.
 
+    Returns
+    -------
+    Scan
+
     Raises
     ------
     OSError, ValueError : naming file and dataset.

@@ -15,14 +15,23 @@ from .counts import bad_values
 
 @dataclass
 class Scan:
-    """A rocking scan. ``data`` (frame, row, col) float32 or integer counts, centred about its pattern, not fft-shifted.
+    """A rocking scan. Whatever a file does not say is None.
 
-    ``mask``: bool, (row, col) or (frame, row, col), True = good. ``rocking_angles``: (frame,) rad or None.
-    ``energy``: J. ``distance``: m. ``pixel_size``: (row, column) m. ``centre``: fractional (frame, row, col) that k_h
-    hits. ``arm``: detector arm turns, outermost first, as ((lab axis "y+", angle rad), ...). ``rocking_axis``: lab
-    axis such as "y+" or a 3-vector. ``flux``: (frame,) incident intensity of a monitor, relative, mean 1.
-    ``background``: counts per pixel beside the crystal's, (row, col) or (frame, row, col). Whatever a file does not say
-    is None.
+    Attributes
+    ----------
+    data : (frame, row, col) float32 or integer counts, centred about its pattern, not fft-shifted.
+    mask : bool, (row, col) or (frame, row, col), True = good.
+    rocking_angles : (frame,), rad.
+    energy : J.
+    distance : m, sample to detector.
+    pixel_size : (row, column), m.
+    centre : fractional (frame, row, col) that k_h hits.
+    arm : detector arm turns, outermost first, as ((lab axis "y+", angle rad), ...).
+    rocking_axis : lab axis such as "y+", or a 3-vector.
+    name : of the sample.
+    metadata : dict of what else is known.
+    flux : (frame,) incident intensity of a monitor, relative, mean 1.
+    background : counts per pixel beside the crystal's, (row, col) or (frame, row, col).
     """
 
     data: np.ndarray
@@ -75,8 +84,9 @@ def mask_bad_values(data):
 
 
 def pattern_centre(data: ArrayLike, mask: ArrayLike | None = None) -> tuple[float, float, float]:
-    """Fractional (frame, row, col) of the Bragg peak: centre of mass of what exceeds 20 % of the maximum, in a box
-    about it.
+    """Fractional (frame, row, col) of the Bragg peak.
+
+    It is the centre of mass of what exceeds 20 % of the maximum, in a box about it.
 
     The maximum is taken after a median over three frames, which drops single-frame spikes; the box (a quarter of each
     axis) follows the centre five times.
@@ -85,6 +95,10 @@ def pattern_centre(data: ArrayLike, mask: ArrayLike | None = None) -> tuple[floa
     ----------
     data : (frame, row, col) >= 0.
     mask : bool, (row, col) or the shape of data, True = good; None: all are.
+
+    Returns
+    -------
+    (frame, row, col) float
 
     Raises
     ------
@@ -211,6 +225,15 @@ def hot_pixel_mask(data: ArrayLike, threshold: float = 10.0) -> np.ndarray:
     medians by ``threshold`` counting errors. The second brightest lets pairs of hot pixels be found; 4 spares
     speckles, whose maximum is at most 2.5 times its direct neighbours when they are sampled at two pixels per fringe
     (sinc^2 at half a fringe).
+
+    Parameters
+    ----------
+    data : (frames, rows, cols) counts
+    threshold : float
+
+    Returns
+    -------
+    (rows, cols) bool, True = good
     """
     data = checks.array("data", data, (None, None, None), np.float32)
     level = np.median(data, axis=0)

@@ -133,10 +133,11 @@ def box_for(
 
     Parameters
     ----------
-    phased, support : as ``result`` and ``support`` of `to_model_grid`.
+    phased : as ``result`` of `to_model_grid`.
     experiment : of the phased data.
     voxel : (dz, dy, dx) of the model grid, m.
     margin : at least 1.
+    support : as in `to_model_grid`.
 
     Returns
     -------

@@ -209,10 +209,12 @@ def phase(
     iterations : in total. Blocks of ``period`` iterations go through ``blocks``, "hio" or "er" each, again and again;
         the last ``final_er`` are ER. `PAPER_RECIPE` has those of Wu et al.
     beta : HIO's feedback.
+    period, blocks, final_er : see ``iterations``.
     shrink_every : iterations between support updates (0: never), from ``shrink_start`` until final_er/2 before the end.
+    shrink_start : see ``shrink_every``.
     threshold, sigma : the support is where |obj|, blurred by sigma voxels, exceeds threshold times its maximum; sigma
         goes linearly from its first to its second value until the last ER block.
-    support : bool start support of the data's or the padded shape, centred; None: from the autocorrelation.
+    support : bool (N0, N1, N2) to start with, of the data's or the padded shape, centred; None: of the autocorrelation.
     seed : of the random phases at the start. Same seed, same result, whatever the number of workers.
     workers : threads; None: all cores.
     progress : called as progress(iteration, iterations, error).
@@ -272,12 +274,13 @@ def phase_best(
 
     Parameters
     ----------
-    data, mask, recipe : as in `phase`.
+    data, mask : as in `phase`.
     seeds : one phasing each.
     average : how many objects of smallest chi are averaged (complex, in the support they share by majority) after
         each was laid over the best one by translation, constant phase and twin. Features that the data do not
         determine differ between seeds and fade. 1: the best alone.
     progress : called as progress(iteration, iterations, error) with the iterations of all seeds together.
+    **recipe : as in `phase`.
 
     Returns
     -------

@@ -86,6 +86,14 @@ def checked_basis(experiment: Experiment) -> np.ndarray:
 def even_experiment(experiment: Experiment) -> Experiment:
     """The `Experiment` of `even_scan`, which depends on the rocking angles alone; itself where these are even.
 
+    Parameters
+    ----------
+    experiment : Experiment
+
+    Returns
+    -------
+    Experiment
+
     Raises
     ------
     ValueError : as `even_scan` does.

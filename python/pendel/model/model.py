@@ -42,7 +42,8 @@ class Model:
 
     Parameters
     ----------
-    experiment : Experiment; its ``orientation`` is the operator's.  crystal : Crystal.
+    experiment : Experiment; its ``orientation`` is the operator's.
+    crystal : Crystal.
     shape : (nz, ny, nx) voxels. The light of the whole box must leave it within the field of view.
     voxel : (dz, dy, dx) m; dy and dx gamma_h must be a whole fraction of ``experiment.field_of_view`` (relative 1e-6),
         as those of ``experiment.suggest_voxel()`` are. A UserWarning tells where detector pixels lie beyond their band.
@@ -59,6 +60,19 @@ class Model:
         carries across the detector's edge is lost.
     coherence : `Coherence` of the beam, or None: full. Each of its settings costs a solve of every state.
 
+    Attributes
+    ----------
+    operators : ((weight, TakagiTaupin), ...)
+    far_field : of the engine
+    n_frames : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Notes
+    -----
     With device "cuda" or "cuda:N" everything runs there: sweeps, far field, loss and their adjoints. Arrays are CuPy's,
     in and out, the numbers of an `Evaluation` too; NumPy arrays are TypeErrors that say how to convert, but for
     ``frames``, indices on the host. Nothing waits for the device, so values are not looked at: data that are negative
@@ -67,9 +81,6 @@ class Model:
 
     A UserWarning tells where the crystal's lattice spacing, or the energy of its susceptibilities, is known and is not
     that of the experiment.
-
-    Attributes: the arguments, ``operators`` ((weight, TakagiTaupin), ...), ``far_field``, ``n_frames``.
-    Raises TypeError or ValueError naming the argument.
     """
 
     def __init__(
@@ -209,6 +220,10 @@ class Model:
         s_0 : real (nz, ny, nx), or None for |S|
         dq, flux : as in `evaluate`
         point_spread, coherence : to replace the model's
+
+        Returns
+        -------
+        (L, rows, cols) float32 or float64
         """
         frames = checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self.checked_crystal(S, s_0)
@@ -258,9 +273,9 @@ class Model:
             Of ALL frames, any real dtype, intensities >= 0 on good pixels.
         mask : bool (n_frames, rows, cols) or (rows, cols), or None
             True = good pixel; bad ones may hold anything. None: all are good. Not copied.
-        likelihood
+        likelihood : str
             "amplitude" or "poisson", see `pendel.model.loss`.
-        background
+        background : float or array
             Counts per pixel beside the crystal's, >= 0: a number, (n_frames,), (rows, cols) or (n_frames, rows, cols).
         free : bool, shape as mask, or None
             Pixels held out, which the loss, its gradient and the scale do not see.
@@ -269,7 +284,14 @@ class Model:
         weights : real (n_frames, rows, cols) or (rows, cols), in (0, 1], or None
             What each pixel's term in the loss counts, see `pendel.model.pixels.error_weights`; None: 1.
 
-        Raises TypeError or ValueError naming the argument.
+        Returns
+        -------
+        Fit
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument.
         """
         shape, take = (self.n_frames, *self.experiment.detector_shape), self.engine.take
         background = check_background("background", background, shape, take)
@@ -314,8 +336,14 @@ class Model:
 
         Parameters
         ----------
-        S, frames, scale, s_0, support : as in `evaluate`
+        S : as in `evaluate`
         data, mask : as in `fit`
+        frames, scale, s_0, support : as in `evaluate`
+
+        Returns
+        -------
+        loss : float
+        adj_S : (nz, ny, nx) complex
         """
         result = self.evaluate(S, self.fit(data, mask, frames=frames), frames, scale, s_0, support)
         return result.loss, result.adj_S
@@ -349,7 +377,14 @@ class Model:
         nuisance : `Nuisance`: more background, another point spread and coherence, and the gradients of these and of
             flux
 
-        Raises TypeError or ValueError naming the argument.
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument.
         """
         frames = checks.frame_indices(frames, self.n_frames)
         if not isinstance(fit, Fit) or fit.model is not self:
@@ -376,7 +411,16 @@ class Model:
     def misfit(
         self, S: Array, data: Array, mask: Array | None = None, frames: Any = None, s_0: Array | None = None
     ) -> float:
-        """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale, a float; arguments as in `loss_and_adjoint`."""
+        """sum (sqrt(scale D) - sqrt I)^2 / sum I at the best scale.
+
+        Parameters
+        ----------
+        S, data, mask, frames, s_0 : as in `loss_and_adjoint`
+
+        Returns
+        -------
+        float
+        """
         fit, frames = self.fit(data, mask, frames=frames), checks.frame_indices(frames, self.n_frames)
         S, s_0, _ = self.checked_crystal(S, s_0)
         result = self.passes.evaluate(S, fit, frames, None, dq=self.dq, s_0=s_0, gradient=False)
@@ -398,11 +442,13 @@ class Model:
         return S, s_0, support
 
     def checked_dq(self, dq: Array | None) -> Array:
+        """Offsets of all frames, checked."""
         if dq is None:
             return self.dq
         return self.engine.array("dq", dq, (self.n_frames, 3), np.float64, axes="(n_frames, 3)")
 
     def checked_flux(self, flux: Array | None) -> Array | None:
+        """Relative incident intensities of all frames, checked. Raises TypeError or ValueError naming ``flux``."""
         if flux is None:
             return None
         flux = self.engine.array("flux", flux, (self.n_frames,), self.real_dtype, axes="(n_frames,)")

@@ -54,12 +54,22 @@ def on_device(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate
 
 
 def cuda_available() -> bool:
-    """Whether device 'cuda' can be used here: CUDA engine built, driver and device present, CuPy importable."""
+    """Whether device 'cuda' can be used here: CUDA engine built, driver and device present, CuPy importable.
+
+    Returns
+    -------
+    bool
+    """
     return cuda_problem() is None
 
 
 def info() -> dict[str, str]:
-    """What this installation is and uses: version, CPU instruction set, lanes, threads, CUDA state."""
+    """What this installation is and uses: version, CPU instruction set, lanes, threads, CUDA state.
+
+    Returns
+    -------
+    dict of str
+    """
     problem = cuda_problem()
     return {
         "pendel": __version__,

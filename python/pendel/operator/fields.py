@@ -19,11 +19,16 @@ class _Adjoint(NamedTuple):
 class Adjoint(_Adjoint):
     """Gradients of a real scalar L, ``dL = Re sum conj(adj_X) dX``: a tuple of four, and two more where asked for.
 
-    ``S`` complex (nz, ny, nx); ``s_0`` real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path);
-    ``incident`` complex (ny, nx); ``dq`` float64 (frames, 3), detuning and exit ramp both [m].
-
-    With ``parameters=True`` also the attributes ``chi`` complex128 (3,), of chi_0, chi_h, chi_hbar, and ``geometry``
-    float64 (2,), of voxel_scale and two_theta [1/rad], which `TakagiTaupin.with_parameters` takes; else None.
+    Attributes
+    ----------
+    S : complex (nz, ny, nx)
+    s_0 : real (nz, ny, nx), None where s_0 was not given (then ``S`` holds that path)
+    incident : complex (ny, nx)
+    dq : float64 (frames, 3), detuning and exit ramp both [m]
+    chi : complex128 (3,), of chi_0, chi_h, chi_hbar, or None
+        With ``parameters=True``, and no item of the tuple.
+    geometry : float64 (2,), of voxel_scale and two_theta [1/rad], or None
+        The arguments of `TakagiTaupin.with_parameters`; as ``chi``.
     """
 
     chi: Array | None = None

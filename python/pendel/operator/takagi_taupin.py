@@ -278,10 +278,10 @@ class TakagiTaupin:
 
         Parameters
         ----------
-        S, dq, s_0, incident
-            As given to `forward`.
+        S, dq : as given to `forward`
         adj_E_h : complex (frames, *exit_shape)
-            dL/dRe(E_h) + i dL/dIm(E_h).
+            Derivative dL/dRe(E_h) + i dL/dIm(E_h).
+        s_0, incident : as given to `forward`
         state : State, optional
             From ``forward(..., return_state=True)`` with the same arguments (only its shape can be checked: a state of
             other values gives a wrong gradient); without it the forward sweep is run again.
@@ -331,6 +331,9 @@ class TakagiTaupin:
     ) -> tuple[Array, State | None]:
         """`forward` of a plane wave for callers that have checked their arguments: nothing is checked or converted.
 
+        All are arrays of ``engine.xp`` on its device, which is the current one (``engine.here()``), C-contiguous, of
+        ``dtype`` and ``real_dtype``.
+
         Parameters
         ----------
         S : complex (nz, ny, nx)
@@ -340,9 +343,6 @@ class TakagiTaupin:
             None: |S|.
         keep_state : bool
             Whether a `State` for `sweep_adjoint` is kept; E_h is part of it and then read-only.
-
-        All are arrays of ``engine.xp`` on its device, which is the current one (``engine.here()``), C-contiguous, of
-        ``dtype`` and ``real_dtype``.
 
         Returns
         -------
@@ -368,10 +368,10 @@ class TakagiTaupin:
 
         Parameters
         ----------
-        S, dq, s_0
-            As given to `sweep`.
+        S, dq : as given to `sweep`
         adj_E_h : complex (frames, *exit_shape)
-            dL/dRe(E_h) + i dL/dIm(E_h).
+            Derivative dL/dRe(E_h) + i dL/dIm(E_h).
+        s_0 : as given to `sweep`
         state : State
             From ``sweep(..., keep_state=True)``.
         support : bool (nz, ny, nx), optional
@@ -459,6 +459,10 @@ class TakagiTaupin:
         frames : int
         incident : bool
             Whether an incident field is given: with transport fourier it has a longer row than the plane wave.
+
+        Returns
+        -------
+        StateShapes
         """
         row_length = self._rows.length(plane_wave=not incident)
         E_h, E_0_row = (frames, *self.exit_shape), (frames, self.shape[1], row_length)
@@ -485,6 +489,14 @@ class TakagiTaupin:
     def reversal_error(self, S: Array, dq: Array, s_0: Array | None = None) -> float:
         """Relative L2 error of the entrance state that the adjoint's exact reversal recovers; plane wave in.
 
-        Parameters are those of `forward`; scheme "strang" alone reverses anything.
+        Scheme "strang" alone reverses anything.
+
+        Parameters
+        ----------
+        S, dq, s_0 : as given to `forward`
+
+        Returns
+        -------
+        float
         """
         return reversal_error(self, *self._checked(S, dq, s_0))

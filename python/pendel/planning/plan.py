@@ -144,11 +144,11 @@ def plan(
 
     Parameters
     ----------
-    material, hkl, energy_keV, lattice
-        As in `pendel.susceptibility`.
+    material, hkl, energy_keV : as in `pendel.susceptibility`
     size : float or None
         Diameter of the sphere of the crystal's volume [m]; None: of the largest crystal whose phase is within its
         bound.
+    lattice : as in `pendel.susceptibility`
     polarization : "sigma" | "pi"
         sigma: the beam's electric field is normal to the scattering plane.
     bounds : (float, float)

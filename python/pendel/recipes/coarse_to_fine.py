@@ -59,7 +59,7 @@ def multiscale(
 
     Parameters
     ----------
-    model, data, mask, progress : as in `reconstruct`
+    model, data, mask : as in `reconstruct`
     start : "kinematic", "flat", "random", "solid", "smooth", complex (nz, ny, nx) on the grid of ``model``, or None
         "kinematic": HIO/ER on the coarsest level and `kinematic_start`'s trials, between whose twins a short search and
         a round of polish decide where they are close. "flat": constant phase in ``support``, or in the whole box, and
@@ -79,6 +79,7 @@ def multiscale(
     resume : steps of the checkpoint, which must be of the same data, model, start and recipe, are not done again
         The result is that of a run that was not interrupted, to the bit.
     angle_offsets, flux : as in `polish`; searches know the flux
+    progress : as in `reconstruct`
     callback : as in `polish`, for every polish of a level; True ends that one
 
     Returns

@@ -31,8 +31,12 @@ FLAT = 0.8  # amplitude of a flat candidate; the support is a voxel wider than t
 
 @dataclass
 class Start:
-    """S : complex (nz, ny, nx), kinematic or flat, |S| <= 1.  support : bool (nz, ny, nx), a voxel wider than S.
+    """A crystal function to begin with, answer of `kinematic_start`.
 
+    Attributes
+    ----------
+    S : complex (nz, ny, nx), kinematic or flat, |S| <= 1.
+    support : bool (nz, ny, nx), a voxel wider than S.
     chi : kinematic misfit of the phasing (amplitudes, square root).
     kind : "phased", "flat", "twin phased" or "twin flat": the candidate taken.
     trial_misfits : relative misfit of every candidate after the trial epochs; empty where no trial was asked for.
@@ -75,14 +79,14 @@ def kinematic_start(
     ----------
     model : Model
     data : (n_frames, rows, cols)
-    mask : bool, True = good pixel
+    mask : bool (n_frames, rows, cols) or (rows, cols), True = good pixel, or None
     phased : `KinematicResult` of these data, where there is one already (of their `kinematic.even_scan`, where rocking
         steps differ); None: phase them here
     iterations : of HIO and ER, see `pendel.kinematic.phase`
     trial_epochs : epochs of `reconstruct` for each candidate; 0: no trial, the object as phased is returned
     seed : of the random phases
     progress, callback, flux : as in `reconstruct`, of every trial
-    keywords : further fields of `MinibatchRecipe` for the trials, but for epochs
+    **keywords : further fields of `MinibatchRecipe` for the trials, but for epochs
 
     Returns
     -------

@@ -147,7 +147,7 @@ def coarse(
     model : Model
     data : (n_frames, rows, cols)
     mask : bool, as in `Model.fit`, or None
-    factor : integer >= 2
+    factor : int, at least 2
 
     Returns
     -------
@@ -250,6 +250,10 @@ def resample(S: np.ndarray, voxel: tuple[float, float, float], model: Model) -> 
     S : complex (nz, ny, nx)
     voxel : (dz, dy, dx) m, of S
     model : Model
+
+    Returns
+    -------
+    (nz, ny, nx) complex, of the model
     """
     S = checks.array("S", S, (None, None, None), np.complex128, axes="(nz, ny, nx)")
     voxel = checks.lengths("voxel", voxel, 3)

@@ -96,7 +96,7 @@ def estimate_memory(
     data, mask, start, support, recipe : as the method takes them
         All are optional. What they tell makes the estimate a better one: dtype and light of the data, voxels in the
         support.
-    keywords : further arguments of the method, and fields of its recipe
+    **keywords : further arguments of the method, and fields of its recipe
 
     Returns
     -------

@@ -96,7 +96,7 @@ def solve(
     device, threads : as in `Model`
     model_options : further arguments of `Model`
     progress : as in `reconstruct`
-    keywords : of `solve_on`
+    **keywords : of `solve_on`
 
     Returns
     -------
