@@ -32,7 +32,7 @@ napoleon_custom_sections = [("Fields", "params_style")]
 # The configuration's keys are those of the program.
 Path(__file__).with_name("configuration.txt").write_text(schema.listing() + "\n")
 
-# Notebooks are programs in percent format, as Jupyter (jupytext) and editors open them; on the site they are pages, with
+# Notebooks are programs in percent format, which Jupyter (jupytext) and editors open; on the site they are pages, with
 # the pictures that they have left where they were run.
 for notebook in sorted(Path(__file__).with_name("notebooks").glob("*.py")):
     cells = notebook.read_text().split("# %%")[1:]

@@ -15,7 +15,7 @@ MODULES = ("", ".io", ".kinematic", ".experiment", ".cohere", ".pynx", ".cdiutil
 # Methods that pendel's own modules call of each other's objects: a line that names arguments and answer is enough.
 INNER = {f"pendel.Model.{name}" for name in ("checked_crystal", "checked_dq", "checked_flux", "fit_of")}
 INNER |= {f"pendel.Fit.{name}" for name in ("compared", "frame_weights", "only", "weighted")}
-INNER |= {f"pendel.TakagiTaupin.{name}" for name in ("incident_row", "layers_shape", "sweep_adjoint")}
+INNER |= {f"pendel.TakagiTaupin.{name}" for name in ("exit_state", "incident_row", "sweep_adjoint")}
 INNER |= {"pendel.Model.intensities_on_host"}
 CHECKS = Path(__file__).parents[1] / "pyproject.toml"
 

@@ -68,7 +68,7 @@ class PassMemory:
         if coherence:
             self.beam = self.beam.but(coherence=Coherence(modes=max(2, self.beam.modes)))
         states = len(self.beam.operators)
-        layers = op.layers_shape(1)
+        layers = op.state_shapes(1).layers
         exit_field = states * math.prod(op.exit_shape)
         row = states * (op.shape[1] * op.row_length + (math.prod(layers) if layers else 0))
         plane = max(far.far_shape) * far.detector_shape[1]  # what the last FFT gives, of which rows are kept

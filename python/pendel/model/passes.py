@@ -337,7 +337,7 @@ class Pass:
         """
         op, sweeps = self.operator, len((beam or self.beam).operators)
         ny, columns = op.exit_shape
-        stored = op.layers_shape(1)
+        stored = op.state_shapes(1).layers
         exit_pixels = ny * (2 * columns + op.row_length) + (math.prod(stored) if stored else 0)
         pixels = max(self.far_field.far_shape) * max(self.far_field.detector_shape)  # between the two FFTs, at most
         complex_bytes, real_bytes = op.dtype.itemsize, self.real.itemsize

@@ -26,7 +26,7 @@ def estimate_memory(op: TakagiTaupin, n_frames: int) -> int:
     complex_bytes, real_bytes = op.dtype.itemsize, op.real_dtype.itemsize
 
     exit_fields = 2 * n_frames * math.prod(op.exit_shape) * complex_bytes  # E_h, adj_E_h
-    layers_shape = op.layers_shape(n_frames)
+    layers_shape = op.state_shapes(n_frames).layers
     stored = 0 if layers_shape is None else math.prod(layers_shape)
     state = (n_frames * ny * op.row_length + stored) * complex_bytes
     gradient = voxels * (complex_bytes + real_bytes)  # of S, s_0

@@ -167,10 +167,14 @@ class TakagiTaupin:
         Parameters
         ----------
         chi : complex (3,), optional
-            chi_0, chi_h, chi_hbar. None: as they are.
+            New chi_0, chi_h, chi_hbar. None: as they are.
         geometry : float (2,), optional
-            voxel_scale, a number that multiplies all edges of the voxel; two_theta [rad], where dz follows so that E_0
-            moves as many pixels per layer as before. None: as they are, (1, two_theta).
+            The pair voxel_scale, which multiplies all edges of the voxel, and two_theta [rad], where dz follows so that
+            E_0 moves as many pixels per layer as before. None: as they are, (1, two_theta).
+
+        Returns
+        -------
+        TakagiTaupin
 
         Raises
         ------
@@ -216,10 +220,8 @@ class TakagiTaupin:
 
         Raises
         ------
-        TypeError
-            Of kind or dtype, naming the argument.
-        ValueError
-            Of shape or NaN, naming the argument.
+        TypeError, ValueError
+            Of kind or dtype, of shape or NaN, naming the argument.
         """
         with_E_0 = return_E_0 or return_state
         fields = self.exit_state(S, dq, s_0, incident, keep_E_0=with_E_0, keep_layers=return_state)
@@ -247,8 +249,7 @@ class TakagiTaupin:
 
         Parameters
         ----------
-        S, dq, s_0, incident
-            Those of `forward`, which also says what is raised.
+        S, dq, s_0, incident : as given to `forward`, which also says what is raised
         keep_E_0, keep_layers : bool
             False: None in their place.
         out : State, optional
@@ -446,11 +447,6 @@ class TakagiTaupin:
             found.chi, found.geometry = with_parameters_adj(self, dq, adj_medium.sum(axis=0), found.dq)
         return found
 
-    def layers_shape(self, frames: int) -> tuple[int, ...] | None:
-        """Shape of `State.layers` for that many frames, or None where no layers are stored."""
-        stored = (self.shape[0] - 1) // self.plan.resync
-        return (stored, 2, frames, *self.shape[1:]) if stored else None
-
     def state_shapes(self, frames: int, *, incident: bool = False) -> StateShapes:
         """Shapes of the arrays of a `State` of that many frames, all of ``dtype``.
 
@@ -466,7 +462,8 @@ class TakagiTaupin:
         """
         row_length = self._rows.length(plane_wave=not incident)
         E_h, E_0_row = (frames, *self.exit_shape), (frames, self.shape[1], row_length)
-        return StateShapes(E_h, E_0_row, self.layers_shape(frames))
+        stored = (self.shape[0] - 1) // self.plan.resync
+        return StateShapes(E_h, E_0_row, (stored, 2, frames, *self.shape[1:]) if stored else None)
 
     def _checked(self, S, dq, s_0):
         S = self.engine.array("S", S, self.shape, self.dtype, axes="(nz, ny, nx)")
