@@ -40,6 +40,7 @@ LIMITS = {
     "load_layer": (48, 64),
     "matrices": (96, 128),
     "gradient": (96, 128),
+    "medium_gradient": (128, 128),
     "tables": (64, 64),
 }
 VERSIONS = {"shift_forward": (4, 3), "shift_adjoint": (4, 3), "matrices": (2, 2)}  # of each precision; else one

@@ -3,9 +3,9 @@
 #
 # Platinum (111) at 9 keV, as at ID01 of the ESRF. PyNX phases the frames and writes a CXI file on the grid of its
 # data; pendel brings that object to the crystal's own axes, says how much of its phase is refraction and extinction,
-# and fits the frames dynamically from there. The frames are simulated, and few, by the model that also fits them.
-# With a measured scan the first cell becomes `scan = pendel.io.read_id01(...)` and `experiment =
-# pendel.Experiment.from_scan(scan)`.
+# and fits the frames dynamically from there. The frames are simulated, and few, by the model that also fits them: the
+# way is shown, and not how far it is right. With a measured scan the first cell becomes `scan =
+# pendel.io.read_id01(...)` and `experiment = pendel.Experiment.from_scan(scan)`.
 
 # %%
 import tempfile
