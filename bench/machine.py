@@ -44,9 +44,9 @@ def commit():
 
 def compiler():
     """What has compiled the engine, by its signature in the extension."""
-    from pendel.operator import _core
+    from pendel.operator.library import path_of
 
-    signed = re.findall(COMPILER, Path(_core.__file__).read_bytes())
+    signed = re.findall(COMPILER, path_of("pendel_cpu").read_bytes())
     return ", ".join(sorted({text.decode() for text in signed})) or "unknown"
 
 

@@ -1,5 +1,7 @@
 """`pendel compare` of several results, and `pendel view` for ParaView."""
 
+import sys
+
 import numpy as np
 import pytest
 from pendel import io
@@ -30,6 +32,27 @@ def test_results_are_compared(results, tmp_path, capsys):
     assert "strain within" in out[0] and out[1] == f"written to {picture}"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert main(["compare", *results]) == 0 and len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_pictures_without_matplotlib_are_refused_before_any_work(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(io, "read_result", lambda path: pytest.fail("began to work"))
+    commands = (
+        ["compare", *results, "-o", str(tmp_path / "a.png")],
+        ["view", results[0]],
+        ["view", results[0], "-o", str(tmp_path / "a.html")],
+        ["check", results[0]],
+        ["plan", "Au", "--hkl", "1", "1", "1", "--energy", "9", "--plot", str(tmp_path / "a.png")],
+        ["demo", "-o", str(tmp_path / "demo")],
+    )
+    for command in commands:
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "expected the package matplotlib" in said and "pip install 'pendel[plot]'" in said, command
+
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["view", results[0], "-o", str(tmp_path / "a.vti")]) == 0
 
 
 def test_what_cannot_be_compared_is_refused(results, tmp_path, capsys):

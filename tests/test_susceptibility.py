@@ -329,7 +329,7 @@ def test_wrong_arguments(change, kind, message):
 
 def test_without_gemmi(monkeypatch):
     monkeypatch.setitem(sys.modules, "gemmi", None)
-    with pytest.raises(ImportError, match=r"gemmi.*pip install 'pendel\[materials\]'"):
+    with pytest.raises(ImportError, match=r"gemmi.*pip install gemmi"):
         susceptibility(**AU)
 
 

@@ -36,7 +36,7 @@ try:
     from matplotlib.colors import LogNorm, hsv_to_rgb
     from matplotlib.figure import Figure
 except ImportError:
-    raise ImportError("plot: expected the package matplotlib, got none; pip install matplotlib") from None
+    raise ImportError("plot: expected the package matplotlib, got none; pip install 'pendel[plot]'") from None
 
 _SIZE = (16, 11.6)  # inch: 1600 pixels wide at 100 dpi
 _SLICES = (("x", "y"), ("x", "z"), ("y", "z"))  # horizontal, vertical axis of the three central slices

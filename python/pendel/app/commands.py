@@ -200,8 +200,6 @@ def _polished(model, data, mask, result, **options):
 
 
 def run_view(args):
-    from ..analysis import plot
-
     result = _existing(args.result)
     picture = Path(args.output) if args.output else result.with_suffix(".png")
     _claim_picture(args, picture, [result])
@@ -213,6 +211,8 @@ def run_view(args):
 
         write_report(picture, stored, force=args.force)
     else:
+        from ..analysis import plot
+
         _save(plot.result_figure(stored), picture, args.force)
     say(f"written to {picture}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import io, kinematic
-from ..analysis import crystals, phantom, plot
+from ..analysis import crystals, phantom
 from ..analysis.comparison import Comparison, compare
 from ..base import checks
 from ..base.printing import say
@@ -237,6 +237,8 @@ def _save(data, S, result, report):
     store.save_result(folder / "result.cxi", m, data, None, result, name=CRYSTAL, extra=extra, force=True)
     store.save_picture(folder / "result.png", folder / "result.cxi", force=True)
     stored = io.read_result(folder / "result.cxi")
+    from ..analysis import plot
+
     figure = plot.comparison_figure(
         S,
         report.kinematic.registered,

@@ -5,6 +5,7 @@ and an HDF5 file for the files that it leads to as well.
 """
 
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,7 @@ def refuse_losses(written: list[Written], read: Sequence[Read] = (), *, force: b
     """
     for item in written:
         refuse_unwritable(item.option, item.path)
+        _refuse_pictures_without_matplotlib(item)
     for i, item in enumerate(written):
         for other in written[:i]:
             if files.same_file(item.path, other.path):
@@ -66,6 +68,20 @@ def refuse_losses(written: list[Written], read: Sequence[Read] = (), *, force: b
                 raise UsageError(str(error)) from None
     for folder in {item.path.parent for item in written}:
         files.remove_parts(folder)
+
+
+def _refuse_pictures_without_matplotlib(item):
+    """Before any work, and not when the picture is to be drawn."""
+    if kinds.PICTURE not in item.kinds or item.path.suffix.lower() == ".vti":
+        return
+    try:
+        there = importlib.util.find_spec("matplotlib") is not None
+    except ValueError:  # somebody has taken it out of sys.modules
+        there = False
+    if not there:
+        raise UsageError(
+            f"{item.option}: expected the package matplotlib, to draw it, got none; pip install 'pendel[plot]'"
+        )
 
 
 @contextlib.contextmanager

@@ -43,7 +43,6 @@ def run_plan(args):
 def run_check(args):
     """Print a `Check`, and draw it."""
     from ..planning.check import check
-    from ..planning.pictures import check_figure
 
     path = Path(args.result)
     picture = Path(args.output) if args.output else path.with_name(f"{path.stem}.check.png")
@@ -58,6 +57,8 @@ def run_check(args):
         if name not in ("experiment", "crystal") or args.config:
             raise
         raise UsageError(f"--config: {str(error).partition(': ')[2]}") from None
+
+    from ..planning.pictures import check_figure
 
     say(str(checked))
     _draw(check_figure(checked), "-o", picture, args.force)

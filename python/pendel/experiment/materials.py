@@ -97,8 +97,7 @@ def load_gemmi():
         import gemmi
     except ImportError:
         raise ImportError(
-            "susceptibility: expected the package gemmi (atomic tables, CIF files), got none; "
-            "pip install 'pendel[materials]'"
+            "susceptibility: expected the package gemmi (atomic tables, CIF files), got none; pip install gemmi"
         ) from None
     return gemmi
 

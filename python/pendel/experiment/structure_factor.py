@@ -7,7 +7,7 @@
 chi_hbar is (2) at -h: both real densities, that of f0 + f' and that of f'', keep their own phase factor, so chi_hbar
 equals chi_h in a crystal with its centre of symmetry at the origin, and is conj(chi_h) only without absorption.
 
-Tables, all in gemmi (optional dependency, ``pip install 'pendel[materials]'``): f0 of neutral atoms, International
+Tables, all in gemmi: f0 of neutral atoms, International
 Tables C (1992), table 6.1.1.4; f', f'' of Cromer & Liberman, J. Chem. Phys. 53, 1891 (1970), with the relativistic
 correction of Kissel & Pratt, Acta Cryst. A46, 170 (1990). Away from absorption edges other tables differ from them by
 up to 1 % in Re chi and 5 % in Im chi.
