@@ -41,7 +41,7 @@ UNFUSED = {
 def load_cufft(cuda, memory):
     """Load cuFFT, or Skip. The emulated engine has one inside."""
     if isinstance(memory, gpu_driver.Host):
-        cuda.load_cufft(cuda.__file__)
+        cuda.load_cufft(cuda.path)
         return
     try:
         cuda_engine.load_cufft(cuda)

@@ -34,7 +34,7 @@ class Sweeps:
     Parameters
     ----------
     path : path
-        Of the shared library.
+        Of the shared library; an attribute too.
 
     Raises
     ------
@@ -43,6 +43,7 @@ class Sweeps:
     """
 
     def __init__(self, path: str | Path):
+        self.path = Path(path)
         try:
             self._library = ctypes.CDLL(str(path))  # lets other threads run during a call
             theirs = self._text("pendel_layout")
