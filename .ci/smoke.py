@@ -3,6 +3,9 @@
 Run by `.ci/release` in an environment that has nothing but the wheel and what it depends on.
 """
 
+import platform
+from pathlib import Path
+
 import numpy as np
 import pendel
 from pendel.app.cli import main
@@ -53,4 +56,7 @@ result = pendel.reconstruct(model, data, mask, start.S, start.support, epochs=5,
 assert result.history["misfit"][-1] < result.history["misfit"][0]
 
 assert main(["info"]) == 0
+features = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+if "x86" in platform.machine() and " avx2" in features and " fma" in features:
+    assert pendel.info()["cpu instruction set"] in ("avx2", "avx512")
 print(f"gradient within {abs(quotient / slope - 1):.1e} of the quotient, misfit {result.history['misfit'][-1]:.4f}")

@@ -73,8 +73,8 @@ def spread(values):
 
 
 def over_pendel(rows, pendel, key, quantity):
-    """Ratios of a way's numbers to those of pendel where ``key`` is the same."""
-    pendel = {tuple(r[k] for k in key): r[quantity] for r in pendel}
+    """Ratios of a way's numbers to those of pendel where ``key`` is the same, and pendel's not too small to be seen."""
+    pendel = {tuple(r[k] for k in key): r[quantity] for r in pendel if r[quantity] > 0}
     return [r[quantity] / pendel[case] for r in rows if (case := tuple(r[k] for k in key)) in pendel]
 
 

@@ -10,6 +10,10 @@
 #include <string>
 
 #if !defined(PENDEL_CUDA)
+#if defined(PENDEL_X86)
+#include <cpuid.h>
+#endif
+
 #include "fft.h"
 #endif
 #include "run.h"
@@ -27,16 +31,35 @@ struct Choice {
   const char* name;
 };
 
+#if defined(PENDEL_X86)
+// Whether processor and operating system have AVX2 with FMA, and AVX-512 F, DQ, BW and VL. Asked of the processor
+// itself: `__builtin_cpu_supports` answers no where a compiler's run-time library does not fill in its table.
+struct Features {
+  bool avx2 = false, avx512 = false;
+
+  Features() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return;
+    constexpr unsigned FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, NEEDED = FMA | OSXSAVE | AVX;
+    if ((c & NEEDED) != NEEDED) return;
+    unsigned saved, high;  // which registers the operating system keeps
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    constexpr unsigned YMM = 0x06, ZMM = 0xe6, AVX2 = 1u << 5;
+    constexpr unsigned AVX512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+    avx2 = (saved & YMM) == YMM && (b & AVX2);
+    avx512 = avx2 && (saved & ZMM) == ZMM && (b & AVX512) == AVX512;
+  }
+};
+#endif
+
 Choice choose() {
 #if defined(PENDEL_X86)
-  __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+  const Features has;
   const char* wish = std::getenv("PENDEL_CPU");
   const bool low = wish && !std::strcmp(wish, "sse2"), middle = wish && !std::strcmp(wish, "avx2");
-  if (has_avx512 && !low && !middle) return {&avx512::engine, "avx512"};
-  if (has_avx2 && !low) return {&avx2::engine, "avx2"};
+  if (has.avx512 && !low && !middle) return {&avx512::engine, "avx512"};
+  if (has.avx2 && !low) return {&avx2::engine, "avx2"};
   return {&sse2::engine, "sse2"};
 #else
   return {&generic::engine, "generic"};
