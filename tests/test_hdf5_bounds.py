@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -236,3 +237,20 @@ def test_files_are_read_whole_through_the_guard(path, rng):
         with GuardedFile(path) as file:
             assert (file["a"][()] == data).all() and (file["c"][2:4] == data[2:4]).all()
             assert file["b"].asstr()[()].tolist() == ["first", "second"] and file.filename == str(path)
+
+
+def test_long_texts_where_a_flag_or_a_number_belongs_do_not_fill_memory_or_messages(path, counts):
+    """100 texts of 100000 letters: as an array of NumPy they take 40 MB, as one message 10."""
+    long = np.array([b"y" * 100000] * 100)
+    write(path, {"entry_1/image_1/data": counts, "entry_1/image_1/is_fft_shifted": long})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="expected is_fft_shifted = 0 or 1, got 100 values"):
+            io.read_scan(path)
+        assert tracemalloc.get_traced_memory()[1] < 30e6  # the texts, once as bytes and once as text
+    finally:
+        tracemalloc.stop()
+    write(path, {"entry_1/image_1/data": counts, "entry_1/image_1/is_fft_shifted": long[0]})
+    with pytest.raises(ValueError, match="expected is_fft_shifted = 0 or 1, got 'y+") as error:
+        io.read_scan(path)
+    assert len(str(error.value)) < 300 + len(str(path))

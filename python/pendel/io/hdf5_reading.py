@@ -20,6 +20,7 @@ from .rocking import OTHER_ENERGIES
 
 LONGEST_TEXT = 1 << 24  # bytes of one text
 MOST_TEXTS = 4096  # of one dataset
+SHOWN = 80  # characters of a value in a message
 MOST_MEMBERS = 10_000  # of groups that are read whole
 MOST_DEPTH = 32  # of groups in groups
 LARGEST_ATTRIBUTE = 1 << 16  # bytes
@@ -193,7 +194,7 @@ def in_si(links: Links, found: Found, dimension: str, unit: str = "") -> np.ndar
     value = read(links, found)
     value = np.zeros(0) if value is None else value
     if isinstance(value, (str, list)) or np.iscomplexobj(value):
-        raise ValueError(f"{found.where}: expected numbers, got {value!r}")
+        raise ValueError(f"{found.where}: expected numbers, got {repr(value)[:SHOWN]}")
     said = unit_of(links, found) or unit
     try:
         return np.asarray(value, np.float64) * (units.factor(said, dimension) if said else 1.0)
@@ -275,10 +276,14 @@ def flag(links: Links, group: h5py.Group, name: str, where: str, *others: h5py.D
     for value in values:
         if value is None:
             continue
-        value = value[0] if isinstance(value, (list, np.ndarray)) and np.size(value) == 1 else value
+        if isinstance(value, (list, np.ndarray)):  # of a list of long texts NumPy would make a large array
+            count = value.size if isinstance(value, np.ndarray) else len(value)
+            if count != 1:
+                raise ValueError(f"{where}: expected {name} = 0 or 1, got {count} values")
+            value = np.ravel(value)[0] if isinstance(value, np.ndarray) else value[0]
         word = str(int(value)) if isinstance(value, (bool, np.bool_)) or value in (0, 1) else str(value).strip().lower()
         if word not in _FLAGS:
-            raise ValueError(f"{where}: expected {name} = 0 or 1, got {value!r}")
+            raise ValueError(f"{where}: expected {name} = 0 or 1, got {repr(value)[:SHOWN]}")
         said = said or _FLAGS[word]
     return said
 
