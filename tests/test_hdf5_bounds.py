@@ -254,3 +254,12 @@ def test_long_texts_where_a_flag_or_a_number_belongs_do_not_fill_memory_or_messa
     with pytest.raises(ValueError, match="expected is_fft_shifted = 0 or 1, got 'y+") as error:
         io.read_scan(path)
     assert len(str(error.value)) < 300 + len(str(path))
+
+
+def test_millions_of_chunks_that_were_never_written_are_refused_at_once(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset(DATA, (1000, 1000, 10), np.uint8, chunks=(1, 1, 1))[0, 0, 0] = 1
+    start = time.process_time()
+    with pytest.raises(ValueError, match="expected a dataset that was written, got one of 10000000 chunks, 1 of them"):
+        io.read_scan(path)
+    assert time.process_time() - start < 2  # HDF5 takes half a minute and 12 GB

@@ -16,6 +16,7 @@ from h5py import h5d, h5s, h5z
 from ..base import reading
 from .hdf5_links import Links
 
+MOST_CHUNKS = 100_000  # of a dataset that has less than a tenth of them
 MOST_BLOCKS = 1_000_000  # of all mappings of a virtual dataset
 # Numbers of filters that other programs pack with (registry of the HDF Group).
 FILTERS = {307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp"}
@@ -108,6 +109,23 @@ def need_filters(dataset: h5py.Dataset, where: str) -> None:
             )
 
 
+def _refuse_declared_chunks(dataset, where):
+    """ValueError for very many chunks that are hardly there: HDF5 takes a kilobyte for each of them, written or not."""
+    if not dataset.chunks:
+        return
+    declared = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    if declared <= MOST_CHUNKS:
+        return
+    try:
+        written = dataset.id.get_num_chunks()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{where}: expected a CXI/HDF5 file, got a truncated or damaged one ({error})") from None
+    if declared > 10 * written:
+        raise ValueError(
+            f"{where}: expected a dataset that was written, got one of {declared} chunks, {written} of them in the file"
+        )
+
+
 class _Reading:
     """One dataset and all that it is made of."""
 
@@ -129,6 +147,7 @@ class _Reading:
         if dataset.chunks and stored:
             reading.check_memory(where, math.prod(dataset.chunks) * dtype.itemsize, stored)
         need_filters(dataset, where)
+        _refuse_declared_chunks(dataset, where)
         try:
             there = _written(dataset)
             return np.asarray(dataset[()]), there
