@@ -17,6 +17,7 @@ gives exit fields and dL/dS for a given adj_E_h; the rows of y are independent, 
 fastest. Scheme etd2rk is compared with pendel's own etd2rk.
 """
 
+import abc
 import importlib
 import importlib.util
 import time
@@ -30,7 +31,7 @@ CHUNKS = (1, 2, 4, 8, 16)  # rows that peers take at once, of which the fastest 
 MOST = 4e9  # bytes of a graph that is kept
 
 
-class Way:
+class Way(abc.ABC):
     """One way, for one operator.
 
     Parameters
@@ -48,17 +49,17 @@ class Way:
     def __init__(self, op, rows=None):
         self.op, self.rows = op, rows
 
+    @abc.abstractmethod
     def gradient(self, S, s_0, dq, adj_E_h):
         """A function without arguments that gives (E_h, adj_S), arrays of the way's own kind; inputs lie ready."""
-        raise NotImplementedError
 
     def numpy(self, found):
         """What that function gives, as NumPy arrays."""
         return [np.asarray(array) for array in found]
 
+    @abc.abstractmethod
     def sweep(self, S, dq):
         """(E_h, function of adj_E_h that gives adj_S) with s_0 = |S|, NumPy arrays, for a loop with a loss between."""
-        raise NotImplementedError
 
     def graph(self, rows, frames):
         """Bytes kept for the way back, about: for the decision whether they may be."""

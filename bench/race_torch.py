@@ -1,5 +1,6 @@
 """The race's ways in PyTorch, see `race_peers.py`."""
 
+import abc
 import functools
 import math
 
@@ -46,9 +47,9 @@ class Differentiated(Way):
 
     takes_chunks, knows_ramp = True, False
 
+    @abc.abstractmethod
     def field(self, S, s_0, D):
         """Exit field (frames, rows, nx) of S and s_0 (nz, rows, nx), D (frames,) float64."""
-        raise NotImplementedError
 
     def gradient(self, S, s_0, dq, adj_E_h):
         cuts = self.cuts(S.shape[1])

@@ -155,7 +155,7 @@ class Cuda:
 
 
 def cuda_module() -> ModuleType:
-    """The extension `_cuda`, or ImportError."""
+    """The module `_cuda`, or ImportError."""
     return importlib.import_module("._cuda", __package__)
 
 
