@@ -84,11 +84,18 @@ def product(a, b):
         return float(np.vdot(a, b).real), float(np.abs(a).max(initial=0) * np.abs(b).max(initial=0) * a.size)
 
 
+def denormal(a, b, single):
+    """What a product can lose where one factor is so small that it has lost its digits, or is 0 for that."""
+    smallest = np.finfo(np.float32 if single else np.float64).smallest_normal
+    return sum(float(smallest * np.abs(np.asarray(x, complex)).max(initial=0) * np.size(x)) for x in (a, b))
+
+
 def expect_adjoint(what, there, back, single):
     """``there``, ``back``: (adj_y, A x) and (A^H adj_y, x)."""
     (left, most), (right, also) = product(*there), product(*back)
-    relative, least = (1e-3, 1e-30) if single else (1e-9, 1e-290)  # denormal numbers have lost their digits
-    if max(most, also) < 1e290 and not abs(left - right) <= relative * (most + also) + least:
+    relative, least = (1e-3, 1e-30) if single else (1e-9, 1e-290)
+    allowed = relative * (most + also) + least + denormal(*there, single) + denormal(*back, single)
+    if max(most, also) < 1e290 and not abs(left - right) <= allowed:
         raise Wrong(f"{what}: adjoint identity, {left} and {right}, at most {most}")
 
 
@@ -222,7 +229,7 @@ def differences(rng, op, simple, found):
     up, down = (op.forward(S=S + sign * step * along, **forward) for sign in (1, -1))
     left, most = product(adj_E_h, (up - down) / (2 * step))
     right, also = product(found.S, along)
-    rounding = 1e-9 * np.linalg.norm(adj_E_h) * np.linalg.norm(up) + 1e-290
+    rounding = 1e-9 * np.linalg.norm(adj_E_h) * np.abs(up).max(initial=0) * math.sqrt(up.size) + 1e-290
     if not abs(left - right) <= 1e-4 * (most + also) + rounding:
         raise Wrong(f"S: gradient {right}, central difference {left}, at most {most}")
 

@@ -251,10 +251,12 @@ def _solve(call, noise, voxel, recipe, keywords):
     first = {k: v for k, v in polishing.items() if k not in (*EVIDENCE, "rounds")}
     first |= dict.fromkeys(EVIDENCE, 0.0)
     levels = recipe.given_to(MultiscaleRecipe, counts=True)
-    found = _levels(call._replace(model=coarse), levels, COUNTED.but(**first), first)
+    found = _levels(call._replace(model=coarse, phased=True), levels, COUNTED.but(**first), first)
     pixels = model.n_frames * math.prod(model.experiment.detector_shape)
-    held = PHASED * pixels + Crystals.of(model).complex + Crystals.of(model).flag
-    return PHASED * pixels + max(found, held + of_fine_voxels(call, fine, recipe, polishing))
+    phases = call.kind == "kinematic"
+    phasing = PHASING * pixels * (phases and not call.phased)
+    held = Crystals.of(model).complex + Crystals.of(model).flag
+    return max(phasing, phases * PHASED * pixels + max(found, held + of_fine_voxels(call, fine, recipe, polishing)))
 
 
 def of_fine_voxels(call, fine, recipe, polishing):

@@ -15,7 +15,7 @@ from scipy import special
 from ..base import checks, memory
 from ..base.arrays import host
 from ..base.memory import size_of
-from ..fit.memory import Crystals
+from ..fit.memory import HOLES, Crystals, holes
 from ..model.memory import Compared, PassMemory
 from .in_band import SHAPE_BLUR, in_band_start
 from .levels import like
@@ -68,13 +68,13 @@ def grid_misfit_memory(model, inside):
     """Bytes of `grid_misfit` at its largest moment.  inside : voxels of ``model`` that are the crystal's.
 
     On voxels half as wide: S as it is resampled, between its neighbours and what they are made of; or S, its size,
-    nearest voxels and phases of its band; or its frames.
+    nearest voxels and phases of its band; or its frames. Beside them the hole that wider voxels have left.
     """
     fine = like(model, model.experiment, tuple(2 * n for n in model.shape), tuple(v / 2 for v in model.voxel))
     of, passes = Crystals.of(fine), PassMemory(fine, Compared(0, 0))
     band = 3 * of.double + 3 * of.double // 2 + of.complex + 2 * of.flag + int(8 * inside * PICKED)
     frames = 2 * of.complex + of.flag + passes.intensities(min(FRAMES, model.n_frames))
-    return max(6 * of.double, band, frames)
+    return holes(of) // HOLES + max(6 * of.double, band, frames)
 
 
 def noise_misfit(expected, mask=None):
