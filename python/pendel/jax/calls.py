@@ -140,6 +140,8 @@ def results_like(arrays, axes) -> list:
     ]
 
 
-def conjugated(gradient):
-    """One of pendel's own gradients, a NumPy array or None, as JAX's, in its place."""
-    return None if gradient is None else np.conj(gradient, out=gradient)
+def conjugated(gradients, out):
+    """pendel's own gradients, NumPy arrays or None, as JAX's: in ``out``, of the same shapes, or in their place."""
+    places = gradients if out is None else out
+    pairs = zip(gradients, places, strict=True)
+    return [None if gradient is None else np.conj(gradient, out=place) for gradient, place in pairs]

@@ -105,7 +105,7 @@ def _backward(model, residuals, cotangent):
 def _adjoint_of_arrays(model, keep, *arrays, summed_to, out):
     adj_D, kept = arrays[len(AXES)], list(arrays[len(AXES) + 1 :])
     gradients = many.adjoint(model, Given(*arrays[: len(AXES)]), adj_D, kept, summed_to)
-    return gradients._replace(S=conjugated(gradients.S))
+    return gradients._replace(S=conjugated([gradients.S], out and out[:1])[0])
 
 
 _intensities.defvjp(_forward, _backward)

@@ -101,7 +101,7 @@ def _backward(op, residuals, cotangent):
 def _adjoint_of_arrays(op, keep, *arrays, summed_to, out):
     given, cotangent, state = Given(*arrays[: len(AXES)]), arrays[len(AXES)], State(*arrays[len(AXES) + 1 :])
     gradients = crystals.adjoint(op, given, np.conj(cotangent), state, summed_to)
-    return [conjugated(gradient) for gradient in gradients]
+    return conjugated(gradients, out)
 
 
 _exit_fields.defvjp(_forward, _backward)
