@@ -132,9 +132,8 @@ class Trial:
         return True
 
     def is_done(self):
-        """Whether everything is as the end of a run leaves it."""
-        names = {path.name for path in self.folder.iterdir()}
-        return "result.cxi" in names and "result.checkpoint.h5" not in names
+        """Whether everything is as the end of a run leaves it: with a result, and without locks."""
+        return (self.folder / "result.cxi").exists() and not self.stale()
 
     def result(self):
         return io.read_result(self.folder / "result.cxi")
