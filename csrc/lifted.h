@@ -1,11 +1,10 @@
-// The lifted coupling's tables of one y row (lift.h): shears and gauges before the marches, the gradient behind them.
+// The lifted coupling's tables of one y row (couple.h): shears and gauges before the marches, the gradient behind them.
 // Gauges begin anew with every segment of layers (`resync`), so that a march begins and ends with E_0 and G themselves.
 #pragma once
 #include <algorithm>
 #include <vector>
 
 #include "lanes.h"
-#include "lift.h"
 #include "run.h"
 
 namespace pendel {

@@ -6,6 +6,8 @@
 #include <map>
 #include <string>
 
+#include "portable.h"
+
 namespace pendel {
 
 struct Complex {
@@ -14,18 +16,21 @@ struct Complex {
 
 // Numbered as in python/pendel/operator/plan.py.
 enum class Scheme { STRANG, ETD2RK };
-enum class Transport { SHIFT, FOURIER };
+enum class Transport { SHIFT, FOURIER, BOX };
 enum class Orientation { K_H, SYMMETRIC };
 
 // CUDA only: bytes of shared memory that a block of the fused kernels may take. Cards that give less march unfused.
 constexpr std::size_t FUSED_SHARED = 160 * 1024;
+
+// d of (11), transport BOX, where E_0 moves by so many pixels per layer.
+PENDEL_HD double box_coefficient(double pixels) { return (1 - pixels) / (1 + pixels); }
 
 // Arrays are C-contiguous; T is float or double, complex arrays are interleaved pairs of T.
 struct Args {
   long frames, nz, ny, nx;      // frames = rocking angles
   long row;                     // length of the E_0 row the sweep works on (Python: TakagiTaupin.row_length)
   Scheme scheme;                // ETD2RK: transport FOURIER and orientation K_H only
-  Transport transport;          // how a field moves along x: by whole pixels, or by a row FFT
+  Transport transport;          // how a field moves along x: by whole pixels, by a row FFT, or by (11)
   Orientation orientation;      // K_H: z along k_h; SYMMETRIC: z along k_0 + k_h, E_h moves against E_0
   long resync;                  // the adjoint takes up stored fields every so many layers; nz: never
   long exit;                    // length of an E_h row: nx; `row` where E_h moves too, the crystal at its end

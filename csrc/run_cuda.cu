@@ -217,7 +217,7 @@ class Unfused {
       c.adj_E_0 = c.E_0 + rows * a.row, c.G = c.E_0 + rows * moves * a.row, c.adj_G = c.G + rows * a.exit;
     }
     cut(c.D, adjoint * rows * a.exit);
-    if (a.transport == Transport::SHIFT) return;
+    if (a.transport != Transport::FOURIER) return;
     fft.reset(new RowFfts(a, rows * (etd ? 1 : moves * (c.turns ? 1 : 2)), sizeof(T) == 4));
     cut(work, fft->bytes());
   }
@@ -240,6 +240,19 @@ class Unfused {
   void tiles(long length, std::size_t shared, void (*kernel)(const Chunk<T>, P...), const P&... more) const {
     launch(kernel, a.ny * ((length + TILE - 1) / TILE), int(UNFUSED_THREADS), shared, a.stream, c, more...);
   }
+  // (4), or (10) of both waves, between layers z - 1 and z; and back.
+  void move(int z) const {
+    if (fft) fft->forward(c.E_0, c.E_0), places(a.row, spectrum_forward<T>), fft->inverse(c.E_0, c.E_0);
+    if (a.transport == Transport::BOX) filter(z, false);
+  }
+  void move_back(int z) const {
+    if (fft) fft->forward(c.E_0, c.E_0), places(a.row, spectrum_adjoint<T>), fft->inverse(c.E_0, c.E_0);
+    if (a.transport == Transport::BOX) filter(z, true);
+  }
+  void filter(int z, bool back) const {
+    const long warps = UNFUSED_THREADS / WARP;
+    launch(box_filter<T>, (rows + warps - 1) / warps, int(UNFUSED_THREADS), 0, a.stream, c, unsigned(rows), z, back);
+  }
   void end() const {  // of a chunk's adjoint
     launch(finish<T>, rows, int(UNFUSED_THREADS), WARP * sizeof(double), a.stream, c);
     const long threads = 128;
@@ -249,7 +262,7 @@ class Unfused {
   void march_forward() {
     places(std::max(a.row, a.exit), enter<T>);
     for (int z = 0; z < a.nz; ++z) {
-      if (z && fft) fft->forward(c.E_0, c.E_0), places(a.row, spectrum_forward<T>), fft->inverse(c.E_0, c.E_0);
+      if (z) move(z);
       tiles(a.nx, 0, layer_forward<T>, z);
       if (stored(a, z)) places(a.nx, store_layer<T>, z);
     }
@@ -260,7 +273,7 @@ class Unfused {
     for (int z = int(a.nz) - 1; z >= 0; --z) {
       if (stored(a, z)) launch(load_layer<T>, rows, int(UNFUSED_THREADS), WARP * sizeof(double), a.stream, c, z);
       tiles(a.nx, sums, layer_adjoint<T>, z);
-      if (z && fft) fft->forward(c.E_0, c.E_0), places(a.row, spectrum_adjoint<T>), fft->inverse(c.E_0, c.E_0);
+      if (z) move_back(z);
     }
     end();
   }

@@ -7,6 +7,7 @@
 
 #include "filter.h"
 #include "run.h"
+#include "sweep_box.h"
 #include "sweep_etd2rk.h"
 #include "sweep_k_h.h"
 #include "sweep_symmetric.h"
@@ -124,7 +125,7 @@ double load_layer(Row<T, W>& r, long g, long y, long z) {
   }
   const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
   const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
-  for (long x = 0; x < a.nx && r.by_columns(); ++x) {
+  for (long x = 0; x < a.nx && r.on_paths(); ++x) {
     if (r.is_lifted) {  // (L5) begins anew
       add_lane_sums<T, W>(r.lifted.restart_at(z, x), product(adj_E_0[x], box_of<R>(r, z, 0)[x]),
                           product(adj_G[x], box_of<R>(r, z, 1)[x]));
@@ -152,6 +153,8 @@ void forward(Row<T, W>& r, long g, long y) {
       Etd2rk<T, W>::march(r, g);
     else if (a.transport == Transport::SHIFT)
       Shift<T, W>::template march<R>(r, g, z, to);
+    else if (a.transport == Transport::BOX)
+      Box<T, W>::march(r, g, z, to);
     else
       Fourier<T, W>::march(r, g, z, to);
     if (a.layers && to < a.nz) store_layer<R>(r, g, y, to - 1);
@@ -187,7 +190,7 @@ void adjoint(Row<T, W>& r, long g, long y) {
   for (long x = 0; x < a.exit; ++x) {
     const R d = Shift<T, W>::detuning(adj_G[x], G[x]);
     turned = turned + d, turned_x = turned_x + T(x - r.t.origin()) * d;
-    if (r.by_columns()) r.add_exit_sum(x, product(adj_G[x], G[x]));
+    if (r.on_paths()) r.add_exit_sum(x, product(adj_G[x], G[x]));
     const Cx<R> back = exit * r.t.template ramp<R>(g, x);
     G[x] = conj_mul(back, G[x]), adj_G[x] = conj_mul(back, adj_G[x]);
   }
@@ -202,6 +205,8 @@ void adjoint(Row<T, W>& r, long g, long y) {
       Etd2rk<T, W>::march_adj(r, g, adj_D);
     else if (a.transport == Transport::SHIFT)
       Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
+    else if (a.transport == Transport::BOX)
+      Box<T, W>::march_adj(r, g, z, to, adj_D);
     else
       Fourier<T, W>::march_adj(r, g, z, to, adj_D);
     r.note_drift(z > 0 ? load_layer<R>(r, g, y, z - 1) : r.template drift<R>());

@@ -46,7 +46,7 @@ struct Tables {
   std::vector<Cx<T>> etd[3];     // (row) exp(L), phi_1(L), phi_2(L) of sweep_etd2rk.h
 
   explicit Tables(const Args& args)
-      : a(args), groups((args.frames + W - 1) / W), fft(args.transport == Transport::SHIFT ? long(COLUMN) : args.row) {
+      : a(args), groups((args.frames + W - 1) / W), fft(args.transport == Transport::FOURIER ? args.row : long(COLUMN)) {
     exact = {{a.m.re, a.m.im}, {a.w.re, a.w.im}, {a.b.re, a.b.im}, {a.c.re, a.c.im}};
     medium = {cast<T>(exact.m), cast<T>(exact.w), cast<T>(exact.b), cast<T>(exact.c)};
     powers = Powers<T>::of(exact.m);
@@ -155,19 +155,19 @@ struct Row {
         G(a.exit * packs()),
         adj_E_0(adjoint ? a.row * packs() : 0),
         adj_G(adjoint ? a.exit * packs() : 0),
-        exit_sums(adjoint && by_columns() ? a.exit : 0),
+        exit_sums(adjoint && on_paths() ? a.exit : 0),
         stored(adjoint && a.layers ? a.nx * packs() : 0),
         lifted(a, adjoint),
         at(a.exit) {}
   // Pairs pay where the registers hold them (512 bits: 32) and a voxel's step is short.
-  int packs() const { return by_columns() && sizeof(V) == 64 && t.groups > 1 ? 2 : 1; }
+  int packs() const { return on_paths() && sizeof(V) == 64 && t.groups > 1 ? 2 : 1; }
   template <class R>
   static Cx<R>* fields(std::vector<Cx<V>>& row) {
     return reinterpret_cast<Cx<R>*>(row.data());
   }
-  bool by_columns() const {  // sweep_k_h.h
-    return a.transport == Transport::SHIFT && a.orientation == Orientation::K_H;
-  }
+  // Whether E_0 keeps its values along paths of places, and whether columns are marched one after another: sweep_k_h.h
+  bool on_paths() const { return a.transport == Transport::SHIFT && a.orientation == Orientation::K_H; }
+  bool by_columns() const { return on_paths() || a.transport == Transport::BOX; }
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }
   const T* s_0(long z) const { return a.s_0 ? static_cast<const T*>(a.s_0) + (z * a.ny + y) * a.nx : nullptr; }
   const std::uint8_t* support(long z) const { return a.support ? a.support + (z * a.ny + y) * a.nx : nullptr; }
@@ -178,9 +178,9 @@ struct Row {
     y = y_;
     find_spans();
     std::fill(exit_sums.begin(), exit_sums.end(), Cx<V>{V{}, V{}});
-    const long margin = by_columns() ? 4 * a.shift : 0;  // strips of columns reach beyond the box (sweep_k_h.h)
+    const long margin = by_columns() ? 4 * std::max(a.shift, 1) : 0;  // strips of columns reach beyond the box
     const long first = std::max(0l, x_lo - margin), last = std::min(a.nx, x_hi + margin);
-    is_lifted = by_columns() && lifted.begin(*this, first, last);
+    is_lifted = on_paths() && lifted.begin(*this, first, last);
     if (is_lifted) return;
     if (!matrices) allocate();
     if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));
@@ -197,14 +197,17 @@ struct Row {
     if (reals == MATRIX_AND_INVERSE) sums.resize(voxels * SUMS);
   }
 
-  // E_0 at the entrance: the incident row, or 1.
+  // E_0 at the entrance: the incident row, or 1, and what it hands over from column to column (11).
   template <class R>
   void enter() {
     const T* in = static_cast<const T*>(a.incident);
     T* out = reinterpret_cast<T*>(E_0.data());
-    for (long p = 0; p < a.row; ++p)
+    const bool hands = a.transport == Transport::BOX;
+    for (long p = 0; p < a.row; ++p) {
+      const T wave = hands && p >= a.nx ? T(1 - box_coefficient(a.pixels)) : T(1);
       for (int part = 0; part < 2; ++part, out += lanes<T, R>)
-        std::fill(out, out + lanes<T, R>, in ? in[2 * (y * a.row + p) + part] : T(1 - part));
+        std::fill(out, out + lanes<T, R>, in ? in[2 * (y * a.row + p) + part] : part ? T(0) : wave);
+    }
     std::fill(G.begin(), G.end(), Cx<V>{V{}, V{}});
   }
 
@@ -237,7 +240,7 @@ struct Row {
     }
     if (a.adj_medium) std::fill(a.adj_medium + 8 * y, a.adj_medium + 8 * (y + 1), 0.0);
     if (is_lifted) return lifted.finish_gradient(*this);
-    for (std::vector<T>& part : carried) part.assign(by_columns() ? a.row + W : 0, T(0));
+    for (std::vector<T>& part : carried) part.assign(on_paths() ? a.row + W : 0, T(0));
     over_box(x_lo, x_hi, [&](long z, long x, long count) { voxel_gradients(z, x, count); });
   }
 
@@ -426,7 +429,7 @@ struct Row {
       __builtin_memcpy(X, rows, sizeof X);
     }
     transpose_back<T, W, SUMS>(X);
-    if (by_columns()) complete_sums(z, x, count, S_x, omega, f, X);
+    if (on_paths()) complete_sums(z, x, count, S_x, omega, f, X);
     write_gradient(z, x, count, S_x, s_0_x, omega, f,
                    VoxelSums<V>{{X[0], X[1]}, {X[2], X[3]}, {X[4], X[5]}, {X[6], X[7]}});
   }

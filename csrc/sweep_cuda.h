@@ -121,7 +121,7 @@ __global__ void tables(const Device<T> d) {
   }
   if (a.scheme == Scheme::ETD2RK && i < a.nz * a.frames)
     d.turns[i] = unit_of<T>(detuning(a, i % a.frames) * a.dz * double(a.nz - 1 - i / a.frames));
-  if (a.transport == Transport::SHIFT || i >= a.row) return;
+  if (a.transport != Transport::FOURIER || i >= a.row) return;
   long L = a.row, f = d.stages ? 0 : i, weight = 1;  // f: numpy's frequency at place i of the spectrum: digit-reversed
   for (int s = 0; s < d.stages; ++s) {
     const long R = d.radix[s], M = L / R;
@@ -262,7 +262,9 @@ struct Block {
   inline __device__ Block(const Device<T>& device, long part_, long y_) : d(device), a(device.a), part(part_), y(y_) {}
 
   inline __device__ Cx<T> incident(long place) const {
-    return a.incident ? static_cast<const Cx<T>*>(a.incident)[y * a.row + place] : Cx<T>{1, 0};
+    if (a.incident) return static_cast<const Cx<T>*>(a.incident)[y * a.row + place];
+    const bool handed = a.transport == Transport::BOX && place >= a.nx;  // from column to column (11), not a field
+    return {handed ? T(1 - box_coefficient(a.pixels)) : T(1), 0};
   }
   inline __device__ long exit(long frame, long x) const { return (frame * a.ny + y) * a.exit + x; }
   inline __device__ long row(long frame, long place) const { return (frame * a.ny + y) * a.row + place; }
@@ -371,7 +373,7 @@ void cut_device(Device<T>& d, bool adjoint, Cut& cut) {
   cut(d.sums, adjoint ? d.parts * voxels * SUMS : 0);
   cut(d.layer, a.frames), cut(d.ramp_x, a.frames * a.exit), cut(d.ramp_y, a.frames * a.ny);
   cut(d.adj_row, adjoint ? d.parts * a.ny * a.row : 0), cut(d.drift, adjoint ? d.ends * a.ny : 0);
-  cut(d.phase_E_0, a.transport == Transport::SHIFT ? 0 : a.row), cut(d.twiddle, d.stages * a.row);
+  cut(d.phase_E_0, a.transport == Transport::FOURIER ? a.row : 0), cut(d.twiddle, d.stages * a.row);
   cut(d.etd, etd ? 3 * a.row : 0), cut(d.turns, etd ? a.nz * a.frames : 0);
 }
 

@@ -258,6 +258,46 @@ __global__ void spectrum_adjoint(const Chunk<T> c) {
   c.G[i] = back * c.G[i], c.adj_G[i] = back * c.adj_G[i];
 }
 
+// (11) on a row of E_0 from left to right, its inverse from right to left, or its adjoint: h <- m h + by E_0 from place
+// to place, which a warp does for as many places at a time as it has lanes, by a scan in a fixed order.
+template <class T>
+inline __device__ void box_filter_row(Cx<T>* E_0, Cx<T>* handed, long nx, T d, bool back, bool adjoint) {
+  const unsigned lane = threadIdx.x % WARP;
+  const T m = -d, by = adjoint ? T(1) : 1 - d * d;
+  T power = m;  // m^(lane + 1)
+  for (unsigned i = 0; i < lane; ++i) power *= m;
+  Cx<T> carried = *handed;
+  for (long first = 0; first < nx; first += WARP) {
+    const long i = first + lane, x = back ? nx - 1 - i : i;
+    const Cx<T> E = i < nx ? E_0[x] : Cx<T>{0, 0};
+    Cx<T> h = scale(E, by);
+    T over = m;
+    for (unsigned step = 1; step < WARP; step *= 2, over *= over) {
+      const Cx<T> before{__shfl_up_sync(0xffffffffu, h.re, step), __shfl_up_sync(0xffffffffu, h.im, step)};
+      if (lane >= step) h = h + scale(before, over);
+    }
+    h = h + scale(carried, power);
+    Cx<T> before{__shfl_up_sync(0xffffffffu, h.re, 1), __shfl_up_sync(0xffffffffu, h.im, 1)};
+    if (lane == 0) before = carried;
+    if (i < nx) E_0[x] = before + scale(adjoint ? h : E, d);
+    const long left = nx - first;
+    const int last = left < WARP ? int(left) - 1 : WARP - 1;
+    carried = {__shfl_sync(0xffffffffu, h.re, last), __shfl_sync(0xffffffffu, h.im, last)};
+  }
+  if (lane == 0) *handed = carried;
+}
+// (11) between layers z - 1 and z, or back with the adjoint. One warp per row.
+template <class T>
+__global__ void box_filter(const Chunk<T> c, const unsigned rows, const int z, const bool back) {
+  const Args& a = c.d.a;
+  const unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  if (row >= rows) return;
+  const long start = row * a.row, handed = start + a.nx + z - 1;
+  const T d = T(box_coefficient(a.pixels));
+  box_filter_row(c.E_0 + start, c.E_0 + handed, a.nx, d, back, false);
+  if (back) box_filter_row(c.adj_E_0 + start, c.adj_E_0 + handed, a.nx, d, true, true);
+}
+
 // etd2rk, (8) and (9). Rows in space that come from an inverse transform are still to be divided by N.
 template <class T>
 struct Node {

@@ -395,6 +395,7 @@ template <class T>
 bool fused(const Args& a, bool adjoint) {
   if (a.scheme != Scheme::STRANG || a.orientation != Orientation::K_H || a.unfused) return false;
   if (a.transport == Transport::SHIFT) return shift_columns(a, sizeof(T) == 4) > 0;
+  if (a.transport == Transport::BOX) return false;
   return fourier_shared<T>(a, 1, adjoint) <= FUSED_SHARED;
 }
 }  // namespace PENDEL_ISA

@@ -7,10 +7,10 @@
 // strip's two edges. Point (x, z) needs (x, z - 1) and (x - m, z - 1): strips from left to right forward, from right to
 // left in the adjoint.
 //
-// Rows whose voxels allow it are lifted (lift.h): the same marches with E and H, a tile of layers at a time.
+// Rows whose voxels allow it are lifted (couple.h): the same marches with E and H, a tile of layers at a time.
 //
 // Transport fourier: a layer is two passes over E_0: columns i, i + n, ... leave pass A of the previous transport, are
-// coupled and enter pass A of the next (fft.h); then the 16 blocks take their phases.
+// coupled and enter pass A of the next (fft.h); then the 16 blocks take their phases. Transport box: sweep_box.h.
 #pragma once
 #include "sweep.h"
 

@@ -197,7 +197,7 @@ def problem(rng, voxel_of):
 
     def problem(shape, physics, n=2, transport="shift", pixels=None):
         nz, ny, nx = shape
-        pixels = {"shift": 1, "fourier": 0.83}[transport] if pixels is None else pixels
+        pixels = {"shift": 1, "fourier": 0.83, "box": 0.83}[transport] if pixels is None else pixels
 
         def noise(*size):
             return rng.normal(size=size) + 1j * rng.normal(size=size)

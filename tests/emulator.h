@@ -59,10 +59,11 @@ inline void enter() {
   swapcontext(&fibers[me].context, &scheduler);
 }
 
+// The value of another lane of the warp.
 template <class V>
-V shuffle_xor(V value, int lane_mask) {
+V shuffle(V value, unsigned lane) {
   static_assert(sizeof(V) <= sizeof(double), "one slot");
-  const unsigned me = thread.x, other = me / LANES * LANES + ((me % LANES) ^ lane_mask);
+  const unsigned me = thread.x, other = me / LANES * LANES + lane;
   std::memcpy(&exchange[me], &value, sizeof value);
   wait(AT_WARP);
   V got;
@@ -169,4 +170,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 #define blockDim ::emulator::threads
 #define __syncthreads() ::emulator::wait(::emulator::AT_BLOCK)
 #define __syncwarp() ::emulator::wait(::emulator::AT_WARP)
-#define __shfl_xor_sync(all, value, lane_mask) ::emulator::shuffle_xor(value, lane_mask)
+#define __shfl_xor_sync(all, value, lane_mask) ::emulator::shuffle(value, threadIdx.x % ::emulator::LANES ^ (lane_mask))
+#define __shfl_sync(all, value, lane) ::emulator::shuffle(value, lane)
+#define __shfl_up_sync(all, value, delta) \
+  ::emulator::shuffle(value, threadIdx.x % ::emulator::LANES < (delta) ? threadIdx.x % ::emulator::LANES \
+                                                                      : threadIdx.x % ::emulator::LANES - (delta))

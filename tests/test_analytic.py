@@ -97,7 +97,7 @@ def _kinematic(p):
     return factors.c * dz * ramp * np.einsum("zyx,nz->nyx", p.S, np.exp(-1j * p.dq[:, 2:] * depth))
 
 
-@pytest.mark.parametrize("transport", ["shift", "fourier"])
+@pytest.mark.parametrize("transport", ["shift", "fourier", "box"])
 def test_weak_scattering_is_the_sampled_fourier_sum(problem, operator_of, relative, gold, transport):
     # First order in eps: |K_0 + K_h| |chi_0| thickness / 2 = 1.2 eps with S of rough phase and |S| of 0.75 on average.
     p = problem((64, 2, 9), gold, transport=transport)

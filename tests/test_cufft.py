@@ -19,6 +19,7 @@ KINDS = {
     "symmetric, shift": (2, {"orientation": "symmetric"}, {}),
     "k_h, fourier": (1.37, {}, UNFUSED),
     "k_h, shift": (2, {}, UNFUSED),
+    "k_h, box": (0.83, {}, {}),
 }
 # nz, ny, nx, frames: odd sizes, one of everything, one layer; more columns than a tile and more frames than it is deep.
 SIZES = [(5, 2, 7, 3), (1, 1, 1, 1), (1, 2, 9, 4), (9, 1, 3, 2), (4, 1, 37, 9)]
@@ -31,7 +32,7 @@ def make(problem, operator_of, voxel_of, asymmetric, rng):
     def make(kind, shape, frames, pixels=None, physics=asymmetric):
         whole, change, _ = KINDS[kind]
         pixels = whole if pixels is None else pixels
-        p = problem(shape, physics, frames, "shift" if isinstance(pixels, int) else "fourier", pixels)
+        p = problem(shape, physics, frames, kind.split(", ")[1] if ", " in kind else "fourier", pixels)
         p.physics |= change
         if "orientation" in change:
             p.physics["voxel"] = voxel_of(physics["two_theta"] / 2, pixels)
@@ -106,6 +107,7 @@ def test_voxels_beyond_the_series(engine, make, overwhelming, operator_of, relat
 
 # The first width the fused kernels do not take, as pendel itself decides.
 LONG = [("shift", 4097, "complex64"), ("shift", 1025, "complex128"), ("fourier", 4000, "complex128")]
+LONG += [("box", 4097, "complex64")]
 
 
 @pytest.mark.parametrize("transport, nx, dtype", LONG)

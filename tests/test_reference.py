@@ -105,7 +105,7 @@ def test_fourier_by_whole_pixels_equals_shift(problem, asymmetric, relative, pix
     assert relative(fourier[1], shift[1]) < ROUNDING
 
 
-@pytest.mark.parametrize("transport", ["shift", "fourier"])
+@pytest.mark.parametrize("transport", ["shift", "fourier", "box"])
 def test_energy_of_a_lossless_crystal_is_conserved(problem, lossless, transport):
     p = problem((31, 2, 13), lossless, n=3, transport=transport)
     before, after = reference.energy(p.S, p.dq, transport=transport, **p.physics)
@@ -119,11 +119,11 @@ def _directional(f, step):
     return (16 * d[1] - d[0]) / 15
 
 
-@pytest.mark.parametrize("transport", ["shift", "fourier"])
+@pytest.mark.parametrize("transport", ["shift", "fourier", "box"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_adjoint_is_the_derivative_of_the_forward_sweep(problem, asymmetric, rng, transport, tied):
     p = problem((4, 2, 5), asymmetric, transport=transport)
-    N = 8 if transport == "shift" else 20
+    N = 20 if transport == "fourier" else 8
     box = p.physics | {"transport": transport, "row_length": N}
     point = {"S": p.S, "s_0": None if tied else p.s_0, "dq": p.dq, "incident": rng.normal(size=(2, N)) * (1 + 0.5j)}
     adj = reference.adjoint(adj_E_h=p.adj_E_h, **point, **box)

@@ -14,6 +14,7 @@ TRANSPORTS = ("auto", *(transport.name.lower() for transport in Transport))
 ORIENTATIONS = {"k_h": math.pi / 2, "symmetric": math.radians(178)}  # and their largest 2 theta
 MOST_PIXELS = 1000  # E_0 may move per layer: more is a mistake of units, and rows would grow with it
 WHOLE = 1e-6  # pixels per layer this close to a whole number are one
+BOX_PIXELS = 1.5  # per layer, for transport box: its error grows as |s^2 - 1| s, which here is 4 times that of s = 0.5
 
 
 def checked_angle(two_theta: Any, orientation: str) -> float:
@@ -67,12 +68,17 @@ def pixels_per_layer(voxel: tuple[float, float, float], two_theta: float, orient
     return pixels
 
 
+def box_coefficient(pixels: float) -> float:
+    """d of equation (11) of csrc/README.md, for a move of so many pixels per layer."""
+    return (1 - pixels) / (1 + pixels)
+
+
 def choose_transport(transport: Any, scheme: str, orientation: str, pixels: float, dz: float) -> str:
-    """ "shift" or "fourier".
+    """ "shift", "box" or "fourier".
 
     Parameters
     ----------
-    transport : "auto" | "shift" | "fourier"
+    transport : "auto" | "shift" | "box" | "fourier"
         What was asked for; "auto" is "shift" where that is possible.
     scheme, orientation : str
     pixels : float
@@ -89,10 +95,19 @@ def choose_transport(transport: Any, scheme: str, orientation: str, pixels: floa
     if scheme == "etd2rk":  # its phi functions are Fourier multipliers
         if orientation == "symmetric":
             raise ValueError("scheme: expected 'strang' with orientation 'symmetric', got 'etd2rk'")
-        if transport == "shift":
-            raise ValueError("transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'shift'")
+        if transport not in ("auto", "fourier"):
+            raise ValueError(f"transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got {transport!r}")
         return "fourier"
 
+    if transport == "box":
+        if orientation == "symmetric":
+            raise ValueError("transport: expected 'shift', 'fourier' or 'auto' with orientation 'symmetric', got 'box'")
+        if not 0 < pixels <= BOX_PIXELS:
+            raise ValueError(
+                f"transport: expected 'shift', 'fourier' or 'auto', got 'box', which needs at most {BOX_PIXELS} pixels"
+                f" {_move_in_words(orientation)}, here {pixels:.8g}"
+            )
+        return transport
     is_whole = round(pixels) >= 1 and abs(pixels - round(pixels)) <= WHOLE
     if transport == "shift" and not is_whole:
         hint = f"; dz = {dz / pixels:.8g} m would give 1" if pixels > 0 else ""  # 0: of the smallest of all angles

@@ -12,10 +12,11 @@ class Scheme(enum.IntEnum):
 
 
 class Transport(enum.IntEnum):
-    """How a field moves along x from layer to layer: by whole pixels, or by the FFT of its row."""
+    """How a field moves along x from layer to layer: by whole pixels, by the FFT of its row, or by an all-pass filter."""
 
     SHIFT = 0
     FOURIER = 1
+    BOX = 2
 
 
 class Orientation(enum.IntEnum):

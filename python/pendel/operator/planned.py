@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .physics import angle_of_incidence, coupling_coefficients
+from .physics import angle_of_incidence, box_coefficient, coupling_coefficients
 from .plan import Orientation, Plan, Scheme, Transport
 from .rows import RowGeometry
 
@@ -13,11 +13,13 @@ from .rows import RowGeometry
 def row_geometry(op: Any) -> RowGeometry:
     """Rows of a crystal's box."""
     nz, _, nx = op.shape
+    is_box = op.transport == "box"
     return RowGeometry(
         nx=nx,
-        travel=math.ceil(op.pixels_per_layer * (nz - 1) - 1e-9),
+        travel=nz - 1 if is_box else math.ceil(op.pixels_per_layer * (nz - 1) - 1e-9),
         transport=Transport[op.transport.upper()],
         orientation=Orientation[op.orientation.upper()],
+        handed=1 - box_coefficient(op.pixels_per_layer) if is_box else 0.0,
     )
 
 

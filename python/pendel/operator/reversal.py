@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .engine import Array
+from .planned import row_geometry
 
 
 def reversal_error(op: Any, S: Array, dq: Array, s_0: Array | None) -> float:
@@ -25,5 +26,6 @@ def reversal_error(op: Any, S: Array, dq: Array, s_0: Array | None) -> float:
         entrance_E_0=E_0,
         entrance_G=G,
     )
-    error = xp.sum(xp.abs(E_0.astype(complex) - 1) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
+    lost = E_0.astype(complex) - xp.asarray(row_geometry(op).plane_wave(E_0.shape[-1]))
+    error = xp.sum(xp.abs(lost) ** 2) + xp.sum(xp.abs(G.astype(complex)) ** 2)
     return float(np.sqrt(error / E_0.size))

@@ -32,14 +32,15 @@ class RowGeometry:
     """
 
     nx: int  # columns of the box
-    travel: int  # pixels that E_0 moves from the first layer to the last, rounded up
+    travel: int  # pixels that E_0 moves from the first layer to the last, rounded up; transport BOX: its moves
     transport: Transport
     orientation: Orientation
+    handed: float = 0.0  # transport BOX: what a wave of 1 hands from column to column, (11) of csrc/README.md
 
     def length(self, *, plane_wave: bool) -> int:
         """Places of a row of E_0, for the plane wave or for a given incident field."""
         need = self.nx + self.travel
-        if self.transport == Transport.SHIFT:
+        if self.transport != Transport.FOURIER:
             return need
         # Where E_h moves too its row is an output: one length for every incident field, and room for its ripples.
         joins = not plane_wave or self.orientation == Orientation.SYMMETRIC
@@ -63,7 +64,14 @@ class RowGeometry:
     @property
     def E_0_exit_slice(self) -> slice:
         """Where the box stands in a row of E_0 behind the last layer."""
-        return slice(0, self.nx) if self.transport == Transport.SHIFT else self.exit_slice
+        return self.exit_slice if self.transport == Transport.FOURIER else slice(0, self.nx)
+
+    def plane_wave(self, length: int) -> np.ndarray:
+        """The incident wave of 1 on a row, float64 (length,)."""
+        row = np.ones(length)
+        if self.transport == Transport.BOX:
+            row[self.nx :] = self.handed
+        return row
 
     def continuation(self, length: int) -> Continuation:
         """How an incident field of the box's columns is continued over a row of ``length`` places."""
@@ -72,6 +80,8 @@ class RowGeometry:
         left = np.ones(count)
         if self.transport == Transport.SHIFT:
             return Continuation(behind, before, left, np.zeros(count))
+        if self.transport == Transport.BOX:
+            return Continuation(slice(0, self.nx), slice(self.nx, None), self.handed * left, np.zeros(count))
 
         # The places outside lie right of the box and, periodically, left of it: what flows in must be the left edge
         # value; a raised cosine joins the two edges without a jump that would ring.

@@ -37,7 +37,9 @@ BLANES_MOAN_B = np.array([*_B, 0.5 - _B.sum(), 0.5 - _B.sum(), *_B[::-1]])
 
 
 class _Row:
-    """The E_0 row and its transport. `shift`: the row travels with the wave, so only the window moves."""
+    """The E_0 row and its transport. `shift`: the row travels with the wave, so only the window moves. `box`: the
+    crystal's columns, then what is handed over left of them, and at last right of them, by every move.
+    """
 
     def __init__(self, shape, voxel, two_theta, transport, row_length):
         nz, _, nx = shape
@@ -45,6 +47,7 @@ class _Row:
         pixels = dz * np.tan(two_theta) / dx
         self.nz = nz
         self.nx = nx
+        self.filter = None
         self.m = round(pixels)
         if transport == "shift":
             if abs(pixels - self.m) > 1e-6:
@@ -55,19 +58,69 @@ class _Row:
             self.length = row_length or 2 * ((nx + int(np.ceil(pixels * nz)) + 16) // 2)
             # The Nyquist bin keeps its complex phase of modulus 1, so that the move is unitary.
             self.phase = np.exp(-2j * np.pi * np.fft.fftfreq(self.length, dx) * np.tan(two_theta) * dz)
+        elif transport == "box":
+            self.phase = None
+            self.m = 0
+            self.length = nx + nz - 1
+            self.d = (1 - pixels) / (1 + pixels)
+            self.filter = _all_pass(nx, self.d)
         else:
-            raise ValueError(f"transport: expected 'shift' or 'fourier', got {transport!r}")
+            raise ValueError(f"transport: expected 'shift', 'fourier' or 'box', got {transport!r}")
 
     def window(self, layer):
         """Where the crystal lies on the row in front of a layer."""
         start = 0 if self.phase is not None else self.m * (self.nz - 1 - layer)
         return slice(start, start + self.nx)
 
-    def move(self, E_0, inverse=False):
-        """E_0 moved by a layer's transport, or back."""
+    def plane_wave(self, ny):
+        """E_0 = 1 on the row (ny, length)."""
+        E_0 = np.ones((ny, self.length))
+        if self.filter is not None:
+            E_0[:, self.nx :] = 1 - self.d
+        return E_0
+
+    def energy(self, E_0):
+        """sum |E_0|^2 over the row, (n,)."""
+        size = np.abs(E_0) ** 2
+        if self.filter is not None:  # what is handed over holds 1 - d^2 of what it becomes
+            size[..., self.nx :] /= 1 - self.d**2
+        return size.sum((1, 2))
+
+    def move(self, E_0, layer):
+        """E_0 moved from the layer before to this one."""
+        if self.filter is not None:
+            return self._filtered(self.filter, E_0, layer)
         if self.phase is None:
             return E_0
-        return np.fft.ifft(np.fft.fft(E_0) * (self.phase.conj() if inverse else self.phase))
+        return np.fft.ifft(np.fft.fft(E_0) * self.phase)
+
+    def move_adjoint(self, adj_E_0, layer):
+        """Reverse: E_0 moved from the layer before to this one."""
+        if self.filter is not None:
+            return self._filtered(self.filter.T, adj_E_0, layer)
+        if self.phase is None:
+            return adj_E_0
+        return np.fft.ifft(np.fft.fft(adj_E_0) * self.phase.conj())
+
+    def _filtered(self, matrix, E_0, layer):
+        """The matrix on the crystal's columns and what is handed over by the move to a layer."""
+        E_0 = E_0.copy()
+        columns = [*range(self.nx), self.nx + layer - 1]
+        E_0[..., columns] = E_0[..., columns] @ matrix.T
+        return E_0
+
+
+def _all_pass(nx, d):
+    """new[x] + d new[x - 1] = old[x - 1] + d old[x] as a matrix ((nx + 1) x (nx + 1)) of the old columns and what is
+    handed over by column -1, old[-1] - d new[-1], to the new columns and the same of the last.
+    """
+    before = np.eye(nx, k=-1)
+    handed = np.zeros((nx, 1))
+    handed[0] = 1
+    new = np.linalg.solve(np.eye(nx) + d * before, np.hstack([before + d * np.eye(nx), handed]))
+    on = -d * new[-1]
+    on[nx - 1] += 1
+    return np.vstack([new, on])
 
 
 def exit_ramp(dq, shape, voxel):
@@ -114,7 +167,7 @@ def _march(S, dq, factors, *, voxel, s_0, incident, transport, row_length) -> _M
     nz, ny, nx = S.shape
     dz = voxel[0]
     row = _Row(S.shape, voxel, factors.two_theta, transport, row_length)
-    incident = np.ones((ny, row.length)) if incident is None else plain_array("incident", incident)
+    incident = row.plane_wave(ny) if incident is None else plain_array("incident", incident)
     E_0 = np.broadcast_to(incident, (len(dq), ny, row.length)).astype(complex)
     G = np.zeros((len(dq), ny, nx), complex)
 
@@ -123,7 +176,7 @@ def _march(S, dq, factors, *, voxel, s_0, incident, transport, row_length) -> _M
     before = []
     for layer in range(nz):
         if layer:
-            E_0 = row.move(E_0)
+            E_0 = row.move(E_0, layer)
             G = phase * G
         before.append((E_0.copy(), G.copy()))
         E_0, G = _apply(M[layer], E_0, G, row.window(layer))
@@ -154,8 +207,8 @@ def forward(
     wavelength, two_theta, chi_0, chi_h, chi_hbar, polarization_factor : as in `coefficients`.
     s_0 : (nz, ny, nx) real, None for |S|.
     incident : (ny, row length) complex, E_0 of the whole, already padded row on the plane of the first voxel centres,
-        or None for ones. `shift`: crystal column x of the first layer is index x + m (nz - 1); `fourier`: index x.
-    transport : "shift" or "fourier".
+        or None for ones. `shift`: crystal column x of the first layer is index x + m (nz - 1); `fourier`, `box`: index x.
+    transport : "shift", "fourier" or "box".
     row_length : periodic length for `fourier`, pixels.
     return_E_0 : also return E_0 (n, ny, nx) behind the last layer, on the plane of the last voxel centres.
     """
@@ -173,8 +226,8 @@ def energy(
     run = _march(S, dq, factors, voxel=voxel, s_0=s_0, incident=incident, transport=transport, row_length=row_length)
     gamma_0 = np.cos(two_theta)
     E_0_entrance, _ = run.before[0]
-    entrance = gamma_0 * (np.abs(E_0_entrance) ** 2).sum((1, 2))
-    return entrance, gamma_0 * (np.abs(run.E_0) ** 2).sum((1, 2)) + (np.abs(run.E_h) ** 2).sum((1, 2))
+    entrance = gamma_0 * run.row.energy(E_0_entrance)
+    return entrance, gamma_0 * run.row.energy(run.E_0) + (np.abs(run.E_h) ** 2).sum((1, 2))
 
 
 def adjoint(
@@ -212,7 +265,7 @@ def adjoint(
         if layer:
             # Reverse: E_0 moved, G <- exp(-i D dz) G
             adj_dq[:, 2] -= dz * np.real(1j * np.conj(adj_G) * G).sum((1, 2))
-            adj_E_0 = run.row.move(adj_E_0, inverse=True)
+            adj_E_0 = run.row.move_adjoint(adj_E_0, layer)
             adj_G = run.phase.conj() * adj_G
     adj_S, adj_s_0 = potential_adjoint(adj_V, run.S, factors, tied=s_0 is None)
     return SimpleNamespace(S=adj_S, s_0=adj_s_0, incident=adj_E_0.sum(0), dq=adj_dq)
