@@ -11,7 +11,8 @@
 //   (L3) E <- E + a' H,  H <- H + b' E,  a' = a beta / alpha,  b' = b alpha / beta
 //
 // Half of the multiplications, the inverse is the same two numbers with the other sign, and all that a voxel's gradient
-// needs of the frames is two sums. Tables of a row: lifted.h.
+// needs of the frames is two sums. Where E_0 spreads as it moves (sweep_box.h) it has no path and no gauge: alpha = 1,
+// e_0 stays with the voxel, and there are three sums. Tables of a row: lifted.h.
 #pragma once
 #include "voxel.h"
 
@@ -129,6 +130,19 @@ PENDEL_HD void couple_lifted_adj(const T* voxel, Cx<V>& E, Cx<V>& H,  // fields 
   A = product(adj_E, H);
   E = {E.re - a.re * H.re + a.im * H.im, E.im - a.re * H.im - a.im * H.re};
   adj_H = {adj_H.re + a.re * adj_E.re + a.im * adj_E.im, adj_H.im + a.re * adj_E.im - a.im * adj_E.re};
+}
+
+// E <- (1 + c) E, behind (L3) where E has no gauge; and with its adjoint back, before those, given 1 / (1 + c) - 1.
+// C is overwritten: dL = Re(C d log(1 + c)).
+template <class T, class V>
+PENDEL_HD Cx<V> grown(const T* c, Cx<V> E) {
+  return {E.re + c[0] * E.re - c[1] * E.im, E.im + c[0] * E.im + c[1] * E.re};
+}
+template <class T, class V, class Sum>
+PENDEL_HD void grow_adj(const T* c, Cx<V>& E, Cx<V>& adj_E, Cx<Sum>& C) {
+  C = product(adj_E, E);
+  E = grown(c + 2, E);
+  adj_E = {adj_E.re + c[0] * adj_E.re + c[1] * adj_E.im, adj_E.im + c[0] * adj_E.im - c[1] * adj_E.re};
 }
 
 // (L1) with e^mu taken out: e_0 = e^mu m, e_h = e^mu / m. As everywhere, what is near 1 is kept less 1.

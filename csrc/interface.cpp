@@ -172,8 +172,8 @@ std::string enumerators() {
   const auto line = [](const char* name, int number) { return name + (" " + std::to_string(number)) + "\n"; };
   return line("Scheme.STRANG", int(Scheme::STRANG)) + line("Scheme.ETD2RK", int(Scheme::ETD2RK)) +
          line("Transport.SHIFT", int(Transport::SHIFT)) + line("Transport.FOURIER", int(Transport::FOURIER)) +
-         line("Transport.BOX", int(Transport::BOX)) +
-         line("Orientation.K_H", int(Orientation::K_H)) + line("Orientation.SYMMETRIC", int(Orientation::SYMMETRIC));
+         line("Transport.BOX", int(Transport::BOX)) + line("Orientation.K_H", int(Orientation::K_H)) +
+         line("Orientation.SYMMETRIC", int(Orientation::SYMMETRIC));
 }
 
 }  // namespace

@@ -23,19 +23,23 @@ struct Lifted {
   static constexpr double least_m = 1.0 / 16, most_m = 1e4, most_gauge = 1e16;
 
   const Args& a;
-  const bool adjoint;
+  const bool adjoint, paths;  // paths: E_0 keeps its values along them, and has a gauge
   const long segments;
-  std::vector<V> store;                  // aligned storage of shears
-  T *shears = nullptr, *sums = nullptr;  // (x, z) a' b'; A B
-  std::vector<V> sum_store;              // aligned storage of sums
-  std::vector<Cx<T>> alpha, beta;        // (segments, row), (segments, nx) at the end of a segment
-  std::vector<T> ratio[2];               // (nz, nx) beta / alpha in front of a voxel, re and im
-  std::vector<T> restart;                // (segments - 1, nx, LIFTED) P and Q behind a segment
-  std::vector<double> running[4];        // alpha (row) and beta (nx) at the layer, re and im
-  std::vector<T> carried[4];             // P (row) and Q (nx) at the layer, re and im
+  std::vector<V> store;                     // aligned storage of shears
+  T *shears = nullptr, *sums = nullptr;     // (x, z) a' b'; A B
+  T *growths = nullptr, *thirds = nullptr;  // without paths, (x, z) e_0 - 1, 1 / e_0 - 1; C and two zeros
+  std::vector<V> sum_store;                 // aligned storage of sums
+  std::vector<Cx<T>> alpha, beta;           // (segments, row), (segments, nx) at the end of a segment
+  std::vector<T> ratio[2];                  // (nz, nx) beta / alpha in front of a voxel, re and im
+  std::vector<T> restart;                   // (segments - 1, nx, LIFTED) P and Q behind a segment
+  std::vector<double> running[4];           // alpha (row) and beta (nx) at the layer, re and im
+  std::vector<T> carried[4];                // P (row) and Q (nx) at the layer, re and im
 
   Lifted(const Args& args, bool adjoint_)
-      : a(args), adjoint(adjoint_), segments((args.nz + args.resync - 1) / args.resync) {}
+      : a(args),
+        adjoint(adjoint_),
+        paths(args.transport == Transport::SHIFT),
+        segments((args.nz + args.resync - 1) / args.resync) {}
 
   // Tables go down the layers by COLUMNS columns, so that both a march down a column and a layer's packs find lines of
   // the cache whole; an odd number of layers spreads a layer over the cache.
@@ -44,17 +48,21 @@ struct Lifted {
   long depth() const { return a.nz | 1; }
   long at(long z, long x) const { return ((x / COLUMNS * depth() + z) * COLUMNS + x % COLUMNS) * LIFTED; }
   const T* shear(long z, long x) const { return shears + at(z, x); }
+  const T* growth(long z, long x) const { return growths + at(z, x); }
   T* sum(long z, long x) { return sums + at(z, x); }
+  T* third(long z, long x) { return thirds + at(z, x); }
   T* restart_at(long z, long x) { return restart.data() + (z / a.resync * a.nx + x) * LIFTED; }
   long place(long z, long x) const { return x + a.shift * (a.nz - 1 - z); }
 
   void allocate() {
-    const long values = (a.nx + W + COLUMNS - 1) / COLUMNS * depth() * STEP / W;
-    store.resize(values), shears = reinterpret_cast<T*>(store.data());
+    const long values = (a.nx + W + COLUMNS - 1) / COLUMNS * depth() * STEP / W, tables = paths ? 1 : 2;
+    store.resize(tables * values), shears = reinterpret_cast<T*>(store.data());
+    if (!paths) growths = shears + values * W;
     alpha.resize(segments * a.row), beta.resize(segments * a.nx);
     for (int part = 0; part < 4; ++part) running[part].resize((part < 2 ? a.row : a.nx) + W);
     if (!adjoint) return;
-    sum_store.resize(values), sums = reinterpret_cast<T*>(sum_store.data());
+    sum_store.resize(tables * values), sums = reinterpret_cast<T*>(sum_store.data());
+    if (!paths) thirds = sums + values * W;
     for (std::vector<T>& part : ratio) part.resize(a.nz * a.nx + W);
     restart.resize((segments - 1) * a.nx * LIFTED);
     for (int part = 0; part < 4; ++part) carried[part].resize((part < 2 ? a.row : a.nx) + W);
@@ -82,7 +90,7 @@ struct Lifted {
   template <class R>
   void leave_gauge(long from, long to, Cx<R>* E_0, Cx<R>* G) const {
     const Cx<T>*of_E_0 = &alpha[from / a.resync * a.row], *of_G = &beta[from / a.resync * a.nx];
-    for (long p = place(to - 1, 0); p < place(from, a.nx); ++p) E_0[p] = of_E_0[p] * E_0[p];
+    for (long p = place(to - 1, 0); p < place(from, a.nx) && paths; ++p) E_0[p] = of_E_0[p] * E_0[p];
     for (long x = 0; x < a.nx; ++x) G[x] = of_G[x] * G[x];
   }
   template <class R>
@@ -93,7 +101,7 @@ struct Lifted {
       // Reverse (L2): E_0 = alpha E,  G = beta H
       adj = conj_mul(gauge, adj);
     };
-    for (long p = place(to - 1, 0); p < place(from, a.nx); ++p) enter(of_E_0[p], E_0[p], adj_E_0[p]);
+    for (long p = place(to - 1, 0); p < place(from, a.nx) && paths; ++p) enter(of_E_0[p], E_0[p], adj_E_0[p]);
     for (long x = 0; x < a.nx; ++x) enter(of_G[x], G[x], adj_G[x]);
   }
 
@@ -132,11 +140,9 @@ struct Lifted {
   static void store_exact(std::vector<double>* parts, long at, Cx<Exact> v) {
     __builtin_memcpy(&parts[0][at], &v.re, sizeof v.re), __builtin_memcpy(&parts[1][at], &v.im, sizeof v.im);
   }
-  // v (1 + c) (1 + d)
-  static Cx<Exact> grown(Cx<Exact> v, Cx<V> c, Cx<V> d) {
-    const Cx<V> both = c + (d + c * d);
-    return v * Cx<Exact>{1.0 + exact(both.re), exact(both.im)};
-  }
+  // (1 + c) (1 + d) - 1, and v times 1 more than that
+  static Cx<V> both(Cx<V> c, Cx<V> d) { return c + (d + c * d); }
+  static Cx<Exact> times(Cx<Exact> v, Cx<V> growth) { return v * Cx<Exact>{1.0 + exact(growth.re), exact(growth.im)}; }
 
   // The reals of voxel l in packs that hold one voxel after another.
   static T* entries(V* packs, long l) { return reinterpret_cast<T*>(packs) + l * LIFTED; }
@@ -160,16 +166,28 @@ struct Lifted {
 
     const Cx<V> to_E = scale(conj_mul(in_E, in_H), over_sizes * size_H);
     const Cx<V> to_H = scale(conj_mul(in_H, in_E), over_sizes * size_E);
-    const Cx<V> v[2] = {s.a * to_E, s.b * to_H};
-    V reals[LIFTED] = {v[0].re, v[0].im, v[1].re, v[1].im};
-    transpose<T, W, LIFTED>(reals);
-    for (int l = 0; l < W; l += RUN)
-      __builtin_memcpy(shears + at(z, x + l), entries(reals, l), RUN * LIFTED * sizeof(T));
+    put(shears, z, x, s.a * to_E, s.b * to_H);
+    const Cx<V> of_E = both(f.exp_1, s.m_1);
+    if (paths)
+      store_exact(running, place(z, x), times(along, of_E));
+    else
+      put(growths, z, x, of_E, both(f.inverse_exp_1, s.over_1));
     if (adjoint) store_parts(ratio, z * a.nx + x, to_E);  // what is beyond `count` is overwritten by the next layer
 
-    store_exact(running, place(z, x), grown(along, f.exp_1, s.m_1));
-    store_exact(running + 2, x, grown(down, f.exp_1, s.over_1));
+    store_exact(running + 2, x, times(down, both(f.exp_1, s.over_1)));
     return true;
+  }
+  // Two complex numbers of up to W voxels to a table.
+  void put(T* table, long z, long x, Cx<V> first, Cx<V> second) const {
+    V reals[LIFTED] = {first.re, first.im, second.re, second.im};
+    transpose<T, W, LIFTED>(reals);
+    for (int l = 0; l < W; l += RUN)
+      __builtin_memcpy(table + at(z, x + l), entries(reals, l), RUN * LIFTED * sizeof(T));
+  }
+  void take(const T* table, long z, long x, V (&reals)[LIFTED]) const {
+    for (int l = 0; l < W; l += RUN)
+      __builtin_memcpy(entries(reals, l), table + at(z, x + l), RUN * LIFTED * sizeof(T));
+    transpose_back<T, W, LIFTED>(reals);
   }
   template <class Mask>
   static bool all(Mask good) {
@@ -202,9 +220,9 @@ struct Lifted {
     Factors<V> f;
     r.load(z, x, count, S, s_0, omega, f);
 
-    V v[LIFTED];
-    for (int l = 0; l < W; l += RUN) __builtin_memcpy(entries(v, l), sum(z, x + l), RUN * LIFTED * sizeof(T));
-    transpose_back<T, W, LIFTED>(v);
+    V v[LIFTED], third[LIFTED];
+    take(sums, z, x, v);
+    if (!paths) take(thirds, z, x, third);
     // into the gauge alpha = beta = 1: a' = a beta / alpha, b' = b alpha / beta
     Cx<V> to_E{T(1) + V{}, V{}};
     copy_values<T, W>(&to_E.re, &ratio[0][z * a.nx + x], count),
@@ -213,10 +231,12 @@ struct Lifted {
     const Shears<V> s = lift<T>(r.t.medium, S, omega, f, norm(to_E), over_size);
     const Cx<V> A = Cx<V>{v[0], v[1]} * to_E, B = scale(conj_mul(to_E, Cx<V>{v[2], v[3]}), over_size);
 
-    const Cx<V> P = load_parts(carried, place(z, x)), Q = load_parts(carried + 2, x), flow = flow_of(s, A, B);
+    const Cx<V> P = paths ? load_parts(carried, place(z, x)) : Cx<V>{third[0], third[1]};
+    const Cx<V> Q = load_parts(carried + 2, x), flow = flow_of(s, A, B);
     VoxelSums<V> X;
     lift_adj<T>(r.t.medium, S, omega, f, s, A, B, P, Q, X);
-    store_parts(carried, place(z, x), P - flow), store_parts(carried + 2, x, Q + flow);
+    if (paths) store_parts(carried, place(z, x), P - flow);
+    store_parts(carried + 2, x, Q + flow);
     r.write_gradient(z, x, count, S, s_0, omega, f, X);
   }
 };

@@ -125,7 +125,7 @@ double load_layer(Row<T, W>& r, long g, long y, long z) {
   }
   const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
   const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
-  for (long x = 0; x < a.nx && r.on_paths(); ++x) {
+  for (long x = 0; x < a.nx && (r.is_lifted || r.on_paths()); ++x) {
     if (r.is_lifted) {  // (L5) begins anew
       add_lane_sums<T, W>(r.lifted.restart_at(z, x), product(adj_E_0[x], box_of<R>(r, z, 0)[x]),
                           product(adj_G[x], box_of<R>(r, z, 1)[x]));
@@ -145,16 +145,15 @@ void forward(Row<T, W>& r, long g, long y) {
   r.template enter<R>();
   for (long z = 0, to; z < a.nz; z = to) {
     to = std::min(z + a.resync, a.nz);
-    if constexpr (lanes<T, R> > W)
-      Shift<T, W>::template march<R>(r, g, z, to);
+    if (r.by_columns())
+      a.transport == Transport::BOX ? Box<T, W>::template march<R>(r, g, z, to)
+                                    : Shift<T, W>::template march<R>(r, g, z, to);
+    else if constexpr (lanes<T, R> > W)
+      return;  // no others take pairs: Row::packs
     else if (a.orientation == Orientation::SYMMETRIC)
       Symmetric<T, W>::march(r, g, z, to);
     else if (a.scheme == Scheme::ETD2RK)
       Etd2rk<T, W>::march(r, g);
-    else if (a.transport == Transport::SHIFT)
-      Shift<T, W>::template march<R>(r, g, z, to);
-    else if (a.transport == Transport::BOX)
-      Box<T, W>::march(r, g, z, to);
     else
       Fourier<T, W>::march(r, g, z, to);
     if (a.layers && to < a.nz) store_layer<R>(r, g, y, to - 1);
@@ -190,23 +189,22 @@ void adjoint(Row<T, W>& r, long g, long y) {
   for (long x = 0; x < a.exit; ++x) {
     const R d = Shift<T, W>::detuning(adj_G[x], G[x]);
     turned = turned + d, turned_x = turned_x + T(x - r.t.origin()) * d;
-    if (r.on_paths()) r.add_exit_sum(x, product(adj_G[x], G[x]));
+    if (r.by_columns()) r.add_exit_sum(x, product(adj_G[x], G[x]));
     const Cx<R> back = exit * r.t.template ramp<R>(g, x);
     G[x] = conj_mul(back, G[x]), adj_G[x] = conj_mul(back, adj_G[x]);
   }
   double adj_D[lanes<T, R>] = {};
   for (long to = a.nz, z; to > 0; to = z) {
     z = (to - 1) / a.resync * a.resync;
-    if constexpr (lanes<T, R> > W)
-      Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
+    if (r.by_columns())
+      a.transport == Transport::BOX ? Box<T, W>::template march_adj<R>(r, g, z, to, adj_D)
+                                    : Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
+    else if constexpr (lanes<T, R> > W)
+      return;
     else if (a.orientation == Orientation::SYMMETRIC)
       Symmetric<T, W>::march_adj(r, g, z, to, adj_D);
     else if (a.scheme == Scheme::ETD2RK)
       Etd2rk<T, W>::march_adj(r, g, adj_D);
-    else if (a.transport == Transport::SHIFT)
-      Shift<T, W>::template march_adj<R>(r, g, z, to, adj_D);
-    else if (a.transport == Transport::BOX)
-      Box<T, W>::march_adj(r, g, z, to, adj_D);
     else
       Fourier<T, W>::march_adj(r, g, z, to, adj_D);
     r.note_drift(z > 0 ? load_layer<R>(r, g, y, z - 1) : r.template drift<R>());
@@ -288,13 +286,17 @@ void lifted(const Args& a, std::uint8_t* rows) {
 template <class T>
 std::size_t workspace(const Args& a, bool adjoint) {
   constexpr long W = PENDEL_BYTES / sizeof(T), complex = 2 * sizeof(T);
-  const bool shift = a.transport == Transport::SHIFT;
-  const bool lifts = shift && a.orientation == Orientation::K_H, pairs = lifts && PENDEL_BYTES == 64 && a.frames > W;
-  const long reals = lifts ? (adjoint ? 2 * LIFTED + 2 : LIFTED) : adjoint ? MATRIX_AND_INVERSE + SUMS : MATRIX;
+  const bool box = a.transport == Transport::BOX, shift = a.transport == Transport::SHIFT;
+  const bool lifts = box || (shift && a.orientation == Orientation::K_H),
+             pairs = lifts && PENDEL_BYTES == 64 && a.frames > W;
+  const long each = box ? 2 : 1;
+  const long reals = lifts     ? (adjoint ? 2 * each * LIFTED + 2 : each * LIFTED)
+                     : adjoint ? MATRIX_AND_INVERSE + SUMS
+                               : MATRIX;
   const long matrices = a.nz * a.nx * reals * sizeof(T);
   const long gauges = lifts ? ((a.nz - 1) / a.resync + 3) * (a.row + a.nx) * complex : 0;
   const long fields = (adjoint ? 2 : 1) * (pairs ? 2 : 1) * W * (a.exit + a.row) * complex;
-  const long exit_sums = adjoint && shift ? (W * a.exit + a.row) * complex : 0;
+  const long exit_sums = adjoint && (shift || box) ? (W * a.exit + a.row) * complex : 0;
   long states = 0;  // of Etd2rk: those at work, and of an adjoint those kept and repeated
   if (a.scheme == Scheme::ETD2RK) states = adjoint ? 12 + 2 * long(std::ceil(std::sqrt(double(a.nz)))) : 6;
   const long thread = matrices + gauges + fields + exit_sums + states * W * (a.nx + a.row) * complex;

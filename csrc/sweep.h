@@ -46,7 +46,9 @@ struct Tables {
   std::vector<Cx<T>> etd[3];     // (row) exp(L), phi_1(L), phi_2(L) of sweep_etd2rk.h
 
   explicit Tables(const Args& args)
-      : a(args), groups((args.frames + W - 1) / W), fft(args.transport == Transport::FOURIER ? args.row : long(COLUMN)) {
+      : a(args),
+        groups((args.frames + W - 1) / W),
+        fft(args.transport == Transport::FOURIER ? args.row : long(COLUMN)) {
     exact = {{a.m.re, a.m.im}, {a.w.re, a.w.im}, {a.b.re, a.b.im}, {a.c.re, a.c.im}};
     medium = {cast<T>(exact.m), cast<T>(exact.w), cast<T>(exact.b), cast<T>(exact.c)};
     powers = Powers<T>::of(exact.m);
@@ -155,12 +157,12 @@ struct Row {
         G(a.exit * packs()),
         adj_E_0(adjoint ? a.row * packs() : 0),
         adj_G(adjoint ? a.exit * packs() : 0),
-        exit_sums(adjoint && on_paths() ? a.exit : 0),
+        exit_sums(adjoint && by_columns() ? a.exit : 0),
         stored(adjoint && a.layers ? a.nx * packs() : 0),
         lifted(a, adjoint),
         at(a.exit) {}
   // Pairs pay where the registers hold them (512 bits: 32) and a voxel's step is short.
-  int packs() const { return on_paths() && sizeof(V) == 64 && t.groups > 1 ? 2 : 1; }
+  int packs() const { return by_columns() && sizeof(V) == 64 && t.groups > 1 ? 2 : 1; }
   template <class R>
   static Cx<R>* fields(std::vector<Cx<V>>& row) {
     return reinterpret_cast<Cx<R>*>(row.data());
@@ -180,7 +182,7 @@ struct Row {
     std::fill(exit_sums.begin(), exit_sums.end(), Cx<V>{V{}, V{}});
     const long margin = by_columns() ? 4 * std::max(a.shift, 1) : 0;  // strips of columns reach beyond the box
     const long first = std::max(0l, x_lo - margin), last = std::min(a.nx, x_hi + margin);
-    is_lifted = on_paths() && lifted.begin(*this, first, last);
+    is_lifted = by_columns() && lifted.begin(*this, first, last);
     if (is_lifted) return;
     if (!matrices) allocate();
     if (reals == MATRIX_AND_INVERSE) std::fill(sums.begin(), sums.end(), T(0));

@@ -21,44 +21,64 @@ template <class T, int W>
 struct Box {
   typedef Pack<T, W> V;
 
+  template <class R>
   static void march(Row<T, W>& r, long group, long from, long to) {
-    for (long z = from; z < to; z += TILE) columns(r, group, z, std::min(z + TILE, to));
+    for (long z = from; z < to; z += TILE) {
+      const long end = std::min(z + TILE, to);
+      r.is_lifted ? columns<R, true>(r, group, z, end) : columns<R, false>(r, group, z, end);
+    }
+    if (r.is_lifted) r.lifted.leave_gauge(from, to, r.template fields<R>(r.E_0), r.template fields<R>(r.G));
   }
+  template <class R>
   static void march_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
+    if (r.is_lifted)
+      r.lifted.enter_gauge(from, to, r.template fields<R>(r.E_0), r.template fields<R>(r.G),
+                           r.template fields<R>(r.adj_E_0), r.template fields<R>(r.adj_G));
     for (long z; to > from; to = z) {
       z = std::max(from, to - TILE);
-      columns_adj(r, group, z, to, adj_D);
+      r.is_lifted ? columns_adj<R, true>(r, group, z, to, adj_D) : columns_adj<R, false>(r, group, z, to, adj_D);
     }
   }
 
  private:
   enum : long { TILE = 32 };  // layers whose handed numbers stay in the first-level cache
 
+  template <class R, bool Lift>
   static void columns(Row<T, W>& r, long group, long from, long to) {
-    constexpr int B = sizeof(V) == 64 ? 4 : 2;
+    constexpr int B = strip_columns<R>(true);
     long x = r.a.incident ? 0 : std::min(r.x_lo, r.a.nx);  // further left the plane wave stays what it is
-    for (; x + B <= r.a.nx; x += B) strip<B>(r, group, x, from, to);
-    for (; x < r.a.nx; ++x) strip<1>(r, group, x, from, to);
+    for (; x + B <= r.a.nx; x += B) strip<R, B, Lift>(r, group, x, from, to);
+    for (; x < r.a.nx; ++x) strip<R, 1, Lift>(r, group, x, from, to);
   }
+  template <class R, bool Lift>
   static void columns_adj(Row<T, W>& r, long group, long from, long to, double* adj_D) {
-    constexpr int B = sizeof(V) == 64 ? 3 : 1;
+    constexpr int B = strip_columns<R>(false);
     const Args& a = r.a;
     const long first = a.adj_incident || a.entrance_E_0 ? 0 : std::min(r.x_lo, a.nx);
     const long whole = first + (a.nx - first) / B * B;
-    for (long x = a.nx - 1; x >= whole; --x) strip_adj<1>(r, group, x, from, to, adj_D);
-    for (long x = whole - B; x >= first; x -= B) strip_adj<B>(r, group, x, from, to, adj_D);
+    for (long x = a.nx - 1; x >= whole; --x) strip_adj<R, 1, Lift>(r, group, x, from, to, adj_D);
+    for (long x = whole - B; x >= first; x -= B) strip_adj<R, B, Lift>(r, group, x, from, to, adj_D);
+  }
+  // What the registers hold.
+  template <class R>
+  static constexpr int strip_columns(bool forward) {
+    if (sizeof(R) > sizeof(V)) return forward ? 3 : 1;
+    return sizeof(V) == 64 ? (forward ? 4 : 3) : forward ? 2 : 1;
   }
 
   // B columns from x on, of fields or of adjoints.
-  template <int B>
+  template <class R, int B>
   struct Columns {
     const T d;
-    Cx<V>*const row_E_0, *const row_G;
-    Cx<V>* const handed;  // by the move that leads to layer z
-    Cx<V> E_0[B], G[B];
+    Cx<R>*const row_E_0, *const row_G;
+    Cx<R>* const handed;  // by the move that leads to layer z
+    Cx<R> E_0[B], G[B];
 
-    Columns(const Args& a, long x, std::vector<Cx<V>>& all_E_0, std::vector<Cx<V>>& all_G)
-        : d(T(box_coefficient(a.pixels))), row_E_0(&all_E_0[x]), row_G(&all_G[x]), handed(&all_E_0[a.nx - 1]) {
+    Columns(const Row<T, W>& r, long x, std::vector<Cx<V>>& all_E_0, std::vector<Cx<V>>& all_G)
+        : d(T(box_coefficient(r.a.pixels))),
+          row_E_0(r.template fields<R>(all_E_0) + x),
+          row_G(r.template fields<R>(all_G) + x),
+          handed(r.template fields<R>(all_E_0) + r.a.nx - 1) {
       for (int b = 0; b < B; ++b) assign(E_0[b], row_E_0[b]), assign(G[b], row_G[b]);
     }
     void put_back() const {
@@ -66,35 +86,35 @@ struct Box {
     }
 
     // (11) of one column, and its inverse, which is the same with columns from right to left.
-    PENDEL_HD void move(Cx<V>& E, Cx<V>& h) const {
-      const Cx<V> moved{h.re + d * E.re, h.im + d * E.im};
+    PENDEL_HD void move(Cx<R>& E, Cx<R>& h) const {
+      const Cx<R> moved{h.re + d * E.re, h.im + d * E.im};
       h = {E.re - d * moved.re, E.im - d * moved.im};
       E = moved;
     }
     PENDEL_HD void move_to(long z) {
-      Cx<V> h = handed[z];
+      Cx<R> h = handed[z];
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) move(E_0[b], h);
       assign(handed[z], h);
     }
     PENDEL_HD void move_back_from(long z) {
-      Cx<V> h = handed[z];
+      Cx<R> h = handed[z];
 #pragma GCC unroll 4
       for (int b = B - 1; b >= 0; --b) move(E_0[b], h);
       assign(handed[z], h);
     }
     // Reverse (11): E_0 <- h + d E_0,  h <- E_0 before - d E_0 after
     PENDEL_HD void move_adj_from(long z) {
-      Cx<V> h = handed[z];
+      Cx<R> h = handed[z];
 #pragma GCC unroll 4
       for (int b = B - 1; b >= 0; --b) {
-        const Cx<V> adj_h{E_0[b].re - d * h.re, E_0[b].im - d * h.im};
+        const Cx<R> adj_h{E_0[b].re - d * h.re, E_0[b].im - d * h.im};
         E_0[b] = {h.re + d * adj_h.re, h.im + d * adj_h.im};
         h = adj_h;
       }
       assign(handed[z], h);
     }
-    PENDEL_HD void turn(const Cx<V>& phase) {
+    PENDEL_HD void turn(const Cx<R>& phase) {
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) G[b] = phase * G[b];
     }
@@ -113,61 +133,90 @@ struct Box {
   // Layers from where a march begins to `first`, or to its end where that is first.
   static long gap(long from, long first, long to) { return std::min(first, to - 1) - layer_before(from); }
 
-  template <int B>
+  // Of a row that is lifted, G is H of (L2).
+  template <class R, int B, bool Lift>
   static void strip(Row<T, W>& r, long group, long x, long from, long to) {
-    Columns<B> c(r.a, x, r.E_0, r.G);
-    const Cx<V>* phase = &r.t.phase_G[group * r.a.nz];
-    const Cx<V> layer = phase[std::min(1l, r.a.nz - 1)];
+    Columns<R, B> c(r, x, r.E_0, r.G);
+    const auto phase = [&](long layers) { return r.t.template phase<R>(group, layers); };
+    const Cx<R> layer = phase(std::min(1l, r.a.nz - 1));
     long first, last;
     hull<B>(r, x, from, to, first, last);
     for (long z = std::max(from, 1l); z <= std::min(first, to - 1); ++z) c.move_to(z);  // (11)
-    if (from > 0) c.turn(phase[gap(from, first, to)]);                                 // (5)
+    if (from > 0) c.turn(phase(gap(from, first, to)));                                  // (5)
 
     for (long z = first; z < last; ++z) {
       if (z > first) c.move_to(z), c.turn(layer);  // (11), (5)
 #pragma GCC unroll 4
-      for (int b = 0; b < B; ++b) couple(r.matrix(z, x + b), c.E_0[b], c.G[b]);  // (3)
+      for (int b = 0; b < B; ++b) {
+        if constexpr (Lift) {
+          couple_lifted(r.lifted.shear(z, x + b), c.E_0[b], c.G[b]);  // (L3)
+          c.E_0[b] = grown(r.lifted.growth(z, x + b), c.E_0[b]);
+        } else {
+          couple(r.matrix(z, x + b), c.E_0[b], c.G[b]);  // (3)
+        }
+      }
     }
 
-    if (last < to) c.turn(phase[to - last]);           // (5)
+    if (last < to) c.turn(phase(to - last));        // (5)
     for (long z = last; z < to; ++z) c.move_to(z);  // (11)
     c.put_back();
   }
 
-  template <int B>
+  template <class R, int B, bool Lift>
   static void strip_adj(Row<T, W>& r, long group, long x, long from, long to, double* adj_D) {
-    Columns<B> c(r.a, x, r.E_0, r.G), adj(r.a, x, r.adj_E_0, r.adj_G);
-    const Cx<V>* phase = &r.t.phase_G[group * r.a.nz];
-    const Cx<V> layer = phase[std::min(1l, r.a.nz - 1)];
-    V D = {};
+    Columns<R, B> c(r, x, r.E_0, r.G), adj(r, x, r.adj_E_0, r.adj_G);
+    const auto phase = [&](long layers) { return r.t.template phase<R>(group, layers); };
+    const Cx<R> layer = phase(std::min(1l, r.a.nz - 1));
+    R D = {};
     long first, last;
     hull<B>(r, x, from, to, first, last);
     for (long z = to - 1; z >= last; --z) c.move_back_from(z), adj.move_adj_from(z);
-    if (last < to) turn_back(c, adj, phase[to - last], T(to - last), D);
+    if (last < to) turn_back(c, adj, phase(to - last), T(to - last), D);
 
+    Parts<T, W> part[B][2][Lift ? long(TILE) : 1];
     for (long z = last - 1; z >= first; --z) {
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        // Reverse (3): (E_0, G) <- M (E_0, G)
-        V X[SUMS];
-        couple_adj(r.matrix(z, x + b), c.E_0[b], c.G[b], adj.E_0[b], adj.G[b], X);
-        add_lane_sums<T, W>(r.sum(z, x + b), X);
+        Parts<T, W>* const at[2] = {&part[b][0][Lift ? z - first : 0], &part[b][1][Lift ? z - first : 0]};
+        couple_back<R, Lift>(r, z, x + b, c.E_0[b], c.G[b], adj.E_0[b], adj.G[b], at);
       }
       if (z == first) break;
       turn_back(c, adj, layer, T(1), D);
       c.move_back_from(z), adj.move_adj_from(z);
     }
+    for (int b = 0; b < B && Lift && first < last; ++b) {
+      add_lane_parts<T, W>(r.lifted.sum(first, x + b), Lifted<T, W>::STEP, part[b][0], last - first);
+      add_lane_parts<T, W>(r.lifted.third(first, x + b), Lifted<T, W>::STEP, part[b][1], last - first);
+    }
 
     const long before = gap(from, first, to);
-    if (from > 0) turn_back(c, adj, phase[before], T(before), D);
+    if (from > 0) turn_back(c, adj, phase(before), T(before), D);
     for (long z = std::min(first, to - 1); z >= std::max(from, 1l); --z) c.move_back_from(z), adj.move_adj_from(z);
     c.put_back(), adj.put_back();
-    for (int l = 0; l < W; ++l) adj_D[l] += lane<T>(D, l);
+    for (int l = 0; l < lanes<T, R>; ++l) adj_D[l] += lane<T>(D, l);
+  }
+
+  // A voxel's step back; its sums to the row's, or to `part`, where they wait for more of them.
+  template <class R, bool Lift>
+  static PENDEL_HD void couple_back(Row<T, W>& r, long z, long x, Cx<R>& E_0, Cx<R>& G, Cx<R>& adj_E_0, Cx<R>& adj_G,
+                                    Parts<T, W>* const (&part)[2]) {
+    if constexpr (Lift) {
+      Cx<V> of_a, of_b, of_e;
+      grow_adj(r.lifted.growth(z, x), E_0, adj_E_0, of_e);
+      // Reverse (L3): E <- E + a' H,  H <- H + b' E
+      couple_lifted_adj(r.lifted.shear(z, x), E_0, G, adj_E_0, adj_G, of_a, of_b);
+      *part[0] = lane_parts<T, W>(of_a, of_b), *part[1] = lane_parts<T, W>(of_e, Cx<V>{V{}, V{}});
+    } else {
+      // Reverse (3): (E_0, G) <- M (E_0, G)
+      R X[SUMS];
+      couple_adj(r.matrix(z, x), E_0, G, adj_E_0, adj_G, X);
+      add_lane_sums<T, W>(r.sum(z, x), X);
+    }
   }
 
   // Reverse (5) over some layers: G <- exp(-i D dz) G
-  template <int B>
-  static PENDEL_HD void turn_back(Columns<B>& c, Columns<B>& adj, const Cx<V>& phase, T layers, V& D) {
+  template <class R, int B>
+  static PENDEL_HD void turn_back(Columns<R, B>& c, Columns<R, B>& adj, const Cx<R>& phase, T layers, R& D) {
 #pragma GCC unroll 4
     for (int b = 0; b < B; ++b) {
       D = D + layers * (adj.G[b].re * c.G[b].im - adj.G[b].im * c.G[b].re);

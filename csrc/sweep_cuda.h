@@ -240,8 +240,8 @@ __global__ void medium_gradient(const Device<T> d) {
     Factors<T> f;
     load_voxel(d, (i / a.nx * a.ny + y) * a.nx + i % a.nx, S, s_0, omega, f);
     const VoxelSums<T> X = voxel_sums(d, y * a.nz * a.nx + i);
-    const MediumAdj<T> share = a.scheme == Scheme::ETD2RK ? potential_medium_adj(S, s_0, X)
-                                                          : medium_adj(d.medium, S, s_0, omega, f, X);
+    const MediumAdj<T> share =
+        a.scheme == Scheme::ETD2RK ? potential_medium_adj(S, s_0, X) : medium_adj(d.medium, S, s_0, omega, f, X);
     const Cx<T> of[4] = {share.m, share.w, share.b, share.c};
     for (int c = 0; c < 4; ++c) parts[2 * c] += of[c].re, parts[2 * c + 1] -= of[c].im;
   }

@@ -10,6 +10,7 @@ UNIT = 1e7  # of rocking offsets, rad/m: finite differences want numbers about 1
 WAYS = [
     {"orientation": "k_h", "transport": "shift"},
     {"orientation": "k_h", "transport": "fourier"},
+    {"orientation": "k_h", "transport": "box"},
     {"orientation": "symmetric", "transport": "shift"},
     {"orientation": "symmetric", "transport": "fourier"},
     {"orientation": "k_h", "transport": "shift", "resync": 1},

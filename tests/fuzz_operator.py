@@ -124,7 +124,7 @@ def operator_arguments(rng):
         "chi_hbar": one(rng, (None, 0, chi())),
         "polarization_factor": float(rng.uniform(-1, 1)),
         "scheme": one(rng, ("strang", "strang", "strang", "etd2rk")),
-        "transport": one(rng, ("auto", "auto", "shift", "fourier")),
+        "transport": one(rng, ("auto", "auto", "shift", "box", "fourier")),
         "dtype": one(rng, ("complex64", "complex128")),
         "threads": int(rng.integers(1, 3)),
         "orientation": orientation,
@@ -132,7 +132,8 @@ def operator_arguments(rng):
     }
     if made["scheme"] == "etd2rk" and rng.random() < 0.9:  # what does not go together is refused
         made |= {"orientation": "k_h", "two_theta": min(two_theta, 1.5), "transport": "fourier", "resync": None}
-    if made["transport"] == "shift" and not isinstance(pixels, int) and rng.random() < 0.9:
+    fits = {"shift": isinstance(pixels, int), "box": pixels <= 1.5 and orientation == "k_h"}
+    if not fits.get(made["transport"], True) and rng.random() < 0.9:
         made["transport"] = "auto"
     if rng.random() < 0.25:
         name = one(rng, list(made))

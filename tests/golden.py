@@ -108,7 +108,7 @@ def operator():
     rng = np.random.default_rng(1)
     shape, two_theta, dx = (7, 3, 9), np.deg2rad(44.76), 8e-9
     physics = {"wavelength": 1.5498e-10, "chi_0": -1.9e-3 + 1.7e-4j, "chi_h": 1.1e-3 - 1e-4j, "chi_hbar": 8e-4 - 1e-4j}
-    ways = [("k_h", "strang", t, r) for t in ("shift", "fourier") for r in (None, 3)]
+    ways = [("k_h", "strang", t, r) for t in ("shift", "fourier", "box") for r in (None, 3)]
     ways += [("symmetric", "strang", t, None) for t in ("shift", "fourier")] + [("k_h", "etd2rk", "fourier", None)]
     for (orientation, scheme, transport, resync), dtype in itertools.product(ways, ("complex64", "complex128")):
         tan = np.tan(two_theta / 2 if orientation == "symmetric" else two_theta)

@@ -42,6 +42,22 @@ def test_fourier_transport_converges_with_slope_2(gold):
     assert errors[-1] < 2e-5  # (D h)^2 / 24 = 5e-4 at the largest |D|, where little of E_h is; 1.2e-5 by the oracle
 
 
+def test_box_transport_converges_with_slope_2(gold):
+    """Voxels of one shape, ever smaller: its dispersion is of the size of dx, whatever dz."""
+    thickness, finer = 0.5e-6, np.array([1, 2, 4])
+    errors, expected = [], _exact(thickness, gold)
+    for n in finer:
+        voxel, nz = (thickness / (48 * n), DX, DX / n), 48 * n
+        op = pendel.TakagiTaupin((nz, 1, NX * n), voxel, transport="box", dtype="complex128", **gold)
+        assert 1.25 < op.pixels_per_layer < 1.35
+        z, x = (np.arange(nz) + 0.5) * voxel[0], (np.arange(NX * n) - NX * n // 2) * voxel[2]
+        E_h = op.forward(np.asarray(_crystal(thickness)(x, 0, z[:, None, None])), DQ)[..., ::n]
+        errors.append(np.linalg.norm(E_h - expected) / np.linalg.norm(expected))
+    # 0.1: as above.
+    assert -np.polyfit(np.log(finer), np.log(errors), 1)[0] == pytest.approx(2, abs=0.1)
+    assert errors[0] < 2e-4
+
+
 def test_shift_transport_converges_with_slope_2(gold):
     # 4, 3, 2, 1 whole pixels per layer on one lateral grid.
     thickness = 48 * DX / np.tan(gold["two_theta"])

@@ -25,6 +25,7 @@ LIMITS = {
     "fourier_adjoint": (128, 240),
     "layer_forward": (48, 64),
     "layer_adjoint": (80, 128),
+    "box_filter": (48, 64),
     "spectrum_forward": (32, 40),
     "spectrum_adjoint": (32, 40),
     "generator_forward": (48, 64),

@@ -55,11 +55,11 @@ def test_enumerators_are_numbered_as_in_cpp(emulated):
     assert here == _core.enumerators() == emulated.module.enumerators()
 
 
-@pytest.mark.parametrize("name", ["scheme", "transport", "orientation"])
-@pytest.mark.parametrize("value", [-1, 2])
-def test_an_enumerator_that_is_none_is_refused(problem, operator_of, gold, name, value):
-    op = operator_of(problem((3, 2, 4), gold))
-    with pytest.raises(ValueError, match=f"^{name}: expected an integer from 0 to 1, got {value}"):
+@pytest.mark.parametrize("name, last", [("scheme", 1), ("transport", 2), ("orientation", 1)])
+@pytest.mark.parametrize("beyond", [False, True])
+def test_an_enumerator_that_is_none_is_refused(problem, operator_of, gold, name, last, beyond):
+    op, value = operator_of(problem((3, 2, 4), gold)), last + 1 if beyond else -1
+    with pytest.raises(ValueError, match=f"^{name}: expected an integer from 0 to {last}, got {value}"):
         Cpu().workspace(dataclasses.replace(op.plan, **{name: value}), adjoint=False)
 
 

@@ -169,6 +169,17 @@ def test_suggested_voxel_lets_the_whole_pixel_shift_apply():
     assert exp.suggest_voxel(transport="fourier") == (dy, dy, dy)
 
 
+@pytest.mark.parametrize("angle, finer, cubic", [(0.78, 1, True), (0.65, 1, True), (0.35, 2, True), (1.2, 1, False)])
+def test_voxels_for_box_are_cubes_where_it_takes_them(angle, finer, cubic):
+    exp = scan(arm=(("y+", angle),))
+    dz, dy, dx = exp.suggest_voxel(transport="box")
+    assert dx == pytest.approx(dy / finer) and (dz == dy) == cubic
+    assert 0.7 <= dz * math.tan(exp.two_theta) / dx <= 1.5 + 1e-12
+    symmetric = scan(arm=(("y+", angle),), orientation="symmetric")
+    with pytest.raises(ValueError, match="^transport: expected 'shift' or 'fourier' with orientation 'symmetric'"):
+        symmetric.suggest_voxel(transport="box")
+
+
 def test_polarization_fractions():
     horizontal, vertical = scan().polarization, scan(beam_polarization="vertical").polarization
     assert horizontal["sigma"] == pytest.approx(vertical["pi"], abs=1e-12)

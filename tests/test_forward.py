@@ -115,12 +115,32 @@ def test_fourier_equals_shift_where_the_move_is_whole(problem, operator_of, rela
     assert relative(fourier, shift) < 1e-12
 
 
-def test_auto_takes_shift_where_it_applies(problem, operator_of, gold, voxel_of):
+def test_auto_takes_shift_and_box_where_they_are_as_good(problem, operator_of, gold, voxel_of):
     p = problem((3, 1, 4), gold)
-    assert operator_of(p, transport="auto").transport == "shift"
+
+    def taken(pixels, **options):
+        return operator_of(p, transport="auto", voxel=voxel_of(gold["two_theta"], pixels), **options).transport
+
     assert operator_of(p, transport="auto", voxel=voxel_of(gold["two_theta"], 2)).shift == 2
-    assert operator_of(p, transport="auto", voxel=voxel_of(gold["two_theta"], 1.01)).transport == "fourier"
-    assert operator_of(p, transport="auto", voxel=voxel_of(gold["two_theta"], 0.3)).transport == "fourier"
+    found = [taken(pixels) for pixels in (0.3, 0.69, 0.71, 1, 1.01, 1.49, 1.51, 3)]
+    assert found == ["fourier", "fourier", "box", "shift", "box", "box", "fourier", "shift"]
+    assert taken(1.01, scheme="etd2rk") == "fourier"
+    half = voxel_of(gold["two_theta"] / 2, 1.01)
+    assert operator_of(p, transport="auto", orientation="symmetric", voxel=half).transport == "fourier"
+
+
+@pytest.mark.parametrize(
+    "pixels, options, message",
+    [
+        (1.51, {}, "^transport: expected 'shift', 'fourier' or 'auto', got 'box', which needs at most 1.5 pixels"),
+        (0.5, {"orientation": "symmetric"}, "^transport: expected .* with orientation 'symmetric', got 'box'"),
+        (0.9, {"scheme": "etd2rk"}, "^transport: expected 'fourier' or 'auto' with scheme 'etd2rk', got 'box'"),
+    ],
+)
+def test_box_is_refused_where_it_is_none(problem, operator_of, gold, voxel_of, pixels, options, message):
+    p = problem((3, 1, 4), gold)
+    with pytest.raises(ValueError, match=message):
+        operator_of(p, transport="box", voxel=voxel_of(gold["two_theta"], pixels), **options)
 
 
 @pytest.mark.parametrize("transport", ["shift", "fourier", "box"])

@@ -1,4 +1,4 @@
-"""Transport shift in gauges that no frame sees: which rows are marched so is decided by value, and does not show."""
+"""Transports shift and box in gauges that no frame sees: which rows are marched so is decided by value, and does not show."""
 
 import numpy as np
 import pytest
@@ -36,12 +36,15 @@ def quarter_of_a_beat(p):
     return 0.5 * np.pi / (p.physics["voxel"][0] * coupling * chi)
 
 
-def test_a_row_is_lifted_unless_one_of_its_voxels_is_too_thick(problem, operator_of, asymmetric, overwhelming):
-    p = problem((5, 3, 7), asymmetric)
+@pytest.mark.parametrize("transport", ["shift", "box"])
+def test_a_row_is_lifted_unless_one_of_its_voxels_is_too_thick(
+    problem, operator_of, asymmetric, overwhelming, transport
+):
+    p = problem((5, 3, 7), asymmetric, transport=transport)
     assert rows_of(operator_of(p), p, p.s_0) == [True] * 3
     p.S[2, 1, 3] = quarter_of_a_beat(p)
     assert rows_of(operator_of(p), p, p.s_0) == [True, False, True]
-    p = problem((5, 3, 7), overwhelming)
+    p = problem((5, 3, 7), overwhelming, transport=transport)
     assert rows_of(operator_of(p), p) == [False] * 3
     assert rows_of(operator_of(p, transport="fourier"), p) == [False] * 3  # which has no gauge of E_0
     p.S[0, 0, 0] = np.nan
@@ -49,12 +52,12 @@ def test_a_row_is_lifted_unless_one_of_its_voxels_is_too_thick(problem, operator
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pixels", [1, 2, 3])
+@pytest.mark.parametrize("transport, pixels", [("shift", 1), ("shift", 2), ("shift", 3), ("box", 0.4), ("box", 1.3)])
 @pytest.mark.parametrize("n, resync", [(3, None), (37, None), (3, 3), (37, 4)])
 def test_crystals_of_both_kinds_of_rows_equal_the_oracle(
-    problem, operator_of, relative, tolerance, asymmetric, oracle_kwargs, pixels, n, resync, dtype
+    problem, operator_of, relative, tolerance, asymmetric, oracle_kwargs, transport, pixels, n, resync, dtype
 ):
-    p = problem((9, 3, 21), asymmetric, n=n, pixels=pixels)
+    p = problem((9, 3, 21), asymmetric, n=n, transport=transport, pixels=pixels)
     p.S[4, 1, 8] = quarter_of_a_beat(p)
     op = operator_of(p, dtype, resync=resync)
     assert rows_of(op, p, p.s_0) == [True, False, True]
@@ -102,12 +105,13 @@ def at_the_border(lifted, low, high):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transport", ["shift", "box"])
 @pytest.mark.parametrize("border", BORDERS)
 def test_the_answer_is_the_same_on_both_sides_of_the_border(
-    problem, operator_of, relative, tolerance, gold, oracle_kwargs, border, dtype
+    problem, operator_of, relative, tolerance, gold, oracle_kwargs, border, transport, dtype
 ):
     change, shape, chi, low, high = BORDERS[border]
-    p = problem(shape, gold | chi, n=3)
+    p = problem(shape, gold | chi, n=3, transport=transport)
     op = operator_of(p, dtype)
     S, s_0 = 0.5 * p.S, p.s_0.copy()
 
@@ -133,9 +137,12 @@ def test_the_answer_is_the_same_on_both_sides_of_the_border(
         assert relative(results[0][name], results[1][name]) < tolerance[dtype], name
 
 
-def test_gauges_begin_anew_where_fields_are_taken_up_again(problem, operator_of, relative, gold, oracle_kwargs):
+@pytest.mark.parametrize("transport", ["shift", "box"])
+def test_gauges_begin_anew_where_fields_are_taken_up_again(
+    problem, operator_of, relative, gold, oracle_kwargs, transport
+):
     """So an absorbing crystal that is not lifted as a whole is lifted by segments."""
-    p = problem((40, 1, 21), gold | {"chi_0": -1e-3 + 3e-3j, "chi_h": 5e-4 - 5e-5j}, n=5)
+    p = problem((40, 1, 21), gold | {"chi_0": -1e-3 + 3e-3j, "chi_h": 5e-4 - 5e-5j}, n=5, transport=transport)
     p.s_0[:] = 3
     whole, segments = (operator_of(p, resync=k) for k in (None, 8))
     assert [rows_of(op, p, p.s_0) for op in (whole, segments)] == [[False], [True]]

@@ -109,7 +109,7 @@ def test_a_fit_of_some_frames_knows_no_others(crystal_function, measured):
     assert some.mean_intensity == pytest.approx(sum(fit.mean_intensity for fit in alone) / 3, rel=1e-6)
 
 
-@pytest.mark.parametrize("transport", ("shift", "fourier"))
+@pytest.mark.parametrize("transport", ("shift", "fourier", "box"))
 @pytest.mark.parametrize("coupling", ("dynamical", "kinematic"))
 @pytest.mark.parametrize("scale", (1e5, None))
 @pytest.mark.parametrize("frames", (None, [5, 0, 3]))

@@ -17,6 +17,7 @@ MODELS = [
     {"sampling": "mean"},
     {"dtype": "complex64", "coupling": "kinematic"},
     {"transport": "fourier"},
+    {"transport": "box"},
     {"point_spread": 1.0, "coherence": pendel.Coherence(1e-6, 1e-6, 1e-4)},
     {"scheme": "etd2rk"},
 ]

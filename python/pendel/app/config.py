@@ -301,7 +301,7 @@ class Config:
         """Voxel (dz, dy, dx) in m: as set, or suggested by ``experiment`` for "auto" and "data"."""
         sizes = self.model.voxel_nm
         if isinstance(sizes, str):
-            transport = "fourier" if self.model.transport == "fourier" else "shift"
+            transport = self.model.transport if self.model.transport in ("box", "fourier") else "shift"
             return experiment.suggest_voxel(_times(self.model.resolution_nm, 1e-9), transport=transport)
         return tuple(1e-9 * v for v in (sizes if isinstance(sizes, tuple) else [sizes] * 3))
 

@@ -56,9 +56,10 @@ class TakagiTaupin:
         Symmetric splitting of exact transport and the exact pointwise 2x2 exponential; or the paper's exponential Heun
         (transport fourier, orientation k_h; slower, its adjoint repeats steps instead of reversing them). Both second
         order in dz.
-    transport : "auto" | "shift" | "fourier"
-        How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6, or a row FFT.
-        Orientation "symmetric": both waves, dz tan(theta) / dx.
+    transport : "auto" | "shift" | "box" | "fourier"
+        How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6; an all-pass filter, up to
+        1.5 pixels; or a row FFT, three to five times slower. "auto": the first of them that is as good as the last
+        ("box" from 0.7 pixels on). Orientation "symmetric": both waves, dz tan(theta) / dx, not "box".
     dtype : "complex64" | "complex128"
     device : "cpu" | "cuda" | "cuda:N"
         Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA work goes to CuPy's current stream and nothing
