@@ -263,7 +263,8 @@ def test_gradients_of_scattered_crystals_and_supports_equal_the_oracle(
     """
     random = np.random.default_rng(seed)
     shape = tuple(int(n) for n in random.integers(1, 12, 3)) if seed % 4 else (7, 2, 37)
-    pixels = int(random.integers(1, 4)) if transport == "shift" else random.uniform(0.3, 1.5 if transport == "box" else 2.5)
+    most = 1.5 if transport == "box" else 2.5
+    pixels = int(random.integers(1, 4)) if transport == "shift" else random.uniform(0.3, most)
     n = int(random.integers(1, 6)) if seed % 3 else int(random.integers(9, 30))
     p = problem(shape, asymmetric, n=n, transport=transport, pixels=pixels)
     support = random.uniform(size=shape) < 0.6

@@ -1,4 +1,4 @@
-"""Transports shift and box in gauges that no frame sees: which rows are marched so is decided by value, and does not show."""
+"""Transports shift and box in gauges that no frame sees: which rows, values decide, and it does not show."""
 
 import numpy as np
 import pytest
@@ -52,12 +52,12 @@ def test_a_row_is_lifted_unless_one_of_its_voxels_is_too_thick(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("transport, pixels", [("shift", 1), ("shift", 2), ("shift", 3), ("box", 0.4), ("box", 1.3)])
+@pytest.mark.parametrize("move", [("shift", 1), ("shift", 2), ("shift", 3), ("box", 0.4), ("box", 1.3)], ids=str)
 @pytest.mark.parametrize("n, resync", [(3, None), (37, None), (3, 3), (37, 4)])
 def test_crystals_of_both_kinds_of_rows_equal_the_oracle(
-    problem, operator_of, relative, tolerance, asymmetric, oracle_kwargs, transport, pixels, n, resync, dtype
+    problem, operator_of, relative, tolerance, asymmetric, oracle_kwargs, move, n, resync, dtype
 ):
-    p = problem((9, 3, 21), asymmetric, n=n, transport=transport, pixels=pixels)
+    p = problem((9, 3, 21), asymmetric, n, *move)
     p.S[4, 1, 8] = quarter_of_a_beat(p)
     op = operator_of(p, dtype, resync=resync)
     assert rows_of(op, p, p.s_0) == [True, False, True]

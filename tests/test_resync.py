@@ -90,7 +90,7 @@ def test_gradients_are_rescued_where_the_plain_reversal_has_lost_them(
 ):
     """A rough crystal that takes the amplitude down by e^25 to e^72, 0.7 to 2 of the exponent in every layer."""
     strong = gold | {k: 100 * gold[k] for k in ("chi_0", "chi_h")}
-    p = make(orientation, transport, (36, 1, 27), strong, 37, {"shift": 1, "fourier": 0.83, "box": 0.83}[transport], 48e-9)
+    p = make(orientation, transport, (36, 1, 27), strong, 37, 1 if transport == "shift" else 0.83, 48e-9)
     with pytest.raises(
         RuntimeError, match="adjoint: expected the reversed sweep to come .* or resync after fewer layers"
     ):
@@ -175,7 +175,7 @@ def test_cuda_is_the_cpu(engine, make, operator_of, relative, tolerance, asymmet
 @pytest.mark.parametrize("march, schedule", CUDA, ids=str)
 def test_cuda_rescues_too(engine, make, operator_of, relative, gold, march, schedule):
     strong = gold | {k: 100 * gold[k] for k in ("chi_0", "chi_h")}
-    p = make(*march, (36, 1, 15), strong, 9, {"shift": 1, "fourier": 0.83, "box": 0.83}[march[1]], 48e-9)
+    p = make(*march, (36, 1, 15), strong, 9, 1 if march[1] == "shift" else 0.83, 48e-9)
     xp, results = engine.cupy, {}
     for resync in (None, 2):
         op = scheduled(operator_of(p, "complex64", device="cuda", resync=resync), **schedule)

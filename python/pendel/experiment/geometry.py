@@ -218,8 +218,8 @@ class Experiment:
         """Voxel for the operator and the far field.
 
         dy = field_of_view/N with the N of ``far_shape()``, or a larger one where ``resolution`` asks for it.
-        dx = dy, and dz = dy, for ``transport="fourier"``. The same for "box", but that E_0 moves by 0.7 to 1.5 pixels per
-        layer: x is sampled finer, or dz is less. For "shift" dz = m dx/tan(2theta) with the whole m >= 1
+        dx = dy, and dz = dy, for ``transport="fourier"``. The same for "box", but that E_0 moves by 0.7 to 1.5 pixels
+        per layer: x is sampled finer, or dz is less. For "shift" dz = m dx/tan(2theta) with the whole m >= 1
         that brings dz closest to dy; where one pixel of dx = dy makes dz > 1.5 dy (small 2theta), x is sampled finer
         by the smallest whole factor that makes dz <= 1.5 dy. Orientation "symmetric": tan(theta), and dx = dy/gamma_h,
         finer by the smallest whole factor that makes it <= 1.5 dy.

@@ -14,8 +14,8 @@ TRANSPORTS = ("auto", *(transport.name.lower() for transport in Transport))
 ORIENTATIONS = {"k_h": math.pi / 2, "symmetric": math.radians(178)}  # and their largest 2 theta
 MOST_PIXELS = 1000  # E_0 may move per layer: more is a mistake of units, and rows would grow with it
 WHOLE = 1e-6  # pixels per layer this close to a whole number are one
-# Pixels per layer that transport box takes, and from where on "auto" does: bench/accuracy.py, a smooth crystal, its error
-# over that of the row FFT: 0.5: 2.2, 0.7: 1.23, 0.83 to 1.5: 1.00 to 1.05. Beyond, its dispersion grows with the cube.
+# Pixels per layer that transport box takes, and from where on "auto" does: the smooth crystal of bench/accuracy.py, its
+# error over that of the row FFT: 0.5: 2.2, 0.7: 1.23, 0.83 to 1.5: 1.00 to 1.05. Beyond, dispersion grows as the cube.
 BOX_PIXELS, BOX_AS_GOOD = 1.5, 0.7
 
 

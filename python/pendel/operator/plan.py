@@ -12,7 +12,7 @@ class Scheme(enum.IntEnum):
 
 
 class Transport(enum.IntEnum):
-    """How a field moves along x from layer to layer: by whole pixels, by the FFT of its row, or by an all-pass filter."""
+    """How a field moves along x from layer to layer: by whole pixels, by its row's FFT, or by an all-pass filter."""
 
     SHIFT = 0
     FOURIER = 1

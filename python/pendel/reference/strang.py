@@ -207,7 +207,7 @@ def forward(
     wavelength, two_theta, chi_0, chi_h, chi_hbar, polarization_factor : as in `coefficients`.
     s_0 : (nz, ny, nx) real, None for |S|.
     incident : (ny, row length) complex, E_0 of the whole, already padded row on the plane of the first voxel centres,
-        or None for ones. `shift`: crystal column x of the first layer is index x + m (nz - 1); `fourier`, `box`: index x.
+        or None for ones. `shift`: crystal column x of the first layer is index x + m (nz - 1); `fourier`, `box`: x.
     transport : "shift", "fourier" or "box".
     row_length : periodic length for `fourier`, pixels.
     return_E_0 : also return E_0 (n, ny, nx) behind the last layer, on the plane of the last voxel centres.
