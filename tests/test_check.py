@@ -121,6 +121,13 @@ def test_the_advice_goes_by_what_is_too_much(ball):
     assert "pendel.solve" in pendel.check(ball, crystal=thick).advice
 
 
+def test_an_object_of_solve_is_not_told_to_be_corrected(ball):
+    found = dataclasses.replace(ball, trust="found: photon noise explains the misfit", verdict="found")
+    told = pendel.check(found)
+    assert told.dynamical and told.advice == "that is not in this object, which was found dynamically"
+    assert not pendel.check(ball).dynamical and "error=KinematicError(" in repr(told) and len(repr(told)) < 1000
+
+
 def test_a_result_in_memory_is_checked_by_its_model(ball):
     model = pendel.Model(experiment(), GOLD, ball.S.shape, experiment().suggest_voxel())
     found = pendel.Result(

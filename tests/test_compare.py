@@ -62,6 +62,7 @@ def test_twin_only_on_request(truth):
     assert compare(turned, truth, VOXEL).relative_error > 0.1
     result = compare(turned, truth, VOXEL, twin=True)
     assert result.twin and result.relative_error < EXACT
+    assert str(result).endswith("; of the conjugate TWIN")
 
 
 def test_measures_of_known_errors(truth, rng):

@@ -54,6 +54,8 @@ def test_what_it_does_not_say_is_named(tmp_path, capsys):
     assert main(["init", str(tmp_path / "frames.npy"), "-o", str(output)]) == 0
     missing = "energy_keV, distance_mm, pixel_um, arm, rocking_axis, rocking_step_deg, material, hkl"
     assert capsys.readouterr().out == f"written to {output}; to be set: {missing}\n"
+    text = output.read_text()
+    assert '\n#mask = "mask.npy"    # beside' in text and "\n#direct_beam = [row, col]" in text
     assert main(["reconstruct", str(output), "-o", str(tmp_path / "r.cxi")]) == 2
     assert "experiment.energy_keV: expected" in capsys.readouterr().err
 

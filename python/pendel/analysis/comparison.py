@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import fft, ndimage
 
 from ..base import checks
+from ..base.printing import brief
 from ..base.symmetry import along, strain
 from ..base.symmetry import translate as translated
 from ..base.symmetry import twin as conjugate_twin
@@ -56,12 +57,15 @@ class Comparison:
     registered: np.ndarray
     inside: np.ndarray
 
+    __repr__ = brief
+
     def __str__(self):
         strain = "" if self.strain_rmse is None else f", strain rmse {self.strain_rmse:.2e}"
+        twin = "; of the conjugate TWIN" if self.twin else ""
         return (
             f"phase rmse {self.phase_rmse:.4f} rad (weighted {self.phase_rmse_weighted:.4f}), "
             f"amplitude rmse {self.amplitude_rmse:.4f}, cv {self.amplitude_cv:.4f} "
-            f"(truth {self.amplitude_cv_truth:.4f}), relative error {self.relative_error:.4f}{strain}"
+            f"(truth {self.amplitude_cv_truth:.4f}), relative error {self.relative_error:.4f}{strain}{twin}"
         )
 
 

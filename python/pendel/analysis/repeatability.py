@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base import checks
+from ..base.printing import brief
 from ..base.symmetry import strain
 from .comparison import compare
 from .resolution import Shells, fsc
@@ -46,6 +47,8 @@ class Repeatability:
     twins: tuple[bool, ...]
     shells: Shells
     count: int
+
+    __repr__ = brief
 
     @property
     def phase_rms(self) -> float:

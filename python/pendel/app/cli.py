@@ -17,6 +17,7 @@ from ..base.printing import Forgiving, warn
 from ..base.version import __version__
 from .errors import ConfigError, UsageError
 
+OVERRIDE = "override a key of it; text needs quotes: 'start.kind=\"file\"'"
 EXAMPLE = """\
 a first picture:    pendel demo
 a scan of yours:    pendel init SCAN -o scan.toml --material Au --hkl 1 1 1
@@ -133,7 +134,7 @@ def _add_commands(commands):
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("config", metavar="CONFIG.toml")
     configured.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (model.device)")
-    configured.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key")
+    configured.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=OVERRIDE)
 
     replacing = argparse.ArgumentParser(add_help=False)
     replacing.add_argument(
@@ -222,7 +223,7 @@ def _add_check(sub):
     sub.add_argument("-o", "--output", metavar="PICTURE", help="png, pdf, svg ... (RESULT.check.png)")
     text = "geometry and crystal of an object that does not know them, as of PyNX or cohere"
     sub.add_argument("--config", metavar="CONFIG.toml", help=text)
-    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of it")
+    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=OVERRIDE)
     sub.add_argument("--twin", action="store_true", help="of the object's conjugate twin: refraction has a direction")
 
 

@@ -72,11 +72,13 @@ def _data(data, scan):
     lines = ["[data]", *(f"{name} = {_quoted(value)}" for name, value in data.items() if value != "auto")]
     crop = _crop(scan)
     if crop is None:
-        return [*lines, "#crop = [rows, cols]    # about the pattern"]
-    return [
-        *lines,
-        f"crop = [{crop}, {crop}]    # about the pattern; holds {HELD:.0%} of the pixels that see {LIT} counts",
-    ]
+        lines.append("#crop = [rows, cols]    # about the pattern")
+    else:
+        held = f"holds {HELD:.0%} of the pixels that see {LIT} counts"
+        lines.append(f"crop = [{crop}, {crop}]    # about the pattern; {held}")
+    if scan.metadata.get("source") == "array":
+        lines.append('#mask = "mask.npy"    # beside that of the file: bool, True = good, or integers, 0 = good')
+    return lines
 
 
 def _crop(scan):
@@ -121,6 +123,8 @@ def _experiment(scan):
     lines = ["[experiment]"]
     for name, value in known.items():
         lines.append(f"#{name} = {value}" if value is not None else f"#{name} = {hints[name]}    {NEEDED}")
+    if scan.arm is None and scan.metadata.get("direct_beam") is None:
+        lines.append("#direct_beam = [row, col]    # with the arm at zero; left out: the arm points at the pattern")
     return [*lines, _rocking(scan), 'beam_polarization = "horizontal"']
 
 

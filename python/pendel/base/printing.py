@@ -3,6 +3,8 @@
 import contextlib
 import sys
 
+LONG = 200  # characters of a text that `brief` does not show
+
 
 def say(text: str, stream=None) -> bool:
     """Print a line, to stdout where no ``stream`` is given; whether it was delivered.
@@ -57,3 +59,31 @@ def is_terminal(stream) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def brief(fields) -> str:
+    """A dataclass or NamedTuple in a line: arrays by dtype and shape, of the rest what is there. For ``__repr__``."""
+    names = fields._fields if isinstance(fields, tuple) else fields.__dataclass_fields__
+    known = {name: getattr(fields, name) for name in names}
+    told = ", ".join(f"{name}={_short(value)}" for name, value in known.items() if _told(value))
+    return f"{type(fields).__name__}({told})"
+
+
+def _told(value):
+    return value is not None and not (isinstance(value, (str, dict)) and not value)
+
+
+def _short(value):
+    if getattr(value, "ndim", 0):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_short(item)}" for name, item in value.items()) + "}"
+    if type(value) in (tuple, list):
+        text = ", ".join(map(_short, value))
+        return f"[{text}]" if isinstance(value, list) else f"({text}{',' * (len(value) == 1)})"
+    if hasattr(value, "__dataclass_fields__") or hasattr(value, "_fields"):
+        return brief(value)
+    value = value.item() if hasattr(value, "item") else value  # a NumPy number
+    if isinstance(value, str) and len(value) > LONG:
+        return f"text of {len(value)} characters"
+    return f"{value:.7g}" if isinstance(value, float) else repr(value)

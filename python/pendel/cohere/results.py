@@ -76,7 +76,7 @@ def read_results(
     if any(N < n for N, n in zip(obj.shape, least, strict=True)):
         raise ValueError(
             f"{folder / IMAGE}: expected at least the {least} frames, rows and columns of the experiment, got "
-            f"{obj.shape}; crop and bin the scan as cohere was told to"
+            f"{obj.shape}; crop and bin the scan as cohere was told to (data.crop, pendel.io.crop_scan)"
         )
     if data is not None:
         return phased_in_file(folder / IMAGE, obj, support, experiment, data, mask)

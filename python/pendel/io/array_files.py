@@ -33,8 +33,10 @@ def is_array_file(path: Path) -> bool:
 def read_array_scan(path: Path | str) -> Scan:
     """The counts of an .npz, .npy or .tif file, or of a folder of .tif frames, as a `Scan` without geometry.
 
-    Axes of length one are dropped where there are more than three. What is no count (negative, NaN, the largest values
-    of unsigned types) is masked and counted in ``metadata["masked_on_read"]``.
+    An .npz file holds the counts as ``data``, ``iobs``, ``intensity`` or ``counts``, or as its only array, and perhaps
+    a mask as ``mask`` or ``hotpixels``: bool, True = good, or integers, 0 = good. Axes of length one are dropped where
+    there are more than three. What is no count (negative, NaN, the largest values of unsigned types) is masked and
+    counted in ``metadata["masked_on_read"]``.
 
     Parameters
     ----------

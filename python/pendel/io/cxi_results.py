@@ -17,6 +17,7 @@ import numpy as np
 
 from ..base import checks, plausible
 from ..base.constants import LIGHT_SPEED, PLANCK
+from ..base.printing import brief
 from ..base.recipe import refuse_unknown
 from . import hdf5, hdf5_arrays, hdf5_images, hdf5_links, hdf5_reading, kinds
 
@@ -165,6 +166,8 @@ class StoredResult:
     config: str = _stored(CONFIGURATION, "TOML text of the run's configuration", default="")
     name: str = _stored(HEAD, "title of the file", default="")
     metadata: dict = _stored(CONFIGURATION, "numbers, arrays, text, dicts of these", key="extra", default=dict)
+
+    __repr__ = brief
 
     @property
     def h(self) -> np.ndarray | None:

@@ -26,20 +26,21 @@ _DETECTORS = ("entry_1/instrument_1/detector_1", "entry_1/detector_1", "entry_1/
 _ANGLES = ("entry_1/sample_1/transformations", "entry_1/geometry_1/angles", "entry_1/sample_1")
 _SPACES = ("diffraction", "reciprocal", "fourier", "detector"), "data of the detector (data_space = 'diffraction')"
 _TYPES = ("intensit", "count", "photon", "detector data", "diffraction"), "intensities"
+OWN_LAYOUT = "files of a layout of one's own become a pendel.io.Scan first: docs/scan.md"
 _MONITORS = ("entry_1/control/data", "entry_1/monitor_1/data")  # of NeXus
 
 
 def write_scan(
     path: Path | str,
-    data: ArrayLike,
+    data: ArrayLike | Scan,
     *,
-    distance: float,
-    pixel_size: float | tuple[float, float],
+    distance: float | None = None,
+    pixel_size: float | tuple[float, float] | None = None,
     wavelength: float | None = None,
     energy: float | None = None,
     mask: ArrayLike | None = None,
     rocking_angles: ArrayLike | None = None,
-    rocking_axis: Axis | ArrayLike = "y+",
+    rocking_axis: Axis | ArrayLike | None = None,
     motor: str = "theta",
     arm: tuple[tuple[Axis, float], ...] | None = None,
     flux: ArrayLike | None = None,
@@ -53,13 +54,14 @@ def write_scan(
     Parameters
     ----------
     path : file to write; an old scan is replaced when all is well.
-    data : (frame, row, col) counts >= 0, of any real dtype, centred.
+    data : (frame, row, col) counts >= 0, of any real dtype, centred; or a `Scan`, and then only what it does not know,
+        or what is to be stored in its place, has to be given.
     distance : m, sample to detector.
     pixel_size : m, one number or (row, column).
     wavelength, energy : m or J, exactly one of them.
     mask : bool, (row, col) or the shape of data, True = good; None: all are.
     rocking_angles : (frame,) rad about ``rocking_axis``, or None.
-    rocking_axis : lab axis such as "y+" or three numbers.
+    rocking_axis : lab axis such as "y+" or three numbers; None: that of the `Scan`, "y+" of bare counts.
     motor : name of the rocking angles in the file.
     arm : see `Scan`.
     flux : (frame,) > 0, relative incident intensity, or None; stored as the readings of a monitor.
@@ -73,6 +75,9 @@ def write_scan(
     TypeError, ValueError : naming the argument.
     OSError : when the file cannot be written; FileExistsError for one of another kind, or of another program.
     """
+    if isinstance(data, Scan):
+        given = {name: value for name, value in locals().items() if name in _GIVEN and value is not None}
+        return write_scan(path, data.data, **_of_scan(data, given), motor=motor, force=force)
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
         got = "none" if energy is None else "both"
@@ -89,7 +94,7 @@ def write_scan(
         centre=centre,
         arm=arm,
         flux=_checked_flux(flux, len(data)),
-        rocking_axis=rocking_axis,
+        rocking_axis="y+" if rocking_axis is None else rocking_axis,
         name=name,
         metadata=dict(extra or {}),
     )
@@ -109,6 +114,25 @@ def write_scan(
         hdf5.put_process(group, {"geometry": geometry})
         # not in the configuration: PyNX reads all of that, and no groups in groups of it
         hdf5.put(group["process_1"], "extra", scan.metadata or None)
+
+
+_GIVEN = ("distance", "pixel_size", "wavelength", "energy", "mask", "rocking_angles", "rocking_axis", "arm", "flux")
+_GIVEN += ("centre", "name", "extra")
+
+
+def _of_scan(scan, given):
+    """Keywords of `write_scan` for a `Scan`, with those that are ``given`` in their place."""
+    if scan.background is not None:
+        raise ValueError("data: expected a scan without a background, which such a file does not hold, got one with it")
+    names = (name for name in _GIVEN if name not in ("wavelength", "extra"))
+    known = {name: getattr(scan, name) for name in names} | {"extra": scan.metadata}
+    if "wavelength" in given:
+        known.pop("energy")
+    known |= {name: value for name, value in given.items() if name != "name" or value}
+    for name in ("distance", "pixel_size", "rocking_axis"):
+        if known[name] is None:
+            raise TypeError(f"{name}: expected in the scan or beside it, got neither; give {name}=")
+    return known
 
 
 def _checked_counts(data):
@@ -246,7 +270,7 @@ def _read_cxi_frames(links):
     if found is None:
         raise ValueError(
             f"{links.path}: expected the dataset entry_1/data_1/data, got a file without it; "
-            f"{hdf5_reading.contents(links)}"
+            f"{hdf5_reading.contents(links)}; {OWN_LAYOUT}"
         )
     shifted = hdf5_images.is_shifted(links, found)
     hdf5_images.refuse_meaning(links, found, "data_space", *_SPACES)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from ..base import checks
 from ..base.axes import Axis
 from ..base.constants import LIGHT_SPEED, PLANCK
+from ..base.printing import brief
 from .counts import bad_values
 
 
@@ -29,7 +30,9 @@ class Scan:
     arm : detector arm turns, outermost first, as ((lab axis "y+", angle rad), ...).
     rocking_axis : lab axis such as "y+", or a 3-vector.
     name : of the sample.
-    metadata : dict of what else is known.
+    metadata : dict of what else is known: ``direct_beam``, (row, col) that the direct beam hits with the arm at zero,
+        in the data as stored, by which `Experiment.from_scan` and a configuration turn the arm; ``crop_start``, the
+        first (frame, row, col) of these that ``data`` holds; and whatever a file says.
     flux : (frame,) incident intensity of a monitor, relative, mean 1.
     background : counts per pixel beside the crystal's, (row, col) or (frame, row, col).
     """
@@ -47,6 +50,8 @@ class Scan:
     background: np.ndarray | None = None
     name: str = ""
     metadata: dict = field(default_factory=dict)
+
+    __repr__ = brief
 
     @property
     def wavelength(self) -> float | None:

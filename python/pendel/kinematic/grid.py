@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from ..base import checks, plausible
+from ..base.printing import brief
 from ..base.symmetry import along
 from ..base.symmetry import twin as conjugate_twin
 from ..experiment.geometry import Experiment
@@ -46,6 +47,8 @@ class KinematicResult:
     chi: float
     error: np.ndarray
     seed: int
+
+    __repr__ = brief
 
 
 def to_model_grid(

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import io
 from ..base import checks
+from ..base.printing import brief
 from ..base.symmetry import strain
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
@@ -45,6 +46,8 @@ class Check:
     size : float
         Diameter of the sphere of the crystal's volume [m].
     crystal : Crystal
+    dynamical : bool
+        Whether `pendel.solve` has found the object: what kinematic phasing adds is not in it then.
     """
 
     error: KinematicError
@@ -53,6 +56,9 @@ class Check:
     voxel: tuple[float, float, float]
     size: float
     crystal: Crystal
+    dynamical: bool = False
+
+    __repr__ = brief
 
     @property
     def phase_rms(self) -> float:
@@ -81,6 +87,8 @@ class Check:
             max(phase / PHASE_ENOUGH, strain / STRAIN_ENOUGH)
             for phase, strain in zip(self.error.phase_rms, self.error.strain_rms, strict=True)
         )
+        if self.dynamical and max(refracted, extinct) > 1:
+            return "that is not in this object, which was found dynamically"
         if extinct > 1:
             return "reconstruct it dynamically, pendel.solve"
         if refracted > 1:
@@ -140,7 +148,8 @@ def check(
     found = strain(own, result.voxel, diffraction_vector(wavelength, two_theta))[0]
     found = np.where(error.core, found - found[error.core].mean() if error.core.any() else 0, 0)
     size = (6 / math.pi * np.abs(S).sum(dtype=float) * math.prod(result.voxel)) ** (1 / 3)
-    return Check(error, _phase(own, error.inside), found, tuple(result.voxel), size, crystal)
+    judged = bool(result.trust)  # by `solve`
+    return Check(error, _phase(own, error.inside), found, tuple(result.voxel), size, crystal, judged)
 
 
 def _geometry(result, experiment):

@@ -15,6 +15,7 @@ from scipy import ndimage
 from .. import kinematic
 from ..base import checks
 from ..base.arrays import host
+from ..base.printing import brief
 from ..base.progress import Progress
 from ..base.recipe import from_keywords, refuse_unknown
 from ..fit.minibatch import MinibatchRecipe, fit_minibatches
@@ -49,6 +50,8 @@ class Start:
     kind: str
     trial_misfits: dict
     other: "Start | None" = None
+
+    __repr__ = brief
 
     @property
     def twin(self) -> bool:
