@@ -1,5 +1,7 @@
 """Pictures: colours mean what they say, every figure can be drawn, missing parts are left out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,14 @@ def test_a_full_result_shows_every_panel_at_1600_pixels(tmp_path, rng):
     assert head[:4] == b"\x89PNG" and int.from_bytes(head[16:20], "big") == 1600
     units = {a.get_ylabel() for a in figure.axes}
     assert {"rad", "pm", "$10^{-3}$", "counts"} <= units
+
+
+def test_a_result_stands_under_its_trust(rng):
+    doubts = "found, with doubts: misfit 9.38e-03, photon noise 8.82e-03: " + "the conjugate twin fits as well; " * 6
+    stored = dataclasses.replace(full(rng), trust=doubts.strip(), verdict="found, with doubts")
+    title = plot.result_figure(stored).get_suptitle()
+    assert title.replace("\n", " ") == f"trust: {doubts.strip()}" and "\n" in title
+    assert plot.result_figure(full(rng)).get_suptitle() == ""
 
 
 def test_a_bare_crystal_says_what_is_missing(tmp_path, rng):

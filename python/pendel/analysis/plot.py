@@ -6,6 +6,7 @@ crystal is set to zero first, since no measurement of one reflection knows it.
 
 import io
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ except ImportError:
     raise ImportError("plot: expected the package matplotlib, got none; pip install 'pendel[plot]'") from None
 
 _SIZE = (16, 11.6)  # inch: 1600 pixels wide at 100 dpi
+_SENTENCE = 175  # characters of a line as wide as that
 _SLICES = (("x", "y"), ("x", "z"), ("y", "z"))  # horizontal, vertical axis of the three central slices
 _DATA = ("measured", "truth", "data")  # curves that are drawn as dots
 _COLOURS = {
@@ -88,7 +90,7 @@ def complex_to_rgb(S: ArrayLike, maximum: float | None = None) -> np.ndarray:
 
 
 def result_figure(stored: StoredResult) -> Figure:
-    """Central slices, phase, displacement, strain, a frame, rocking curve and loss of a result.
+    """Central slices, phase, displacement, strain, a frame, rocking curve and loss of a result, under its trust.
 
     What the file does not hold is left out and said so. 16 x 11.6 inch: 1600 pixels wide at dpi=100.
 
@@ -102,6 +104,8 @@ def result_figure(stored: StoredResult) -> Figure:
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     grid = figure.add_gridspec(3, 4)
+    if stored.trust:
+        figure.suptitle("\n".join(textwrap.wrap(f"trust: {stored.trust}", _SENTENCE)), fontsize=11.5)
     support = crystal_support(stored.S, stored.support)
     S = stored.S * np.exp(-1j * _mean_phase(stored.S, support))
     window = Window(support, stored.voxel)
@@ -346,7 +350,7 @@ def _facts(axes, stored):
     if stored.misfit is not None:
         lines.append(f"relative misfit {stored.misfit:.4g}")
     lines.append(f"box (z, y, x) {' × '.join(map(str, stored.S.shape))}")
-    if stored.verdict:
+    if stored.verdict and not stored.trust:
         lines.append(f"verdict: {stored.verdict}")
     axes.text(
         0.5, 0.36, "\n".join(lines), ha="center", va="top", fontsize=11, linespacing=1.5, transform=axes.transAxes
