@@ -5,6 +5,8 @@ detector's centre add a linear phase). `compare` removes the first two, on reque
 and the conjugate twin, all of them by maximising |<truth, S>|.
 """
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np

@@ -6,6 +6,8 @@ fraction of the voxel's volume inside the body: point-sampled edges make every t
 partial volumes do not.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -4,6 +4,8 @@ Crystal functions are shown as colours: brightness is the amplitude, hue is the 
 crystal is set to zero first, since no measurement of one reflection knows it.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import textwrap

@@ -5,6 +5,8 @@
 Agreement is not accuracy: what is wrong in the model, or in the data, is wrong in all of them.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterable
 

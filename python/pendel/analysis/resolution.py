@@ -12,6 +12,8 @@ crosses at 0.5 where its signal equals its noise. A resolution is 1/q, a full pe
 its threshold. Shells go up to the smallest Nyquist frequency of the three axes: beyond it they are not whole.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterable
 

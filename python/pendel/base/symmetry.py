@@ -1,5 +1,7 @@
 """Crystal functions moved, twinned and differentiated: what data cannot tell apart, and what they are compared by."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft

@@ -9,6 +9,8 @@ for an even N, and without the linear phase for an odd one, -n counted from N//2
 makes of such an object, and the q of the peak that it measures strain by, stand in the preprocessed file.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from pathlib import Path

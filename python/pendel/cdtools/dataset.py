@@ -1,5 +1,7 @@
 """Rocking scans as datasets of CDTools, which has ptychography's."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ class RockingDataset(CDataset):
         self.patterns = torch.tensor(patterns)
 
     @classmethod
-    def from_scan(cls, scan: Scan, experiment: Experiment | None = None, **further) -> "RockingDataset":
+    def from_scan(cls, scan: Scan, experiment: Experiment | None = None, **further) -> RockingDataset:
         """The dataset of a measured `pendel.io.Scan`.
 
         Parameters
@@ -79,7 +81,7 @@ class RockingDataset(CDataset):
         return cls(scan.data, experiment, **dict[str, Any](mask=scan.mask, name=scan.name) | further)
 
     @classmethod
-    def from_cxi(cls, cxi_file, experiment: Experiment | None = None) -> "RockingDataset":
+    def from_cxi(cls, cxi_file, experiment: Experiment | None = None) -> RockingDataset:
         """The dataset of a CXI file, a path or an open h5py.File, as `pendel.io.read_scan` reads it."""
         return cls.from_scan(read_scan(getattr(cxi_file, "filename", cxi_file)), experiment)
 

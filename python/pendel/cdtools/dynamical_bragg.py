@@ -1,5 +1,7 @@
 """A `pendel.Model` as a model of CDTools."""
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any
@@ -99,7 +101,7 @@ class DynamicalBragg(CDIModel):
         support: ArrayLike | None = None,
         model_options: dict[str, Any] | None = None,
         **further: Any,
-    ) -> "DynamicalBragg":
+    ) -> DynamicalBragg:
         """The model of a dataset, with the scale that brings its first frames closest to those measured.
 
         Parameters
@@ -178,7 +180,7 @@ class DynamicalBragg(CDIModel):
         return RockingDataset(patterns, experiment, mask=self.mask)
 
     @classmethod
-    def from_results_dict(cls, results_dict: dict, model: Model, **further: Any) -> "DynamicalBragg":
+    def from_results_dict(cls, results_dict: dict, model: Model, **further: Any) -> DynamicalBragg:
         """The fit of `save_results`, or with `from_results_h5` of `save_to_h5`.
 
         Parameters

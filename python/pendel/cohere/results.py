@@ -8,6 +8,8 @@ with its centre of mass in the middle and a maximum of 1. Data are amplitudes; w
 an odd number of pixels are n//2 and n//2 + 1. cohere's errors are squares of ``chi``.
 """
 
+from __future__ import annotations
+
 import math
 from io import BytesIO
 from pathlib import Path

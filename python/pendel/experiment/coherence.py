@@ -24,6 +24,8 @@ that a relative bandwidth moves pixels far from the centre a little more than th
 coherence are not Gaussian.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
 
@@ -71,7 +73,7 @@ class Coherence:
             object.__setattr__(self, "modes", checks.integer("modes", self.modes, at_least=1))
 
     @classmethod
-    def of_squares(cls, squares: ArrayLike, modes: int | None = None) -> "Coherence":
+    def of_squares(cls, squares: ArrayLike, modes: int | None = None) -> Coherence:
         """That of p in (1), three numbers >= 0.
 
         Parameters
@@ -93,7 +95,7 @@ class Coherence:
         """Squares of p in (1), float64 (3,): [m^-2], [m^-2] and [1]."""
         return np.array([self.horizontal**-2, self.vertical**-2, self.bandwidth**2])
 
-    def with_modes(self, modes: int | None) -> "Coherence":
+    def with_modes(self, modes: int | None) -> Coherence:
         """The same with so many settings.
 
         Parameters

@@ -16,6 +16,8 @@ Assumptions: one detector pixel pitch p in both directions, detector plane perpe
 through k_h; what the curved Ewald sphere adds to it is in `pendel.model.swept`.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from typing import Any
@@ -283,7 +285,7 @@ class Experiment:
         pixel = 2 * math.pi / self.field_of_view
         return np.stack([-step * slope, pixel * self.e_row, pixel * self.e_col], axis=1)
 
-    def replace(self, **changes: Any) -> "Experiment":
+    def replace(self, **changes: Any) -> Experiment:
         """A new Experiment with the given parameters changed.
 
         A wavelength takes the place of an energy, an arm that of k_h, and the other way round, in whatever unit. Raises
@@ -300,7 +302,7 @@ class Experiment:
         return Experiment(**replaced(self.arguments, changes))
 
     @classmethod
-    def from_scan(cls, scan: Scan, **changes: Any) -> "Experiment":
+    def from_scan(cls, scan: Scan, **changes: Any) -> Experiment:
         """The Experiment of a measured scan, of what its file says.
 
         Where the file says the direct beam's pixel, and no arm is given, k_h goes through the centre's
@@ -321,7 +323,7 @@ class Experiment:
         """
         return cls(**arguments_of(scan, changes))
 
-    def with_centre(self, centre: tuple[float, float, float], angle: float) -> "Experiment":
+    def with_centre(self, centre: tuple[float, float, float], angle: float) -> Experiment:
         """A copy with another centre, whose frame has the given rocking angle, whatever lies between the frames.
 
         Parameters
@@ -338,7 +340,7 @@ class Experiment:
         copied.arguments = self.arguments | {"centre": copied.centre}
         return copied
 
-    def crop(self, frames: slice | None = None, rows: slice | None = None, cols: slice | None = None) -> "Experiment":
+    def crop(self, frames: slice | None = None, rows: slice | None = None, cols: slice | None = None) -> Experiment:
         """The Experiment of ``data[frames, rows, cols]``.
 
         Angles and pixels keep their dq and q: the centre moves with the array.
@@ -368,7 +370,7 @@ class Experiment:
         copied.arguments = copied.arguments | {"detector_shape": copied.detector_shape}
         return copied.with_centre((frame, row, col), self.centre_angle)
 
-    def with_angles(self, rocking_angles: ArrayLike, frame: float) -> "Experiment":
+    def with_angles(self, rocking_angles: ArrayLike, frame: float) -> Experiment:
         """A copy at other rocking angles of the same crystal: dq = 0 keeps its angle, whatever lies between the frames.
 
         Parameters

@@ -13,6 +13,8 @@ correction of Kissel & Pratt, Acta Cryst. A46, 170 (1990). Away from absorption 
 up to 1 % in Re chi and 5 % in Im chi.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 import os

@@ -5,6 +5,8 @@ True is a good pixel. Arrays are centred, (frame, row, column). Every file is wr
 target and then renamed.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 from pathlib import Path

@@ -2,6 +2,8 @@
 pixels.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
 
 import numpy as np

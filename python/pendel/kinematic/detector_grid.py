@@ -5,6 +5,8 @@ cell of that lattice is two voxels long or longer, it is the mean over the cell,
 voxel.
 """
 
+from __future__ import annotations
+
 import itertools
 from typing import Any
 

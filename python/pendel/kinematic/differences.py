@@ -6,6 +6,8 @@ of that is K itself for a convex K with a centre of symmetry. Any other convex K
 every direction, and no larger volume (Brunn-Minkowski). The twin has the same.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,8 @@ it. Their object then differs from that of the data as they were measured by a l
 and s is found where the amplitudes of both are most alike.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -8,6 +8,8 @@ The data array, index offset m from the pattern's centre, samples |S~(Q)|^2 on t
 and S at a voxel at r, (x, y, z) in m from the origin, is the object at the index n = inv(A) r, between its samples.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Sequence

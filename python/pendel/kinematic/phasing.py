@@ -14,6 +14,8 @@ Rev. B 68, 140101, 2003):
 translation and the twin conj(S(-r)).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import os
 from collections.abc import Callable, Iterable

@@ -17,6 +17,8 @@ In the model frame k_h is z and k_0 = k (sin 2theta, 0, cos 2theta):
 T the shift by dz tan 2theta along x, a phase of the row's Fourier series: exact for whole pixels, sinc between.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

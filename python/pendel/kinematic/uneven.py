@@ -11,6 +11,8 @@ at two frames or more, so that (1) misses by little; a place that no frame is ne
 The model of a reconstruction has the true angles and the frames as they were measured.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -7,6 +7,8 @@ the wave that comes to a voxel has lost light to E_h, and E_h gives some back on
 neither a constant phase nor where exactly the Bragg peak is, so a plane is taken off both, and the mean off strains.
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

@@ -16,6 +16,8 @@ for a perfect crystal (tests/test_kinematic_image.py), with the paths L_0 and L_
 Phases of S enter as S(r_1) conj(S(r_2)) S(r_3) in the place of S(r): what strain and extinction do together.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """`pendel.plan`: what a reflection, an energy and a size mean, before there are any frames."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Sequence

@@ -2,6 +2,8 @@
 the axes (frame, row, col). It centres the pattern before it begins, and crops what it writes around the support.
 """
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 from typing import Any
