@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from typing import Any
 
 LONG = 200  # characters of a text that `brief` does not show
 
@@ -61,9 +62,9 @@ def is_terminal(stream) -> bool:
         return False
 
 
-def brief(fields) -> str:
+def brief(fields: Any) -> str:
     """A dataclass or NamedTuple in a line: arrays by dtype and shape, of the rest what is there. For ``__repr__``."""
-    names = fields._fields if isinstance(fields, tuple) else fields.__dataclass_fields__
+    names = getattr(fields, "_fields", None) or fields.__dataclass_fields__
     known = {name: getattr(fields, name) for name in names}
     told = ", ".join(f"{name}={_short(value)}" for name, value in known.items() if _told(value))
     return f"{type(fields).__name__}({told})"

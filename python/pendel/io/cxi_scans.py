@@ -79,7 +79,8 @@ def write_scan(
     """
     if isinstance(data, Scan):
         given = {name: value for name, value in locals().items() if name in _GIVEN and value is not None}
-        return write_scan(path, data.data, **_of_scan(data, given), motor=motor, force=force)
+        write_scan(path, data.data, **_of_scan(data, given), motor=motor, force=force)
+        return
     data = _checked_counts(data)
     if (wavelength is None) == (energy is None):
         got = "none" if energy is None else "both"
