@@ -102,14 +102,9 @@ def choose_transport(transport: Any, scheme: str, orientation: str, pixels: floa
         return "fourier"
 
     if transport == "box":
-        if orientation == "symmetric":
-            raise ValueError("transport: expected 'shift', 'fourier' or 'auto' with orientation 'symmetric', got 'box'")
-        if not 0 < pixels <= BOX_PIXELS:
-            raise ValueError(
-                f"transport: expected 'shift', 'fourier' or 'auto', got 'box', which needs at most {BOX_PIXELS} pixels"
-                f" {_move_in_words(orientation)}, here {pixels:.8g}"
-            )
+        _refuse_box(orientation, pixels)
         return transport
+
     is_whole = round(pixels) >= 1 and abs(pixels - round(pixels)) <= WHOLE
     if transport == "shift" and not is_whole:
         hint = f"; dz = {dz / pixels:.8g} m would give 1" if pixels > 0 else ""  # 0: of the smallest of all angles
@@ -120,6 +115,17 @@ def choose_transport(transport: Any, scheme: str, orientation: str, pixels: floa
     if transport == "auto" and not is_whole and orientation == "k_h" and BOX_AS_GOOD <= pixels <= BOX_PIXELS:
         return "box"
     return "shift" if is_whole and transport != "fourier" else "fourier"
+
+
+def _refuse_box(orientation, pixels):
+    """ValueError where transport box is not to be had."""
+    if orientation == "symmetric":
+        raise ValueError("transport: expected 'shift', 'fourier' or 'auto' with orientation 'symmetric', got 'box'")
+    if not 0 < pixels <= BOX_PIXELS:
+        raise ValueError(
+            f"transport: expected 'shift', 'fourier' or 'auto', got 'box', which needs at most {BOX_PIXELS} pixels"
+            f" {_move_in_words(orientation)}, here {pixels:.8g}"
+        )
 
 
 def coupling_coefficients(
