@@ -1,7 +1,8 @@
 // What the physics needs from a compiler: a host/device marker, SIMD packs and a complex number of packs.
-// A pack is a vector type of W lanes (W = 1: the scalar itself), so + - * need no library, but GCC or clang. Every translation unit that is compiled for its own instruction set names it in PENDEL_ISA, and
-// all our templates live in that namespace, so the linker cannot mix instruction sets. Templates of the standard
-// library are shared: the object compiled for the lowest set must be linked first (CMakeLists.txt).
+// A pack is a vector type of W lanes (W = 1: the scalar itself), so + - * need no library, but GCC or clang. Every
+// translation unit that is compiled for its own instruction set names it in PENDEL_ISA, and all our templates live in
+// that namespace, so the linker cannot mix instruction sets. Templates of the standard library are shared: the object
+// compiled for the lowest set must be linked first (CMakeLists.txt).
 #pragma once
 
 #if defined(__CUDACC__)

@@ -172,6 +172,6 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 #define __syncwarp() ::emulator::wait(::emulator::AT_WARP)
 #define __shfl_xor_sync(all, value, lane_mask) ::emulator::shuffle(value, threadIdx.x % ::emulator::LANES ^ (lane_mask))
 #define __shfl_sync(all, value, lane) ::emulator::shuffle(value, lane)
-#define __shfl_up_sync(all, value, delta) \
+#define __shfl_up_sync(all, value, delta)                                                                \
   ::emulator::shuffle(value, threadIdx.x % ::emulator::LANES < (delta) ? threadIdx.x % ::emulator::LANES \
-                                                                      : threadIdx.x % ::emulator::LANES - (delta))
+                                                                       : threadIdx.x % ::emulator::LANES - (delta))
