@@ -56,10 +56,12 @@ def problems(trial, status, said, before):
         found.append(f"ended with {status}: {said[-300:]}")
     elif status and not said.strip():
         found.append(f"status {status} without a word")
-    if status == 0:
-        trial.result()
-    else:
-        found += [f"{name} has changed" for name in before if (trial.folder / name).read_bytes() != before[name]]
+    if (trial.folder / "result.cxi").exists():
+        trial.result()  # whole: the earlier one, or the new one where only what comes behind it failed
+    elif status == 0 or "result.cxi" in before:
+        found.append("result.cxi is gone")
+    if status and "result.png" in before and (trial.folder / "result.png").read_bytes() != before["result.png"]:
+        found.append("result.png has changed")
     # a checkpoint that could not be written leaves none, or the one before
     found += [f"{name} is left" for name in trial.stale() if name not in KEPT]
     return status, found
