@@ -10,6 +10,7 @@ import argparse
 import inspect
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import warnings
 import numpy as np
 from fuzz_arrays import NASTY, SHAPES, given, one, values
 
-LONGEST = 5.0  # s of a processor for one seed
+LONGEST = float(os.environ.get("PENDEL_FUZZ_LONGEST", 5))  # s of a processor for one seed
 PATIENCE = 20 * LONGEST  # s: what has not ended then waits for something
 REFUSALS = (ValueError, TypeError, RuntimeError, MemoryError)
 

@@ -16,6 +16,7 @@ if [[ -z $folder ]]; then
   trap 'rm -rf "$folder"' EXIT
 fi
 unset PENDEL_CPU
+export PENDEL_FUZZ_LONGEST=60 # instead of 5: a sanitizer takes ten times as long
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1
