@@ -1,7 +1,7 @@
 """What every rank does for tests/test_mpi.py: ``mpiexec -n R python ranks_worker.py TASK FOLDER``.
 
-Groups are of three frames here, so that a scan of few frames has some for every rank. Every rank writes what it found to
-FOLDER/TASK.RANK.npz, where errors that it expects count as found.
+Groups are of three frames here, so that a scan of few frames has some for every rank. Every rank writes what it found
+to FOLDER/TASK.RANK.npz, where errors that it expects count as found.
 """
 
 import os
@@ -109,7 +109,7 @@ def refused(folder):
         "dark": lambda: light(0 * start),
         "checkpoint": lambda: pendel.reconstruct(model, data, **ADAM, checkpoint=folder_of_one / "adam.h5"),
         "comm": lambda: make_model(comm=COMM.rank),
-        "null": lambda: make_model(comm=MPI.COMM_NULL),
+        "null": lambda: make_model(comm=COMM.Split(MPI.UNDEFINED)),
     }
     for name, attempt in tries.items():
         try:
@@ -119,12 +119,13 @@ def refused(folder):
     return found
 
 
-def ends_with(what):
-    """A long run in whose second epoch something happens to the last rank."""
+def ends_with(what, mark):
+    """A long run in whose second epoch something happens to the last rank, and the file ``mark`` says when."""
     model, data, start, support = scan()
 
     def callback(epoch, *_):
         if epoch == 2 and COMM.rank == COMM.size - 1:
+            mark.touch()
             what()
 
     pendel.reconstruct(model, data, None, start, support, **ADAM | {"epochs": 10**6}, callback=callback)
@@ -136,7 +137,8 @@ def error():
 
 def main(task, folder):
     if task in ("error", "SIGKILL", "SIGTERM"):
-        ends_with(error if task == "error" else lambda: os.kill(os.getpid(), getattr(signal, task)))
+        what = error if task == "error" else lambda: os.kill(os.getpid(), getattr(signal, task))
+        ends_with(what, folder / f"{task}.time")
     tasks = {"everything": everything, "begun": lambda: begun(folder), "resumed": lambda: resumed(folder)}
     tasks |= {"refused": lambda: refused(folder), "alone": lambda: {"size": COMM.size}}
     np.savez(folder / f"{task}.{COMM.rank}.npz", **tasks[task]())

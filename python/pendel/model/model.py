@@ -140,9 +140,7 @@ class Model:
         parts = op, self.far_field, seen, self.threads, beam, self._swept()
         self.passes = Pass(*parts) if comm is None else RankedPass(self.ranks, *parts)
         self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
-        self.ranks.refuse_different(
-            {"dtype": self.dtype.name} | instruction_set() | signature_of_model(self), " of Model(comm=)"
-        )
+        self.ranks.refuse_different({"dtype": self.dtype.name} | instruction_set() | signature_of_model(self))
 
     def _swept(self):
         """What the sweep takes for the crystal."""

@@ -28,7 +28,7 @@ from ..operator.cpu_engine import available_threads
 from .signature import DIGEST, as_text
 
 BUSY, PAUSE = 2e-3, 1e-4  # s: how long a wait asks without pause, and the pause from then on
-GRACE = 5.0  # s that the first rank has to tell of an error that all may have, and to write what is finished
+GRACE = 3.0  # s that the first rank has to tell of an error that all may have, and to write what is finished
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class Alone:
     """One process: nothing to share, nobody to tell."""
 
-    rank, size, comm = 0, 1, None
+    rank, size, neighbours, comm = 0, 1, 1, None
 
     @property
     def first(self) -> bool:
@@ -55,7 +55,7 @@ class Alone:
         """What ``compute`` gives on the first rank; what it raises there is raised by all."""
         return compute()
 
-    def refuse_different(self, values: dict[str, Any], hint: str = "") -> None:
+    def refuse_different(self, values: dict[str, Any]) -> None:
         """Raise ValueError naming the first of the ``values`` that is not the same on all ranks."""
 
 
@@ -72,6 +72,8 @@ class Ranks(Alone):
     Attributes
     ----------
     rank, size : int
+    neighbours : int
+        Ranks on this machine, this one among them.
     exchanges, sent : int
         Collective calls so far, and bytes that this rank had to send to others in them.
 
@@ -90,6 +92,10 @@ class Ranks(Alone):
         self.comm, self.rank, self.size = comm, comm.rank, comm.size
         self.exchanges = self.sent = 0
         self._unfinished: list = []
+        cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        places = self._gather((socket.gethostname(), cpus))
+        self.neighbours = [host for host, _ in places].count(places[self.rank][0])
+        self._sharing = places.count(places[self.rank])  # ranks that may run on the same CPUs
         if self.size > 1:
             end_together(comm)
 
@@ -100,9 +106,7 @@ class Ranks(Alone):
     def threads(self, threads):
         if threads is not None or "PENDEL_NUM_THREADS" in os.environ:
             return threads
-        cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        own = socket.gethostname(), cpus
-        return max(1, available_threads() // self._gather(own).count(own))
+        return max(1, available_threads() // self._sharing)
 
     def gathered(self, compute: Callable[[], T]) -> list[T]:
         """What ``compute`` gives on every rank, in their order; the first error of any is raised by all."""
@@ -119,18 +123,19 @@ class Ranks(Alone):
     def from_first(self, compute):
         return self.gathered(compute if self.first else lambda: None)[0]
 
-    def refuse_different(self, values, hint=""):
+    def refuse_different(self, values):
         if self.size == 1:
             return
-        texts = self._gather({name: as_text(value) for name, value in values.items()})
+        texts = {name: value if isinstance(value, str) else as_text(value) for name, value in values.items()}
+        texts = self._gather(texts)
         for name, text in texts[0].items():
             for rank, others in enumerate(texts):
                 other = others.get(name)
                 if other == text:
                     continue
                 if other is None or text.startswith(DIGEST):
-                    text, other = "that of rank 0", "another"
-                raise ValueError(f"{name}: expected the same on all ranks, got {text} and on rank {rank} {other}{hint}")
+                    text, other = "one on rank 0", "another"
+                raise ValueError(f"{name}: expected the same on all ranks, got {text} and {other} on rank {rank}")
 
     def joined(self, part: np.ndarray, sizes: list[int]) -> np.ndarray:
         """All rows of an array, ``sizes`` of every group, where ``part`` has those of this rank's `share` of them."""
