@@ -28,7 +28,7 @@ MULTISCALE = QUIET | {"levels": 1, "steps": 10, "rounds": 1, "iterations": (2, 2
 
 def scan():
     """(model of all ranks, counts, start, support)."""
-    ranked.GROUP, ranked.FEWEST = 3, 1000
+    ranked.LEAST, ranked.FEW = 3, 1000
     model = make_model(size=SIZE, threads=1, comm=COMM)
     _, S = strained(model, [(0.3, 0.2, -0.25)], [0.3], [1.5])
     data = model.intensities(S)
@@ -52,6 +52,9 @@ def everything():
     for frames in (None, [3, 1, 20, 22, 8]):
         told = model.evaluate(start, fit, frames, None, support=support)._asdict()
         found |= {f"{name} of {frames}": value for name, value in told.items() if value is not None}
+    alone = make_model(size=SIZE, threads=1)
+    one = alone.evaluate(start, alone.fit(data, background=0.1), None, None, support=support).adj_S
+    found["beside no communicator"] = np.abs(found["adj_S of None"] - one).max() / np.abs(one).max()
     s_0 = np.abs(start)
     found["adj_s_0"] = model.evaluate(start, fit, scale=2.0, s_0=s_0).adj_s_0
     found["relative misfit"] = model.misfit(start, data)

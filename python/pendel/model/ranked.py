@@ -5,8 +5,9 @@ blocks and the order that `pendel.model.passes` has for it. What frames give by 
 ranks, and added up by each in the order of the frames; gradients with respect to the crystal are added up over the tree
 of groups, `pendel.model.ranks`, only where they are not 0.
 
-One group more costs the matrices of all voxels once more, a third of a sweep of GROUP frames (64^3, complex64,
-AVX-512), which is why groups are no smaller; 2 GROUP frames lose a few hundredths to all in one.
+Every group costs the matrices and gradients of the crystal's voxels once more, as much as some 40 frames of a sweep
+(96^3, complex64, AVX-512, a crystal that fills a ninth of its box), beside the far fields. So groups are few, and
+larger where there are many frames; and as that of ranks mostly is, their number is a power of two.
 """
 
 import numpy as np
@@ -15,13 +16,15 @@ from . import loss
 from .passes import Gradient, Pass
 from .ranks import Partial
 
-GROUP = 16  # frames: a pack of rocking angles at AVX-512 and complex64
-FEWEST = 4  # groups, before they become as large as 2 GROUP
+LEAST = 12  # frames in a group, twice as many from FEW groups on
+FEW = 4
 
 
 def groups_of(count):
-    """Slices of ``range(count)``, nearly equal: of at most GROUP frames, of 2 GROUP where there are FEWEST and more."""
-    groups = max(min(-(-count // GROUP), FEWEST), -(-count // (2 * GROUP)))
+    """Slices of ``range(count)``, nearly equal: 2 from 24 frames on, 4 from 48, 8 from 192, 16 from 384 ..."""
+    groups = 1
+    while count >= 2 * groups * LEAST * (1 if groups < FEW else 2):
+        groups *= 2
     edges = [count * i // groups for i in range(groups + 1)]
     return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
