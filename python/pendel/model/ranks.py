@@ -36,7 +36,8 @@ T = TypeVar("T")
 class Alone:
     """One process: nothing to share, nobody to tell."""
 
-    rank, size, neighbours, comm = 0, 1, 1, None
+    rank, size, neighbours = 0, 1, 1
+    comm: Any = None
 
     @property
     def first(self) -> bool:
