@@ -131,7 +131,8 @@ def ends_with(what, mark):
             mark.touch()
             what()
 
-    pendel.reconstruct(model, data, None, start, support, **ADAM | {"epochs": 10**6}, callback=callback)
+    long = ADAM | {"epochs": 10**6, "checkpoint_every": 10**6, "checkpoint": mark.with_suffix(".h5")}
+    pendel.reconstruct(model, data, None, start, support, **long, callback=callback)
 
 
 def error():
@@ -139,7 +140,7 @@ def error():
 
 
 def main(task, folder):
-    if task in ("error", "SIGKILL", "SIGTERM"):
+    if task in ("error", "SIGKILL", "SIGTERM", "SIGINT"):
         what = error if task == "error" else lambda: os.kill(os.getpid(), getattr(signal, task))
         ends_with(what, folder / f"{task}.time")
     tasks = {"everything": everything, "begun": lambda: begun(folder), "resumed": lambda: resumed(folder)}

@@ -136,10 +136,13 @@ def test_what_is_not_the_same_on_all_ranks_is_named_by_all(ranks, tmp_path):
             assert re.match(text, str(rank[name])), (name, rank[name])
 
 
-@pytest.mark.parametrize("task", ["error", "SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("task", ["error", "SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_rank_that_dies_ends_all(ranks, task, tmp_path):
     text, ended = run(3, str(WORKER), task, str(tmp_path), status=None), time.time()
     assert ended - (tmp_path / f"{task}.time").stat().st_mtime < ENDED
+    if task == "SIGINT":  # the first rank learns of it
+        assert checkpoint_file.read(tmp_path / "SIGINT.h5", "reconstruct")[1]["epoch"] == 2
+        assert text.count("KeyboardInterrupt: another rank was interrupted") == 1
     assert task != "error" or ("rank 2 of 3" in text and "LookupError: of one rank" in text)
 
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import time
 import warnings
 from typing import NoReturn
 
+from ..base import interruption
 from ..base.printing import warn
-from ..model.ranks import GRACE, Ranks
+from ..model.ranks import Ranks, leave_to_first
 from .errors import UsageError
 
 
@@ -40,7 +40,7 @@ def end_all(ranks: Ranks, status: int, text: str) -> NoReturn:
     is finished.
     """
     if not ranks.first:
-        time.sleep(GRACE)
+        leave_to_first(ranks.comm, interrupted=interruption.received() is not None)
         text = f"{text} (rank {ranks.rank} of {ranks.size})"
     warn(text)
     ranks.comm.Abort(status)

@@ -266,12 +266,12 @@ class _Saver:
             return
         if run.epoch % self.recipe.checkpoint_every == 0 or run.epoch == self.recipe.epochs:
             self.ranks.from_first(lambda: self._save(run))
-            self.whole = None
         elif self.ranks.first:
             self.whole = run.copied()
 
     def _save(self, run):
         checkpoints.save(self.path, run, self.signature, self.recipe.epochs)
+        self.whole = None
 
     @contextlib.contextmanager
     def kept_if_interrupted(self):

@@ -28,7 +28,9 @@ from ..operator.cpu_engine import available_threads
 from .signature import DIGEST, as_text
 
 BUSY, PAUSE = 2e-3, 1e-4  # s: how long a wait asks without pause, and the pause from then on
-GRACE = 3.0  # s that the first rank has to tell of an error that all may have, and to write what is finished
+# s that the first rank has to tell of an error that all may have, and, after a signal, to write what is finished
+GRACE, PATIENCE = 3.0, 60.0
+INTERRUPTED = 31415  # tag of the message that tells the first rank of a signal to another
 
 T = TypeVar("T")
 
@@ -199,8 +201,11 @@ class Ranks(Alone):
         until = time.monotonic() + BUSY
         try:
             while not request.Test():
-                if time.monotonic() > until:
-                    time.sleep(PAUSE)
+                if time.monotonic() < until:
+                    continue
+                if self.first and self.comm.Iprobe(tag=INTERRUPTED):
+                    raise KeyboardInterrupt("another rank was interrupted")
+                time.sleep(PAUSE)
         except BaseException:
             self._unfinished.append((request, buffers))
             raise
@@ -280,6 +285,16 @@ def _portable(error):
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
+def leave_to_first(comm: Any, *, interrupted: bool) -> None:
+    """Wait for the first rank to end all; of a signal, ``interrupted``, which that may not have got, it is told."""
+    told = comm.Isend(np.zeros(1, np.uint8), dest=0, tag=INTERRUPTED) if interrupted else None
+    until = time.monotonic() + (PATIENCE if interrupted else GRACE)
+    while time.monotonic() < until:
+        if told is not None:
+            told.Test()
+        time.sleep(0.05)
+
+
 class _Ending:
     """Whether an error that nobody caught ends all ranks."""
 
@@ -294,7 +309,7 @@ def end_together(comm: Any) -> None:
 
     def tell_and_end(kind, error, trace):
         if comm.rank:
-            time.sleep(GRACE)  # where all ranks have it the first one tells, and ends this one
+            leave_to_first(comm, interrupted=issubclass(kind, KeyboardInterrupt))
             print(f"rank {comm.rank} of {comm.size}:", file=sys.stderr, flush=True)
         told_before(kind, error, trace)
         sys.stderr.flush()
