@@ -4,10 +4,11 @@
 
 Voxels and pixels along each axis, a ball of a third of the box. For every number of minibatches of an epoch of
 `pendel.reconstruct` a row without a communicator and one for each number of ranks: seconds (the fastest of some
-epochs), how many times as fast as without, collective calls and MB that the first rank sends in an epoch, and the MB of
-the theory: (R - 1)/R of the gradients with respect to S and |S| in the voxels where they are wanted, there and back.
-Numbers of the frames, and nodes of the tree of groups that do not lie on one rank, come on top; a rank without a group
-sends less. Needs mpi4py and mpiexec.
+epochs), how many times as fast as without, CPU seconds of the first rank (what tells on a busy machine; up to 2 ms a
+call are waiting), collective calls and MB that it sends in an epoch, and the MB of the theory: (R - 1)/R of the
+gradients with respect to S and |S| in the voxels where they are wanted, there and back. Numbers of the frames, and
+nodes of the tree of groups that do not lie on one rank, come on top; a rank without a group sends less. Needs mpi4py
+and mpiexec.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def problem(size, frames, comm):
 
 
 def measure(args):
-    """Of this process, one of the ranks: {batches: (seconds, calls, MB sent, MB of the theory) of an epoch}."""
+    """Of this process: {batches: (seconds, CPU seconds, calls, MB sent, MB of the theory) of an epoch}."""
     comm = None
     if args.worker == "ranks":
         from mpi4py import MPI
@@ -52,16 +53,17 @@ def measure(args):
         moments, counts = [], []
 
         def mark(*_, moments=moments, counts=counts):
-            moments.append(time.perf_counter())
+            moments.append((time.perf_counter(), time.process_time()))
             counts.append((getattr(ranks, "exchanges", 0), getattr(ranks, "sent", 0)))
 
         quiet = {"shrink_wrap_every": 0, "progress": False, "callback": mark}
         pendel.reconstruct(model, data, None, start, support, epochs=args.repeat + 1, batches=batches, **quiet)
-        seconds = min(b - a for a, b in zip(moments[:-1], moments[1:], strict=True))
+        pairs = zip(moments[:-1], moments[1:], strict=True)
+        seconds, cpu = (min(spans) for spans in zip(*((b[0] - a[0], b[1] - a[1]) for a, b in pairs), strict=True))
         calls, sent = (b - a for a, b in zip(*counts[-2:], strict=True))
         wanted = int(support.sum()) * (model.dtype.itemsize + model.real_dtype.itemsize)
         theory = 2 * batches * wanted * (ranks.size - 1) / ranks.size
-        found[batches] = seconds, calls, sent / 1e6, theory / 1e6
+        found[batches] = seconds, cpu, calls, sent / 1e6, theory / 1e6
     if ranks.first:
         Path(args.result).write_text(json.dumps(found))
 
@@ -97,14 +99,15 @@ def main():
         return
     rows, found = [], {count: started(args, count) for count in [0, *args.ranks]}
     print(f"{args.size}^3 voxels, {args.frames} frames of {args.size} x {args.size} pixels")
-    print("| batches | ranks | s per epoch | times as fast | calls | MB sent | MB, theory |")
-    print("|---" * 7 + "|")
+    print("| batches | ranks | s per epoch | times as fast | CPU s | calls | MB sent | MB, theory |")
+    print("|---" * 8 + "|")
     for batches in args.batches:
         for count, numbers in found.items():
-            seconds, calls, sent, theory = numbers[batches]
+            seconds, cpu, calls, sent, theory = numbers[batches]
             ratio = found[0][batches][0] / seconds
-            print(f"| {batches} | {count or '-'} | {seconds:.4g} | {ratio:.2f} | {calls} | {sent:.3f} | {theory:.3f} |")
-            row = {"batches": batches, "ranks": count, "seconds": seconds, "ratio": ratio}
+            times = f"{seconds:.4g} | {ratio:.2f} | {cpu:.4g}"
+            print(f"| {batches} | {count or '-'} | {times} | {calls} | {sent:.3f} | {theory:.3f} |")
+            row = {"batches": batches, "ranks": count, "seconds": seconds, "ratio": ratio, "cpu": cpu}
             rows.append(row | {"calls": calls, "MB": sent, "MB_theory": theory})
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
