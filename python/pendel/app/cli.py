@@ -50,14 +50,31 @@ def _run(args):
             warn(_parser().format_help())
             return 2
         memory.refuse_too_few_addresses()
-        _function(args.run)(args)
+        if args.mpi:
+            _run_ranked(args)
+        else:
+            _function(args.run)(args)
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if args.debug:
             raise
         status, text = _explain(error)
-    warn(f"pendel: error: {' '.join(text.split())}")
+    text = f"pendel: error: {' '.join(text.split())}"
+    if args.ranks is not None and args.ranks.size > 1:
+        from . import mpi
+
+        mpi.end_all(args.ranks, status, text)
+    warn(text)
     return status
+
+
+def _run_ranked(args):
+    """A command as one of several ranks."""
+    from . import mpi
+
+    args.ranks = mpi.world()
+    with mpi.one_speaks(args.ranks):
+        _function(args.run)(args)
 
 
 def _function(name):
@@ -122,7 +139,7 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pendel {__version__}")
-    parser.set_defaults(run=None, debug=False)
+    parser.set_defaults(run=None, debug=False, mpi=False, ranks=None)
     _add_commands(parser.add_subparsers(metavar="COMMAND"))
     return parser
 
@@ -167,6 +184,8 @@ def _add_commands(commands):
     sub.add_argument("--data", metavar="PATH", help="file or folder of the scan (data.path)")
     sub.add_argument("-o", "--output", metavar="RESULT.cxi", help="file to write (output.path)")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    text = "share the frames among the processes of mpiexec -n N pendel reconstruct CONFIG.toml --mpi"
+    sub.add_argument("--mpi", action="store_true", help=text)
 
     sub = command("view", "draw a result file", replacing)
     sub.add_argument("result", metavar="RESULT.cxi")

@@ -1,5 +1,6 @@
 """What the commands of the command line do, each with the options that `cli` has read."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..base import files
 from ..base.printing import say
 from ..fit.polishing import begins_with, polish
 from ..io import kinds
+from ..model.ranks import ALONE
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
 from . import config, initial, memory, methods, outputs, schema, simulate, starts, store
@@ -86,6 +88,7 @@ def run_simulate(args):
 
 def run_reconstruct(args):
     made = _load(args)
+    made.ranks = ranks = args.ranks or ALONE
     option, path = _output(args, made)
     method = methods.METHODS[made.recipe.method]
     named = made.recipe.checkpoint
@@ -96,34 +99,42 @@ def run_reconstruct(args):
         written.append(Written("recipe.checkpoint", _of_polish(checkpoint), (kinds.CHECKPOINT,)))
     if made.output.pictures:
         written.append(Written("output.pictures", path.with_suffix(".png"), (kinds.PICTURE,)))
-    outputs.refuse_losses(written, outputs.read_by(made, args.config, data=args.data), force=args.force)
-    with outputs.claimed(written):
+    read = outputs.read_by(made, args.config, data=args.data)
+    ranks.from_first(lambda: outputs.refuse_losses(written, read, force=args.force))
+    with contextlib.ExitStack() as claims:
+        ranks.from_first(lambda: claims.enter_context(outputs.claimed(written)))
         if args.force and not args.resume:
-            for item in written:
-                if item.option == "recipe.checkpoint":
-                    outputs.make_room(item)  # methods replace checkpoints alone
+            ranks.from_first(lambda: _make_room(written))
         begun, scan, result = _solved(args, made, method, options, checkpoint)
         name, extra = scan.name or made.crystal_keys.name, {"start": begun.record}
         given = begun.model, scan.data, scan.mask
         store.save_result(path, *given, result, name=name, config=made.text, extra=extra, force=args.force)
         if made.output.pictures:
-            store.save_picture(path.with_suffix(".png"), path, force=args.force)
-    if _polishes(made, method):
-        _of_polish(checkpoint).unlink(missing_ok=True)  # that of the method stays, to go on from
+            ranks.from_first(lambda: store.save_picture(path.with_suffix(".png"), path, force=args.force))
+    if _polishes(made, method):  # that of the method stays, to go on from
+        ranks.from_first(lambda: _of_polish(checkpoint).unlink(missing_ok=True))
     names = [str(item.path) for item in written if item.option != "recipe.checkpoint"]
     say("written to " + ", ".join(names))
     _tell_trust(result)
 
 
+def _make_room(written):
+    """For checkpoints: methods replace those of their own kind alone."""
+    for item in written:
+        if item.option == "recipe.checkpoint":
+            outputs.make_room(item)
+
+
 def _solved(args, made, method, options, checkpoint):
     """(`Begun`, scan, `Result`) of a configuration."""
     scan, experiment = _measured(args, made)
-    resume = args.resume and checkpoint.exists()
+    resume = made.ranks.from_first(lambda: args.resume and checkpoint.exists())
     if args.resume and not resume:
         say(f"no checkpoint {checkpoint}: from the beginning")
 
     voxel = experiment.suggest_voxel() if method.chooses_voxel else made.voxel(experiment)
-    setup = starts.Setup(made, method, scan, experiment, voxel, not args.quiet, say)
+    shown = made.ranks.shown(not args.quiet)
+    setup = starts.Setup(made, method, scan, experiment, voxel, shown, say)
     begun = starts.go_on(setup, checkpoint) if resume and method.checkpoint_is_start else starts.begin(setup)
     given = begun.model, scan.data, scan.mask
     options |= _known(scan, options)
@@ -131,14 +142,15 @@ def _solved(args, made, method, options, checkpoint):
         options |= {"voxel": made.wanted_voxel(experiment), "phased": begun.phased}
     memory.check(made, begun, scan, options, checkpoint)
     files = {"checkpoint": checkpoint, "resume": resume}
-    result = method.run(*given, begun.start, begun.support, options=options, progress=not args.quiet, **files)
+    result = method.run(*given, begun.start, begun.support, options=options, progress=shown, **files)
     say(f"relative misfit {result.misfit:.4e} after {result.epochs} epochs, {result.support.sum()} voxels in support")
     if result.model is not None:
         say(f"voxels chosen: {starts.describe_grid(result.model)}")
     if _polishes(made, method):
         polishing = methods.polish_options(options, made) | {"rounds": made.recipe.polish_rounds}
-        files = {"checkpoint": _of_polish(checkpoint), "resume": _goes_on(args, _of_polish(checkpoint), result)}
-        result = _polished(*given, result, progress=not args.quiet, **files, **polishing)
+        kept = _of_polish(checkpoint)
+        files = {"checkpoint": kept, "resume": made.ranks.from_first(lambda: _goes_on(args, kept, result))}
+        result = _polished(*given, result, progress=shown, **files, **polishing)
     return begun, scan, result
 
 

@@ -29,6 +29,7 @@ from ..io.array_files import read_mask, three_axes
 from ..io.npy_files import read_array
 from ..io.scans import crop_start
 from ..model.model import Model
+from ..model.ranks import ALONE
 from .errors import ConfigError
 from .methods import options_of
 from .schema import SCHEMA
@@ -50,7 +51,7 @@ class Config:
     themselves.
 
     ``given``: the dotted keys that were set. ``folder``: relative paths start here. ``text``: the TOML as read,
-    overrides added.
+    overrides added. ``ranks``: those of the run, of which `make_model` tells the model.
     """
 
     # as the sections of `SCHEMA` are called
@@ -67,7 +68,7 @@ class Config:
     output: SimpleNamespace
 
     def __init__(self, values, folder=".", text=""):
-        self.folder, self.text, self.given = Path(folder), text, set()
+        self.folder, self.text, self.given, self.ranks = Path(folder), text, set(), ALONE
         for section, table in values.items():
             _refuse_unknown(section, table)
             self.given |= {f"{section}.{key}" for key in table}
@@ -276,7 +277,7 @@ class Config:
         """`pendel.Model` of [model] and [crystal] on the given grid."""
         names = ("coupling", "scheme", "transport", "dtype", "device", "threads", "resync")
         options = {name: getattr(self.model, name) for name in names}
-        options |= {"point_spread": self.model.point_spread, "coherence": self._coherence()}
+        options |= {"point_spread": self.model.point_spread, "coherence": self._coherence(), "comm": self.ranks.comm}
         crystal = self.crystal(experiment)
         try:
             return Model(experiment, crystal, tuple(shape), voxel, self.crystal_keys.polarization, **options)

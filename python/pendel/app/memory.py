@@ -32,9 +32,12 @@ def check(config, begun, scan, options, checkpoint) -> None:
     if model.device != "cpu":
         say(f"memory: about {size_of(needed)} of host and device at the largest moment")
         return
-    left = memory.left()
+    left, here = memory.left(), model.ranks.neighbours
+    each = "" if here == 1 else f", {size_of(needed)} for each of {here} ranks on this machine"
+    needed *= here
     say(
-        f"memory: about {size_of(needed)} more at the largest moment, {size_of(left)} left of {size_of(memory.total())}"
+        f"memory: about {size_of(needed)} more at the largest moment{each}, {size_of(left)} left of "
+        f"{size_of(memory.total())}"
     )
     if needed > left:
         raise ConfigError(

@@ -63,7 +63,8 @@ def begin(setup: Setup) -> Begun:
 
 def go_on(setup: Setup, checkpoint) -> Begun:
     """The model of a checkpoint's crystal, which needs no other start."""
-    model = setup.model(setup.config.model.shape or checkpoint_shape(checkpoint))
+    ranks = setup.config.ranks
+    model = setup.model(setup.config.model.shape or ranks.from_first(lambda: checkpoint_shape(checkpoint)))
     setup.say(f"{describe_grid(model)}, going on from {checkpoint}")
     return Begun(model, None, None, {"kind": "checkpoint"})
 

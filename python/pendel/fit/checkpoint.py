@@ -79,7 +79,7 @@ def load(path, model, signature, recipe):
 
     Raises ValueError naming what differs.
     """
-    stored, found = checkpoint_file.read(path, MAKER)
+    stored, found = model.ranks.from_first(lambda: checkpoint_file.read(path, MAKER))
     checkpoint_file.refuse_another(path, stored, {"seed": signature["seed"]})
     if found["S"].shape != model.shape or found["S"].dtype != model.dtype:
         expected, got = f"shape {model.shape} and dtype {model.dtype}", f"{found['S'].shape} and {found['S'].dtype}"

@@ -6,7 +6,6 @@ must have the same one; what differs is named. It must be of the same version of
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 
 import h5py
@@ -19,15 +18,11 @@ from ..base.version import __version__
 from ..io import hdf5, kinds
 from ..io.hdf5_guard import GuardedFile
 from ..io.kinds import CHECKPOINTS
+from ..model.ranks import ALONE
+from ..model.signature import DIGEST, as_text, digest, signature_of_model
 
 FORMAT = 2
 VERSION = "pendel_version"  # attribute: pendel's
-DIGEST = "digest "  # begins the text of an array
-MODEL = ("shape", "voxel", "polarization", "coupling", "scheme", "transport", "resync", "ewald", "sampling")
-MODEL += ("point_spread", "coherence")
-CRYSTAL = ("chi_0", "chi_h", "chi_hbar")
-EXPERIMENT = ("wavelength", "distance", "pixel_size", "detector_shape", "rocking_angles", "rocking_axis", "centre")
-EXPERIMENT += ("k_0", "k_h", "roll", "flip_rows", "orientation")
 
 
 def signature_of(model, data, mask, *recipes, **others) -> dict[str, str]:
@@ -47,12 +42,6 @@ def signature_of(model, data, mask, *recipes, **others) -> dict[str, str]:
     return signature | {name: as_text(value) for name, value in others.items()}
 
 
-def signature_of_model(model) -> dict[str, str]:
-    """What frames a model computes, but for rounding."""
-    places = (model.experiment, EXPERIMENT), (model.crystal, CRYSTAL), (model, MODEL)
-    return {name: as_text(getattr(place, name)) for place, names in places for name in names}
-
-
 def fields_of(recipe):
     """{field: value} of a `Recipe`, or of a dict."""
     if isinstance(recipe, Recipe):
@@ -60,29 +49,12 @@ def fields_of(recipe):
     return recipe
 
 
-def as_text(value):
-    """A number, word or tuple as it is written in Python; of an array of several numbers a digest."""
-    if getattr(value, "ndim", 0) > 0:
-        array = np.ascontiguousarray(host(value))
-        return DIGEST + _digest([f"{array.dtype.str}{array.shape}".encode(), array.tobytes()])
-    if isinstance(value, np.generic):
-        value = value.item()
-    return repr(value)
-
-
 def _frames_as_text(data, mask):
     """Digests of intensities on good pixels, whatever their dtype and what bad pixels hold, and of the mask."""
     good = np.broadcast_to(True if mask is None else mask, data.shape)
     frames = (np.where(g, frame, 0).astype("<f8").tobytes() for g, frame in zip(good, data, strict=True))
     masks = (np.packbits(g).tobytes() for g in good)
-    return DIGEST + _digest(frames), DIGEST + _digest(masks)
-
-
-def _digest(parts):
-    total = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        total.update(part)
-    return total.hexdigest()
+    return DIGEST + digest(frames), DIGEST + digest(masks)
 
 
 def refuse_another(path, stored, signature) -> None:
@@ -97,14 +69,19 @@ def refuse_another(path, stored, signature) -> None:
 
 
 @contextlib.contextmanager
-def claimed(path, resume=False):
-    """Have a checkpoint for oneself while the block runs; None: nothing to have.
+def claimed(path, resume=False, ranks=ALONE):
+    """Have a checkpoint for oneself while the block runs; None: nothing to have. The first of several ranks has it.
 
     Raises FileExistsError where a file of another kind is there, unless it is to be read (``resume``), which says more.
     """
-    with files.claimed(path):
-        if path is not None and not resume:
-            kinds.refuse_to_replace(path, kinds.CHECKPOINT, name="checkpoint", hint=None)
+    with contextlib.ExitStack() as claims:
+
+        def claim():
+            claims.enter_context(files.claimed(path))
+            if path is not None and not resume:
+                kinds.refuse_to_replace(path, kinds.CHECKPOINT, name="checkpoint", hint=None)
+
+        ranks.from_first(claim)
         yield
 
 
@@ -171,7 +148,7 @@ def checksum(file) -> str:
 
     add("", file)
     file.visititems(add)
-    return _digest(parts)
+    return digest(parts)
 
 
 def _put(group, contents):

@@ -26,6 +26,7 @@ from . import checkpoint as checkpoints
 from . import checkpoint_file, kernels
 from .adam import Adam
 from .checkpoint import HISTORY, Run
+from .checkpoint_file import fields_of
 from .corrections import Corrections
 from .objective import Objective, ObjectiveRecipe, bounded, initial, measured
 from .refinement import Angles, Flux
@@ -229,33 +230,34 @@ def reconstruct(
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
     monitor = Corrections.checked(model, None, flux).flux
-    objective = Objective.of(measured(model, data, mask, recipe), recipe, monitor)
-    with checkpoint_file.claimed(checkpoint, resume):
-        files = Files(checkpoint, resume)
-        if not files.goes_on():
+    objective, ranks = Objective.of(measured(model, data, mask, recipe), recipe, monitor), model.ranks
+    with checkpoint_file.claimed(checkpoint, resume, ranks):
+        files = Files(checkpoint, ranks.from_first(lambda: resume and checkpoint_file.exists(checkpoint)))
+        if not files.resume:
             start, support = initial(model, start, support, recipe.amplitude_bound)
+        own = {"flux": monitor} | ({} if files.resume else {"start": start, "support": support})
+        ranks.refuse_different(fields_of(recipe) | own)
         return fit_minibatches(objective, start, support, recipe, files, progress, callback)
 
 
 class Files(NamedTuple):
-    """The checkpoint of a run, or None, and whether to go on from it."""
+    """The checkpoint of a run, or None, and whether there is one to go on from."""
 
     checkpoint: str | os.PathLike | None = None
     resume: bool = False
-
-    def goes_on(self):
-        """Whether there is one to go on from."""
-        return self.resume and checkpoint_file.exists(self.checkpoint)
 
 
 NO_FILES = Files()
 
 
 class _Saver:
-    """Keeps the checkpoint of a run: every so many epochs, at the end, and where the run is interrupted."""
+    """Keeps the checkpoint of a run: every so many epochs, at the end, and where the run is interrupted.
 
-    def __init__(self, path, signature, recipe):
-        self.path, self.signature, self.recipe = path, signature, recipe
+    Of several ranks the first one writes; the others learn whether it could.
+    """
+
+    def __init__(self, path, signature, recipe, ranks):
+        self.path, self.signature, self.recipe, self.ranks = path, signature, recipe, ranks
         self.whole = None  # copy of the run after its last whole epoch, not yet written
 
     def __call__(self, run):
@@ -263,10 +265,13 @@ class _Saver:
         if self.path is None:
             return
         if run.epoch % self.recipe.checkpoint_every == 0 or run.epoch == self.recipe.epochs:
-            checkpoints.save(self.path, run, self.signature, self.recipe.epochs)
-            self.whole = None
-        else:
+            self.ranks.from_first(lambda: self._save(run))
+        elif self.ranks.first:
             self.whole = run.copied()
+
+    def _save(self, run):
+        checkpoints.save(self.path, run, self.signature, self.recipe.epochs)
+        self.whole = None
 
     @contextlib.contextmanager
     def kept_if_interrupted(self):
@@ -275,7 +280,7 @@ class _Saver:
             yield
         except KeyboardInterrupt:
             if self.whole is not None:
-                checkpoints.save(self.path, self.whole, self.signature, self.recipe.epochs)
+                self._save(self.whole)
             raise
 
 
@@ -288,16 +293,16 @@ def fit_minibatches(objective, S, support, recipe, files=NO_FILES, progress=True
     with model.engine.here():
         refinements = _refinements(objective, recipe)
         signature = checkpoints.signature(objective, recipe) if files.checkpoint else {}
-        if files.goes_on():
+        if files.resume:
             run = checkpoints.load(files.checkpoint, model, signature, recipe)
         else:
             run = _begin(objective, S, support, recipe)
-        saver = _Saver(files.checkpoint, signature, recipe)
+        saver = _Saver(files.checkpoint, signature, recipe, model.ranks)
         if recipe.phases_first and "phase" not in run.adams:
             run.adams["phase"] = Adam.zeros(model.shape, run.S.real.dtype, model.engine.xp)
 
         title = progress if isinstance(progress, str) else "reconstruct"
-        shown = Progress(title, recipe.epochs, "epoch", done=run.epoch, show=bool(progress))
+        shown = Progress(title, recipe.epochs, "epoch", done=run.epoch, show=bool(model.ranks.shown(progress)))
         with shown, saver.kept_if_interrupted():
             while run.epoch < recipe.epochs:
                 run.rate = _scheduled(recipe, run)

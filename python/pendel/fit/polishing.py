@@ -35,6 +35,7 @@ from ..base.arrays import host
 from ..base.progress import Progress
 from ..base.recipe import from_keywords, integer, maybe, number, option, with_keywords_of
 from ..model.model import Model
+from ..model.signature import as_text
 from ..operator.engine import Array
 from . import checkpoint_file
 from .corrections import NO_CORRECTIONS, Corrections
@@ -195,7 +196,7 @@ def begins_with(checkpoint: Path | str, S: np.ndarray) -> bool:
     """Whether a checkpoint of `polish` is there, and of one that begins with S."""
     if not checkpoint_file.exists(checkpoint):
         return False
-    return checkpoint_file.read(checkpoint, "polish")[0].get(START) == checkpoint_file.as_text(S)
+    return checkpoint_file.read(checkpoint, "polish")[0].get(START) == as_text(S)
 
 
 def polish_fit(fit, S, support, recipe, progress=True, callback=None, corrections=NO_CORRECTIONS, steps=NO_STEPS):
@@ -212,7 +213,7 @@ def polish_fit(fit, S, support, recipe, progress=True, callback=None, correction
     trimmed, full = recipe.iterations
     per_round = full + (trimmed if recipe.trim else 0)
     title = progress if isinstance(progress, str) else "polish"
-    with Progress(title, recipe.rounds * per_round, "iteration", show=bool(progress)) as shown:
+    with Progress(title, recipe.rounds * per_round, "iteration", show=bool(fit.model.ranks.shown(progress))) as shown:
         log, at = Log(fit, shown, callback), _Place(S, False, corrections)
         for done in range(recipe.rounds):
             if recipe.trim and trimmed and not at.ended:

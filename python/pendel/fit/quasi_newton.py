@@ -33,7 +33,7 @@ from ..base.recipe import choice, from_keywords, integer, maybe, number, option,
 from ..model.model import Model
 from ..operator.engine import Array
 from . import checkpoint_file
-from .checkpoint_file import signature_of
+from .checkpoint_file import fields_of, signature_of
 from .corrections import NO_CORRECTIONS, Corrections
 from .minibatch import OPTIMISED
 from .nuisances import NuisanceRecipe, Nuisances
@@ -271,11 +271,13 @@ def kept_steps(fit, maker, recipe, S, support, corrections, checkpoint, resume):
     """
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
-    with checkpoint_file.claimed(checkpoint, resume):
-        steps = Steps(checkpoint, resume, maker)
+    ranks = fit.model.ranks
+    known = {f"start ({name})": value for name, value in corrections._asdict().items()}
+    known |= {START: S, "support": support, "dtype": str(fit.model.dtype)}
+    ranks.refuse_different(fields_of(recipe) | known)
+    with checkpoint_file.claimed(checkpoint, resume, ranks):
+        steps = Steps(checkpoint, resume, maker, ranks)
         if steps.kept:
-            known = {f"start ({name})": value for name, value in corrections._asdict().items()}
-            known |= {START: S, "support": support, "dtype": str(fit.model.dtype)}
             steps.sign(signature_of(fit.model, fit.data, fit.pixels.known, recipe, **known))
         yield steps
 
@@ -287,7 +289,7 @@ def _fit(objective, S, support, recipe, corrections, steps, progress, callback):
     if recipe.refines:
         nuisances = Nuisances(recipe, objective.whole, corrections, len(variables.start()))
     title = progress if isinstance(progress, str) else "lbfgs"
-    with Progress(title, recipe.iterations, "iteration", show=bool(progress)) as shown:
+    with Progress(title, recipe.iterations, "iteration", show=bool(objective.model.ranks.shown(progress))) as shown:
         log = Log(objective.fit, shown, callback)
         run = _Run(objective, variables, recipe, corrections, nuisances, log)
         x, names, ended = start(variables, nuisances), [], False

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base import checks
 from ..experiment.coherence import Coherence
+from ..model.ranks import ALONE
 from . import checkpoint_file
 from .corrections import Corrections
 from .result import Result
@@ -22,13 +23,16 @@ LARGE = (*CRYSTAL, "x")  # what `Steps.forget` lets go of; x: of L-BFGS
 class _Book:
     """What all parts of a `Steps` share."""
 
-    def __init__(self, path, maker, stored, steps):
-        self.path, self.maker, self.stored, self.steps = path, maker, stored, steps
+    def __init__(self, path, maker, stored, steps, ranks):
+        self.path, self.maker, self.stored, self.steps, self.ranks = path, maker, stored, steps, ranks
         self.signature = {}
 
     def save(self):
         if self.path is not None:
-            checkpoint_file.write(self.path, self.maker, self.signature, {"steps": self.steps})
+            self.ranks.from_first(self._write)
+
+    def _write(self):
+        checkpoint_file.write(self.path, self.maker, self.signature, {"steps": self.steps})
 
 
 class Steps:
@@ -39,14 +43,19 @@ class Steps:
     path : of the checkpoint, or None
     resume : whether to begin with what it holds, where it is there
     maker : name of the public function
+    ranks : of which the first one reads and writes
     """
 
-    def __init__(self, path=None, resume=False, maker="multiscale"):
+    def __init__(self, path=None, resume=False, maker="multiscale", ranks=ALONE):
         stored, steps = {}, {}
-        if path is not None and resume and checkpoint_file.exists(path):
-            stored, contents = checkpoint_file.read(path, maker)
+
+        def read():
+            return checkpoint_file.read(path, maker) if checkpoint_file.exists(path) else (stored, {})
+
+        if path is not None and resume:
+            stored, contents = ranks.from_first(read)
             steps = contents.get("steps", {})
-        self._book, self._place, self._model = _Book(path, maker, stored, steps), "", None
+        self._book, self._place, self._model = _Book(path, maker, stored, steps, ranks), "", None
 
     @property
     def kept(self):
@@ -63,6 +72,7 @@ class Steps:
     def sign(self, signature):
         """Say whose steps these are; ValueError names what is not that of the run in the checkpoint."""
         book = self._book
+        book.ranks.refuse_different(signature)
         if book.stored:
             known = {n.removeprefix(self._place): text for n, text in book.stored.items() if n.startswith(self._place)}
             checkpoint_file.refuse_another(book.path, known, signature)

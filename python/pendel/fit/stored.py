@@ -22,6 +22,8 @@ def versions() -> dict[str, str]:
 def save_result(path, model, data, mask, result, *, name="", config="", extra=None, force=False) -> None:
     """Write a `Result` with the fit it makes to the data as a CXI file (`io.write_result`).
 
+    With a model of several ranks all of them are to call this, and the first one writes.
+
     Parameters
     ----------
     path : file to write.
@@ -35,7 +37,7 @@ def save_result(path, model, data, mask, result, *, name="", config="", extra=No
     stored.name, stored.config = name, config
     stored.metadata |= extra or {}
     known = {"distance": model.experiment.distance, "pixel_size": model.experiment.pixel_size}
-    io.write_result(path, stored, **known, force=force)
+    model.ranks.from_first(lambda: io.write_result(path, stored, **known, force=force))
 
 
 def stored_result(model, data, mask, result) -> io.StoredResult:

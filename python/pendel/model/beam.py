@@ -11,6 +11,7 @@ import functools
 
 import numpy as np
 
+from ..base import checks
 from ..base.arrays import module
 from ..experiment.coherence import Coherence
 from .blur import Blur
@@ -84,3 +85,19 @@ class Beam:
         given = self._experiment, self.modes
         shifts, weights = self._coherence.settings_slopes(*given), self._coherence.spreads_slopes(*given)
         return np.repeat(shifts, len(self._states), axis=0), weights
+
+
+def checked_point_spread(value):
+    """(row, col) rms widths in pixels, of one number or two."""
+    if np.ndim(value) == 0:
+        return (checks.number("point_spread", value, at_least=0),) * 2
+    if len(value) != 2:
+        raise ValueError(f"point_spread: expected a number or (row, col), got {checks.describe(value)}")
+    return tuple(checks.number(f"point_spread[{i}]", v, at_least=0) for i, v in enumerate(value))
+
+
+def checked_coherence(value):
+    """A `Coherence`, or None."""
+    if value is not None and not isinstance(value, Coherence):
+        raise TypeError(f"coherence: expected a Coherence or None, got {checks.describe(value)}")
+    return value

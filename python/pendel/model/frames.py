@@ -65,9 +65,13 @@ class Frames:
     ------
     TypeError
         For anything else.
+    ValueError
+        For a model of several ranks: their frames are handed out nowhere.
     """
 
     def __init__(self, model: Model):
+        if isinstance(model, Model) and model.comm is not None:
+            raise ValueError(f"model: expected one without comm, got one of {model.ranks.size} ranks")
         if not isinstance(model, Model):
             raise TypeError(f"model: expected a Model, got {checks.describe(model)}")
         self.model, self.engine = model, model.engine

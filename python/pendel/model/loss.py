@@ -217,7 +217,7 @@ class Likelihood:
             return scale_from_sums(measured, computed, power=2 if self.name == "amplitude" else 1)
         scale = scale_from_sums(measured, computed, power=1)
         find = newton_scale if module(scale) is np else newton_scale_there
-        return find(chunks, scale, computed, self.name == "amplitude")
+        return find(chunks if isinstance(chunks, Chunks) else Chunks(chunks), scale, computed, self.name == "amplitude")
 
     def terms(self, c, scale):
         """((n,) sums of the loss, (n,) sums of (sqrt lambda - sqrt I)^2, both without `Compared.weight`; adj_D)."""
@@ -235,6 +235,22 @@ def has_axes(value):
     return getattr(value, "ndim", 0) > 0
 
 
+class Chunks(list):
+    """`Compared` of all frames, as Newton's method sees them."""
+
+    @property
+    def dtype(self):
+        return self[0].D.dtype
+
+    def drawn(self, scale, of_roots):
+        """[what a chunk takes from the left side of (6), or of (3), and what it adds to its derivative]."""
+        return [_drawn(c, scale, of_roots) for c in self]
+
+    def backgrounds(self):
+        """[mean background of a chunk]."""
+        return [np.mean(c.background) for c in self]
+
+
 def newton_scale(chunks, scale, computed, of_roots):
     """Root of (6), or of (3), in the scale. Its left side rises and is concave: Newton's steps come from below after
     the first.
@@ -242,33 +258,37 @@ def newton_scale(chunks, scale, computed, of_roots):
     for _ in range(100):
         step = _newton_step(chunks, scale, computed, of_roots)
         step = -step[0] / step[1] if step[1] > 0 else -scale
-        if abs(step) <= 8 * np.finfo(chunks[0].D.dtype).eps * scale:
+        if abs(step) <= 8 * np.finfo(chunks.dtype).eps * scale:
             return float(scale + step)
         scale = scale + step if step > -scale else 0.5 * scale
-    background = np.mean([np.mean(c.background) for c in chunks])
+    background = np.mean(chunks.backgrounds())
     raise ValueError(f"background: expected less than the measured counts, got {background:g}, which explains them all")
 
 
 def _newton_step(chunks, scale, computed, of_roots):
     """Left side of (6), or of (3), and its derivative."""
     slope, bend = computed, 0.0
-    for c in chunks:  # root is 0 on bad pixels
-        xp, expected = module(c.D), c.expected(scale)
-        if xp is np:
-            ratio = np.divide(c.D, expected, out=np.zeros_like(expected), where=expected > 0)
-        else:
-            ratio = xp.where(expected > 0, c.D / expected, 0)
-        drawn = (c.root * xp.sqrt(expected) if of_roots else xp.square(c.root)) * ratio
-        if c.weights is not None:
-            drawn *= c.weights
-        slope = slope - c.weight @ frame_sums(drawn)
-        bend = bend + c.weight @ frame_sums(drawn * ratio) * (0.5 if of_roots else 1.0)
+    for drawn, bent in chunks.drawn(scale, of_roots):
+        slope, bend = slope - drawn, bend + bent
     return slope, bend
+
+
+def _drawn(c, scale, of_roots):
+    """What a `Compared` gives to both."""
+    xp, expected = module(c.D), c.expected(scale)
+    if xp is np:
+        ratio = np.divide(c.D, expected, out=np.zeros_like(expected), where=expected > 0)
+    else:
+        ratio = xp.where(expected > 0, c.D / expected, 0)
+    drawn = (c.root * xp.sqrt(expected) if of_roots else xp.square(c.root)) * ratio  # root is 0 on bad pixels
+    if c.weights is not None:
+        drawn *= c.weights
+    return c.weight @ frame_sums(drawn), c.weight @ frame_sums(drawn * ratio) * (0.5 if of_roots else 1.0)
 
 
 def newton_scale_there(chunks, scale, computed, of_roots):
     """`newton_scale` on a device, where nothing is to wait: NEWTON steps, and NaN where they do not end at a root."""
-    eps = 8 * np.finfo(chunks[0].D.dtype).eps
+    eps = 8 * np.finfo(chunks.dtype).eps
     for _ in range(NEWTON):
         slope, bend = _newton_step(chunks, scale, computed, of_roots)
         xp = module(bend)

@@ -23,15 +23,19 @@ from ..experiment.agreement import warn_of_contradictions
 from ..experiment.coherence import Coherence
 from ..experiment.crystal import Crystal, polarization_fractions
 from ..experiment.geometry import Experiment
+from ..operator.cpu_engine import instruction_set
 from ..operator.engine import Array
 from ..operator.engines import on_device
 from ..operator.far_field import FarField
 from ..operator.fields import USUAL, refuse_overflow
 from ..operator.takagi_taupin import TakagiTaupin
 from . import loss
-from .beam import Beam
+from .beam import Beam, checked_coherence, checked_point_spread
 from .passes import GRADIENTS, NOTHING, Evaluation, Fit, Nuisance, Pass, is_number
 from .pixels import Pixels, check_background, check_weights, refuse_bad_values
+from .ranked import RankedPass
+from .ranks import ranks_of
+from .signature import signature_of_model
 from .swept import AsItIs, Swept
 
 __all__ = ["Evaluation", "Fit", "Model", "Nuisance"]
@@ -59,12 +63,15 @@ class Model:
     point_spread : rms width of the detector's point spread in pixels, one number or (row, col), Gaussian; light that it
         carries across the detector's edge is lost.
     coherence : `Coherence` of the beam, or None: full. Each of its settings costs a solve of every state.
+    comm : mpi4py.MPI.Intracomm, whose ranks, all with this model, share the frames of every pass, or None: one process.
+        Then all that the model is asked for is asked for by all ranks at once (`pendel.model.ranks`).
 
     Attributes
     ----------
     operators : ((weight, TakagiTaupin), ...)
     far_field : of the engine
     n_frames : int
+    ranks : `pendel.model.ranks.Ranks` of comm, or ``ALONE``
 
     Raises
     ------
@@ -101,6 +108,8 @@ class Model:
         sampling: str = "point",
         point_spread: float | tuple[float, float] = 0.0,
         coherence: Coherence | None = None,
+        *,
+        comm: Any = None,
     ) -> None:
         for name, value, kind in (("experiment", experiment, Experiment), ("crystal", crystal, Crystal)):
             if not isinstance(value, kind):
@@ -114,7 +123,8 @@ class Model:
         self.point_spread = checked_point_spread(point_spread)
         self.coherence = checked_coherence(coherence)
         numerics: dict[str, Any] = {"scheme": scheme, "transport": transport, "dtype": dtype, "device": device}
-        numerics |= {"threads": threads, "resync": resync}
+        self.comm, self.ranks = comm, ranks_of(comm, device)
+        numerics |= {"threads": self.ranks.threads(threads), "resync": resync}
         self.operators = tuple(
             (weight, self._operator(state, numerics)) for state, weight in self.polarization.items() if weight > 0
         )
@@ -127,8 +137,10 @@ class Model:
         beam = Beam(self.operators, experiment, self.shape[0] * self.voxel[0], self.point_spread, coherence)
         self.ewald = checks.choice("ewald", ewald, ("curved", "flat"))
         self.sampling = checks.choice("sampling", sampling, ("mean", "point"))
-        self.passes = Pass(op, self.far_field, seen, self.threads, beam, self._swept())
+        parts = op, self.far_field, seen, self.threads, beam, self._swept()
+        self.passes = Pass(*parts) if comm is None else RankedPass(self.ranks, *parts)
         self.dq = experiment.dq if self.engine.reads_values else self.engine.upload(experiment.dq)
+        self.ranks.refuse_different({"dtype": self.dtype.name} | instruction_set() | signature_of_model(self))
 
     def _swept(self):
         """What the sweep takes for the crystal."""
@@ -317,6 +329,8 @@ class Model:
             background = likelihood.background.astype(self.real_dtype, copy=False)
             likelihood = loss.Likelihood(likelihood.name, background)
         weights = None if weights is None else weights.astype(self.real_dtype, copy=False)
+        of_all = {"data": data, "mask": mask, "free": free, "weights": weights, "background": likelihood.background}
+        self.ranks.refuse_different(of_all | {"likelihood": likelihood.name})
         if self.engine.reads_values:
             loss.refuse_bad_data("data", pixels.root)
             refuse_bad_values(likelihood.background, weights)
@@ -482,19 +496,3 @@ def _overflowed(result, fit):
     """Whether an `Evaluation` is not finite; Poisson's loss alone is infinite for what no model explains."""
     explained = math.isfinite(result.loss) or fit.likelihood.name == "poisson" and not math.isnan(result.loss)
     return not (explained and is_finite(result.adj_S))
-
-
-def checked_point_spread(value):
-    """(row, col) rms widths in pixels, of one number or two."""
-    if np.ndim(value) == 0:
-        return (checks.number("point_spread", value, at_least=0),) * 2
-    if len(value) != 2:
-        raise ValueError(f"point_spread: expected a number or (row, col), got {checks.describe(value)}")
-    return tuple(checks.number(f"point_spread[{i}]", v, at_least=0) for i, v in enumerate(value))
-
-
-def checked_coherence(value):
-    """A `Coherence`, or None."""
-    if value is not None and not isinstance(value, Coherence):
-        raise TypeError(f"coherence: expected a Coherence or None, got {checks.describe(value)}")
-    return value

@@ -161,7 +161,7 @@ class Fit:
         return loss.Compared(D, root, good, loss.frame_weights(good, D), beside, weights)
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """What a pass is asked for."""
 
     S: np.ndarray
@@ -216,7 +216,7 @@ class _Room:
         return _Light(spectra, sharp, D), compared._replace(D=D, root=root)
 
 
-class _Gradient:
+class Gradient:
     """The gradients of a pass, added up over blocks and polarisation states in order."""
 
     def __init__(self):
@@ -284,31 +284,18 @@ class Pass:
         self, S, fit, frames, scale, *, dq, s_0=None, support=None, flux=None, gradient=True, nuisance=NOTHING
     ):
         """`Evaluation` of ``frames``, indices on the host; without ``gradient`` there is none of S, s_0 and dq."""
-        xp, count = self.xp, len(frames)
+        xp = self.xp
         crystal, density, moved, inside, filled = self.swept.taken(S, s_0, dq, support)
         light = self.swept.light(flux)
         beam = self.beam.but(nuisance.point_spread, nuisance.coherence)
-        task = _Task(crystal, fit, density, inside, moved, light, gradient, beam, nuisance)
+        task = Task(crystal, fit, density, inside, moved, light, gradient, beam, nuisance)
         frames = xp.asarray(frames)
-        blocks = [frames[block] for block in self.blocks(count, beam)]
-
-        all_sums, first = None, None
-        if scale is None and len(blocks) > 1:
-            scale, all_sums = self._best_scale(task, blocks)
-        elif scale is None:
-            first = self._forward_block(task, blocks[0], hold=True)
-            scale, all_sums = fit.likelihood.scale(*first.weighted, first.chunks), first.sums
-
-        total, terms = _Gradient(), []
-        for indices in blocks:
-            terms.append(self._evaluate_block(task, indices, scale, count, first, total))
-        first = None  # its fields are not needed any more
+        scale, all_sums, rows, total = self._through(task, frames, scale)
         adj_dq = xp.concatenate(total.adj_dq) if gradient else None
         adj_S, adj_s_0 = total.adj_S, total.adj_s_0
         if gradient:
             adj_S, adj_s_0 = self.swept.adjoint(adj_S, adj_s_0, S, s_0, support, filled)
 
-        rows = xp.concatenate(terms, axis=1)
         sums, told = rows.sum(axis=1), 3 if fit.pixels.free is None else 7
         free = sums[3:7] if told > 3 else None
         numbers = [float(sums[i]) if self.reads_values else sums[i] for i in range(3)]
@@ -316,6 +303,21 @@ class Pass:
         if "flux" in nuisance.gradients:
             nuisances["adj_flux"] = self.swept.adj_flux(nuisances["adj_flux"], frames)
         return Evaluation(numbers[0], adj_S, adj_s_0, scale, *numbers[1:], adj_dq, all_sums, free, **nuisances)
+
+    def _through(self, task, frames, scale):
+        """(scale, its sums (2, L) or None, rows of `_residual` (k, L), `Gradient`) of a `Task` for ``frames``."""
+        blocks = [frames[block] for block in self.blocks(len(frames), task.beam)]
+        all_sums, first = None, None
+        if scale is None and len(blocks) > 1:
+            scale, all_sums = self._best_scale(task, blocks)
+        elif scale is None:
+            first = self._forward_block(task, blocks[0], hold=True)
+            scale, all_sums = task.fit.likelihood.scale(*first.weighted, first.chunks), first.sums
+
+        total, terms = Gradient(), []
+        for indices in blocks:
+            terms.append(self._evaluate_block(task, indices, scale, len(frames), first, total))
+        return scale, all_sums, self.xp.concatenate(terms, axis=1), total
 
     def _nuisances(self, task, rows, sums, total):
         """{adj_flux, adj_background, adj_blur, adj_coherence}, those wanted, of what `_nuisance_rows` gave, (k, L)."""

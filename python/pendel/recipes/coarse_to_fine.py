@@ -96,13 +96,16 @@ def multiscale(
     data, mask = check_frames(model.experiment, data, mask)
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
-    given = Given.checked(model, start, support, phased, progress, recipe.levels)
+    ranks = model.ranks
+    given = Given.checked(model, start, support, phased, ranks.shown(progress), recipe.levels)
     corrections = Corrections.checked(model, angle_offsets, flux)
     levels = _levels(model, data, mask, recipe, given, corrections)
     made_by = {"seed": recipe.seed, "start": given.kind, "levels": len(levels)}
     steps, path = (checkpoint, None) if isinstance(checkpoint, Steps) else (None, checkpoint)  # `solve` has them
-    with claimed(path, resume):
-        steps = Steps(path, resume) if steps is None else steps
+    own = fields_of(recipe) | polishing | made_by | {"support": given.support} | corrections._asdict()
+    ranks.refuse_different(own | {"start array": given.S})
+    with claimed(path, resume, ranks):
+        steps = Steps(path, resume, ranks=ranks) if steps is None else steps
         if steps.kept:
             steps.sign(_signature(model, data, mask, made_by, recipe, polishing, given, corrections))
 

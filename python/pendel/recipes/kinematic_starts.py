@@ -106,6 +106,7 @@ def kinematic_start(
     refuse_unknown(keywords, [*known, "trial_epochs"], "kinematic_start")
     recipe = from_keywords(MinibatchRecipe, TRIAL, {"seed": seed} | keywords, "kinematic_start")
     data, mask, phased = host(data, "data"), host(mask, "mask"), checked_phased(phased)  # the phasing is NumPy's
+    progress = model.ranks.shown(progress)
     if phased is None:
         given, options = {"iterations": iterations, "seed": seed}, {"threads": model.threads, "progress": progress}
         background = recipe.background if has_axes(recipe.background) else None

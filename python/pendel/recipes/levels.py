@@ -18,7 +18,7 @@ from ..model.model import Model
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 FEWEST = 8  # detector pixels and frames of a level, at least
 NUMERICS = ("polarization", "coupling", "scheme", "device", "threads", "resync", "point_spread", "coherence")
-NUMERICS += ("ewald", "sampling")
+NUMERICS += ("ewald", "sampling", "comm")
 CRYSTAL_HEIGHT = 0.9  # of its box: a crystal's height, some 0.8 of it, with a margin
 
 

@@ -32,13 +32,14 @@ from ..base.arrays import host
 from ..base.recipe import from_keywords, refuse_unknown, with_keywords_of
 from ..experiment.crystal import Crystal
 from ..experiment.geometry import Experiment
-from ..fit.checkpoint_file import as_text, claimed, fields_of, signature_of_model
+from ..fit.checkpoint_file import claimed, fields_of
 from ..fit.objective import check_frames
 from ..fit.polishing import PolishRecipe, counts_of
 from ..fit.result import Result
 from ..fit.steps import Steps
 from ..kinematic import KinematicResult, box_for
 from ..model.model import Model
+from ..model.signature import as_text, signature_of_model
 from ..operator.engine import Array
 from .fine import FineStep
 from .first_step import FirstStep, box_about, box_without_phases, known_background
@@ -124,6 +125,7 @@ def solve(
         checks.choice("box", box, ("auto",))
         # its errors are better told before the phasing
         small = Model(experiment, crystal, (2, 2, 2), coarse, **options)
+        progress = small.ranks.shown(progress)
         light = unit_flux(data, known_background(keywords), keywords.get("flux"))
         if phased is not None:
             shape = box_for(phased, experiment, coarse)
@@ -214,8 +216,10 @@ def solve_on(
 
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint path with resume=True, got checkpoint=None")
-    with claimed(checkpoint, resume):
-        steps = Steps(checkpoint, resume, "solve")
+    ranks, progress = model.ranks, model.ranks.shown(progress)
+    ranks.refuse_different(fields_of(recipe) | polishing | {"voxel of the result": voxel, "factor": factor})
+    with claimed(checkpoint, resume, ranks):
+        steps = Steps(checkpoint, resume, "solve", ranks)
         if steps.kept:
             steps.sign(_signature(model, recipe, polishing, factor, voxel))
         levels = FirstStep(data, mask, recipe, polishing, angle_offsets, flux, progress, callback, steps)
