@@ -72,18 +72,6 @@ PENDEL_HD void couple_adj(const T* M, Cx<V>& E_0, Cx<V>& G,              // fiel
   X[4] = Xh0.re, X[5] = Xh0.im, X[6] = Xhh.re, X[7] = Xhh.im;
   apply_adj(M, adj_E_0, adj_G);
 }
-// The same with the sums X0h Xh0 Xhh of fields and adjoints before the step, for a sweep that has no need of X00.
-template <class T, class V>
-PENDEL_HD void couple_adj_before(const T* M, Cx<V>& E_0, Cx<V>& G,              // fields after -> before
-                                 Cx<V>& adj_E_0, Cx<V>& adj_G, V (&X)[SUMS]) {  // adjoints after -> before; sums
-  // Reverse (3): (E_0, G) <- M (E_0, G), state first
-  apply(M + MATRIX, E_0, G);
-  apply_adj(M, adj_E_0, adj_G);
-  const Cx<V> X0h = conj_mul(adj_E_0, G), Xh0 = conj_mul(adj_G, E_0), Xhh = conj_mul(adj_G, G);
-  X[0] = X0h.re, X[1] = X0h.im, X[2] = Xh0.re, X[3] = Xh0.im, X[4] = Xhh.re, X[5] = Xhh.im;
-  X[6] = X[7] = V{};
-}
-
 // ---- lifted
 
 enum { LIFTED = 4 };  // reals per voxel: a', b'; and of its sums A, B

@@ -125,16 +125,9 @@ double load_layer(Row<T, W>& r, long g, long y, long z) {
   }
   const Cx<R>* adj_E_0 = r.template fields<R>(r.adj_E_0) + a.shift * (a.nz - 1 - z);
   const Cx<R>* adj_G = r.template fields<R>(r.adj_G);
-  for (long x = 0; x < a.nx && (r.is_lifted || r.on_paths()); ++x) {
-    if (r.is_lifted) {  // (L5) begins anew
-      add_lane_sums<T, W>(r.lifted.restart_at(z, x), product(adj_E_0[x], box_of<R>(r, z, 0)[x]),
-                          product(adj_G[x], box_of<R>(r, z, 1)[x]));
-    } else {  // complete_sums begins anew
-      const Cx<R> s = conj_mul(adj_E_0[x], box_of<R>(r, z, 0)[x]) + conj_mul(adj_G[x], box_of<R>(r, z, 1)[x]);
-      const R X[SUMS] = {{}, {}, {}, {}, {}, {}, s.re, s.im};
-      add_lane_sums<T, W>(r.sum(z, x), X);
-    }
-  }
+  for (long x = 0; x < a.nx && r.is_lifted; ++x)  // (L5) begins anew
+    add_lane_sums<T, W>(r.lifted.restart_at(z, x), product(adj_E_0[x], box_of<R>(r, z, 0)[x]),
+                        product(adj_G[x], box_of<R>(r, z, 1)[x]));
   return Row<T, W>::relative(lane_sum<T, W>(lost), lane_sum<T, W>(there));
 }
 
@@ -189,7 +182,7 @@ void adjoint(Row<T, W>& r, long g, long y) {
   for (long x = 0; x < a.exit; ++x) {
     const R d = Shift<T, W>::detuning(adj_G[x], G[x]);
     turned = turned + d, turned_x = turned_x + T(x - r.t.origin()) * d;
-    if (r.by_columns()) r.add_exit_sum(x, product(adj_G[x], G[x]));
+    if (r.is_lifted) r.add_exit_sum(x, product(adj_G[x], G[x]));
     const Cx<R> back = exit * r.t.template ramp<R>(g, x);
     G[x] = conj_mul(back, G[x]), adj_G[x] = conj_mul(back, adj_G[x]);
   }

@@ -133,11 +133,6 @@ struct Row {
   std::vector<Cx<V>> E_0, G, adj_E_0, adj_G;           // (row), (exit), of pairs where there are any: `fields`
   std::vector<Cx<V>> exit_sums;                        // (exit) conj(adj_G) G at the exit, lanes not summed
   std::vector<Cx<V>> stored;                           // (nx) a field as the forward sweep had it
-  std::vector<T> carried[2];                           // (row) X00 on its way from voxel to voxel, re and im
-  struct {                                             // of the W columns complete_sums is at
-    Cx<V> Xhh;
-    V first, last;
-  } column;
   Lifted<T, W> lifted;           // transport shift: shears and sums in place of matrices and theirs,
   bool is_lifted = false;        // if this row's voxels allow it
   std::vector<long> at;          // layer at which G of a column stands
@@ -242,7 +237,6 @@ struct Row {
     }
     if (a.adj_medium) std::fill(a.adj_medium + 8 * y, a.adj_medium + 8 * (y + 1), 0.0);
     if (is_lifted) return lifted.finish_gradient(*this);
-    for (std::vector<T>& part : carried) part.assign(on_paths() ? a.row + W : 0, T(0));
     over_box(x_lo, x_hi, [&](long z, long x, long count) { voxel_gradients(z, x, count); });
   }
 
@@ -386,37 +380,6 @@ struct Row {
     for (long l = 0; l < count; ++l) __builtin_memcpy(out + l * sx * Reals, in + l * Reals, Reals * sizeof(T));
   }
 
-  // The four sums of couple_adj from the three of couple_adj_before. A step with its adjoint conserves
-  // conj(adj_E_0) E_0 + conj(adj_G) G, of which (4) moves the first term and (5) leaves both as they are, and adj_E_0
-  // is 0 behind the last layer: so X00 before = X00 after + Xhh after - Xhh before, where X00 after is what the layer
-  // behind has sent along the path of E_0, and Xhh after is that of the layer behind; where fields were taken up again
-  // both are in X[6], X[7]. Then Y = M^-T X, because adj after = M^-H adj before.
-  void complete_sums(long z, long x, long count, Cx<V> S_x, Cx<V> omega, const Factors<V>& f, V (&X)[SUMS]) {
-    if (z + 1 == z_hi)
-      for (int l = 0; l < W; ++l) {
-        const bool there = l < count;
-        lane<T>(column.Xhh.re, l) = there ? lane_sum<T, W>(exit_sums[x + l].re) : T(0);
-        lane<T>(column.Xhh.im, l) = there ? lane_sum<T, W>(exit_sums[x + l].im) : T(0);
-        lane<T>(column.first, l) = there ? T(z_first[x + l]) : T(z_hi);
-        lane<T>(column.last, l) = there ? T(z_last[x + l]) : T(z_lo);
-      }
-    const auto inside = (column.first <= T(z)) & (column.last > T(z));
-    const Cx<V> X0h{X[0], X[1]}, Xh0{X[2], X[3]};
-    const Cx<V> Xhh{inside ? X[4] : column.Xhh.re, inside ? X[5] : column.Xhh.im};
-    T *re = &carried[0][x + a.shift * (a.nz - 1 - z)], *im = &carried[1][x + a.shift * (a.nz - 1 - z)];
-    Cx<V> X00;
-    __builtin_memcpy(&X00.re, re, sizeof(V)), __builtin_memcpy(&X00.im, im, sizeof(V));
-    X00 = X00 + (column.Xhh - Xhh), column.Xhh = Xhh;
-    if (z + 1 < a.nz && (z + 1) % a.resync == 0)
-      X00 = {inside ? X[6] - Xhh.re : X00.re, inside ? X[7] - Xhh.im : X00.im};
-    __builtin_memcpy(re, &X00.re, sizeof(V)), __builtin_memcpy(im, &X00.im, sizeof(V));
-    Matrix<V> M, I;
-    voxel(t.medium, S_x, omega, f, M, I);
-    const Cx<V> Y[] = {X00 + (I.d00 * X00 + I.m10 * Xh0), X0h + (I.d00 * X0h + I.m10 * Xhh),
-                       Xh0 + (I.m01 * X00 + I.d11 * Xh0), Xhh + (I.m01 * X0h + I.d11 * Xhh)};
-    __builtin_memcpy(X, Y, sizeof Y);
-  }
-
   void voxel_gradients(long z, long x, long count) {
     Cx<V> S_x, omega;
     V s_0_x, X[SUMS];
@@ -431,7 +394,6 @@ struct Row {
       __builtin_memcpy(X, rows, sizeof X);
     }
     transpose_back<T, W, SUMS>(X);
-    if (on_paths()) complete_sums(z, x, count, S_x, omega, f, X);
     write_gradient(z, x, count, S_x, s_0_x, omega, f,
                    VoxelSums<V>{{X[0], X[1]}, {X[2], X[3]}, {X[4], X[5]}, {X[6], X[7]}});
   }

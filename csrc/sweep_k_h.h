@@ -84,7 +84,7 @@ struct Shift {
   // A voxel's step back; its sums to `sums`, which then goes on, or to `part`, where they wait for more of them.
   template <class R, bool Lift>
   static PENDEL_HD void couple_back(const T* voxel, Cx<R>& E_0, Cx<R>& G, Cx<R>& adj_E_0, Cx<R>& adj_G, T*& sums,
-                                    Parts<T, W>* part, R& turned) {
+                                    Parts<T, W>* part) {
     if constexpr (Lift) {
       // Reverse (L3): E <- E + a' H,  H <- H + b' E
       Cx<V> of_a, of_b;
@@ -93,8 +93,7 @@ struct Shift {
     } else {
       // Reverse (3): (E_0, G) <- M (E_0, G)
       R X[SUMS];
-      couple_adj_before(voxel, E_0, G, adj_E_0, adj_G, X);
-      turned = X[5];
+      couple_adj(voxel, E_0, G, adj_E_0, adj_G, X);
       add_lane_sums<T, W>(sums, X);
       sums -= SUMS;
     }
@@ -107,7 +106,7 @@ struct Shift {
     Cx<R>*const row_G = r.template fields<R>(r.G), *const row_adj_G = r.template fields<R>(r.adj_G);
     const long m = a.shift;
     long z_first, z_last;
-    R D = {}, turned[B];
+    R D = {};
     if (!hull<B>(r, x, from, to, z_first, z_last)) {
       if (from > 0) turn_back<R, B>(r, group, x, to - from, D);
       for (int l = 0; l < lanes<T, R>; ++l) adj_D[l] += lane<T>(D, l);
@@ -131,18 +130,14 @@ struct Shift {
     for (long z = z_last - 1;; --z) {
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        couple_back<R, Lift>(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], sums[b], &part[b][Lift ? z - z_first : 0],
-                             turned[b]);
+        couple_back<R, Lift>(M[b], E_0[b], G[b], adj_E_0[b], adj_G[b], sums[b], &part[b][Lift ? z - z_first : 0]);
         M[b] -= reals;
       }
       if (z == z_first) break;
       // Reverse (5): G <- exp(-i D dz) G
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) {
-        if constexpr (Lift)
-          D = D + adj_G[b].re * G[b].im - adj_G[b].im * G[b].re;  // detuning(adj_G[b], G[b]), its sum in two steps
-        else
-          D = D + turned[b];  // the same
+        D = D + adj_G[b].re * G[b].im - adj_G[b].im * G[b].re;  // detuning(adj_G[b], G[b]), its sum in two steps
         G[b] = conj_mul(layer, G[b]);
         adj_G[b] = conj_mul(layer, adj_G[b]);
       }

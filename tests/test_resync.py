@@ -64,6 +64,21 @@ def test_fields_and_gradients_are_those_without(
                     assert relative(getattr(got, name), getattr(expected, name)) < bound, (name, n, vacuum)
 
 
+@pytest.mark.parametrize("transport", ["shift", "fourier", "box"])
+def test_voxels_of_many_extinction_lengths(
+    problem, voxel_of, operator_of, relative, gold, oracle_kwargs, rng, transport
+):
+    """M has up to e^24 between its eigenvalues, and its inverse multiplies rounding by as much."""
+    thick = {"chi_0": 1.9e-4 + 3.9e-4j, "chi_h": 7.4e-4 - 5.9e-4j, "two_theta": 0.156, "polarization_factor": -0.76}
+    p = problem((8, 1, 9), gold | thick, 33, transport)
+    p.physics["voxel"] = voxel_of(0.156, 1.4 if transport == "box" else 2, 9.4e-9)
+    p.S[:] = 4 * p.S * np.abs(rng.normal(size=p.shape) + 1j * rng.normal(size=p.shape))
+    op = operator_of(p, resync=1)
+    adj = op.adjoint(p.S, p.dq, p.adj_E_h)
+    expected = reference.adjoint(p.S, p.dq, p.adj_E_h, **oracle_kwargs(p, op))
+    assert relative(adj.S, expected.S) < 1e-4
+
+
 @pytest.mark.parametrize("orientation, transport", MARCHES)
 def test_state_holds_the_fields_behind_every_kth_layer(make, operator_of, relative, asymmetric, orientation, transport):
     """The same fields as those at the exit of the crystal cut off there."""
