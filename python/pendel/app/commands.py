@@ -14,7 +14,7 @@ from ..fit.polishing import begins_with, polish
 from ..io import kinds
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
-from . import config, initial, memory, methods, outputs, schema, simulate, starts, store
+from . import campaign, config, initial, memory, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
 from .outputs import Written
 
@@ -272,8 +272,8 @@ def _save(figure, picture, force):
     plot.save(figure, picture, force=force)
 
 
-def run_config(_):
-    say(schema.listing())
+def run_config(args):
+    say(campaign.listing() if args.campaign else schema.listing())
 
 
 def run_info(_):
