@@ -102,16 +102,19 @@ class Campaign:
         return [f"run {pid} outlives its campaign" for pid in left]
 
     def runs(self):
-        """Processes of `pendel reconstruct` of this folder; asks Linux."""
-        found = []
+        """{process: scan} of `pendel reconstruct` of this folder; asks Linux."""
+        found = {}
         for place in Path("/proc").glob("[0-9]*"):
             try:
                 words = (place / "cmdline").read_bytes().split(b"\0")
                 ended = (place / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
             except OSError:  # it has ended
                 continue
-            if b"reconstruct" in words and str(self.folder / "run.toml").encode() in words and not ended:
-                found.append(int(place.name))
+            configuration = (
+                Path(os.fsdecode(words[words.index(b"reconstruct") + 1])) if b"reconstruct" in words else Path()
+            )
+            if self.output in configuration.parents and not ended:
+                found[int(place.name)] = configuration.stem
         return found
 
     def table(self):

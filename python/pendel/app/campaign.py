@@ -25,7 +25,10 @@ from . import config
 from .errors import ConfigError
 from .schema import Key, listing_of
 
-RESULT, CHECKPOINT, RECORD, LOG = ".cxi", ".checkpoint.h5", ".job.json", ".log"  # of a job, after its scan's name
+# Files of a job, after its scan's name.
+RESULT, CHECKPOINT, RECORD, LOG, COPY = ".cxi", ".checkpoint.h5", ".job.json", ".log", ".toml"
+# Files that a configuration names.
+NAMED = ("data.mask", "data.background", "start.path", "crystal.material")
 LONGEST_NAME = 100  # bytes, of a configuration or scan
 ENDINGS = (".cxi", ".h5", ".hdf5", ".nxs", ".npz", ".npy", ".tif", ".tiff")  # that no scan is told by
 _MAGIC = re.compile(r"[*?\[]")
@@ -127,12 +130,18 @@ class Job:
         try:
             return config.loads(self.configuration.text, self.overrides, self.configuration.path.parent)
         except ConfigError as error:
-            text = str(error).replace("config: expected TOML", f"{self.configuration.path}: expected TOML", 1)
-            raise ConfigError(f"{self.name}: {text}") from None
+            raise ConfigError(f"{self.name}: {error}") from None
+
+    @property
+    def named_files(self) -> dict[str, Path]:
+        """{key: file} of `NAMED` that its configuration names."""
+        paths = {key: self.made.path(key) for key in NAMED if key in self.made.given}
+        # a material may be a name
+        return {key: path for key, path in paths.items() if key != "crystal.material" or path.is_file()}
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """What is given to `pendel reconstruct` by --set."""
+        """What is overridden in its configuration."""
         paths = [os.path.abspath(path) for path in self.scan.paths]
         found = [f"data.path={toml(paths[0] if len(paths) == 1 else paths)}", f"model.threads={self.threads}"]
         if self.scan.number is not None:
@@ -141,6 +150,11 @@ class Job:
         # one file for all would be of the first
         found.append(f"recipe.checkpoint={toml(os.path.abspath(self.file(CHECKPOINT)))}")
         return *own, *found
+
+    @property
+    def path_overrides(self) -> tuple[str, ...]:
+        """What makes its configuration the same in another folder, for a copy of it."""
+        return tuple(f"{key}={toml(os.path.abspath(path))}" for key, path in self.named_files.items())
 
     def start_overrides(self, start: Path | None) -> tuple[str, ...]:
         """What has it begin with the crystal of another result."""
@@ -400,6 +414,8 @@ def _refuse_contradictions(campaign):
     for path in itertools.chain(*(scan.paths for scan in campaign.scans)):
         if os.path.commonpath([output, os.path.realpath(path)]) == output:
             raise ConfigError(f"scans: expected scans outside of the folder of the results, got {path}")
+    for one in campaign.configurations:
+        config.parsed(one.text, f"configuration: {one.path}")
     for job in campaign.jobs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # every run says its own

@@ -18,17 +18,16 @@ from ..base import files
 from ..base.version import __version__
 from ..io import array_files, kinds
 from ..recipes.trust import NOT_FOUND
-from .campaign import CHECKPOINT, RECORD, RESULT, Job
+from .campaign import CHECKPOINT, COPY, NAMED, RECORD, RESULT, Job, toml
 from .errors import UsageError
 
 NEW, INTERRUPTED, FAILED, RUNNING, DONE, STALE = "new", "interrupted", "failed", "running", "done", "stale"
 MARK = "pendel_job"  # key of a record
+COPIED = "# copied by pendel batch from"
 CHUNK = 1 << 24  # bytes
 # What changes nothing of a result, or is told in another way.
 LEFT_OUT = ("data.path", "data.scan", "model.threads", "recipe.checkpoint", "output.path", "output.pictures")
 OTHER_SECTIONS = ("simulate", "disturbances")
-# Files that a configuration names.
-NAMED = ("data.mask", "data.background", "start.path", "crystal.material")
 
 
 class State(NamedTuple):
@@ -63,21 +62,22 @@ class Contents:
         root = path if folder else path.parent
         for one in sorted(_in_folder(path) if folder else {path, *self._beside(path)}):
             entry = self.entry(one)
-            entries[str(one)] = entry
+            entries[os.path.abspath(one)] = entry
             name = os.path.relpath(one, root) if one != path else ""  # a file may be renamed
             total.update(f"{name}\0{entry[2]}\0".encode(errors="surrogateescape"))
         return total.hexdigest(), entries
 
-    def entry(self, path: Path) -> list:
+    def entry(self, path: Path | str) -> list:
         """[size, time in ns, digest] of one file."""
+        path = os.path.abspath(path)
         found = os.stat(path)
-        known = self._known.get(str(path))
+        known = self._known.get(path)
         if known is None or known[:2] != [found.st_size, found.st_mtime_ns]:
             total = hashlib.blake2b(digest_size=16)
             with open(path, "rb") as file:
                 while part := file.read(CHUNK):
                     total.update(part)
-            known = self._known[str(path)] = [found.st_size, found.st_mtime_ns, total.hexdigest()]
+            known = self._known[path] = [found.st_size, found.st_mtime_ns, total.hexdigest()]
         return known
 
     def _beside(self, path):
@@ -111,10 +111,9 @@ def identity(job: Job, start: Job | None, contents: Contents) -> tuple[dict[str,
         if section not in OTHER_SECTIONS:
             settings[key] = repr(getattr(made.section(section), name))
     digests = {}
-    for key in NAMED:
-        if key in made.given and made.path(key).exists():
-            digests[key], found = contents.of(made.path(key))
-            entries |= found
+    for key, path in job.named_files.items():
+        digests[key], found = contents.of(path)
+        entries |= found
     if job.scan.number is None:
         scan = []
         for path in job.scan.paths:
@@ -163,6 +162,19 @@ def write_record(job: Job, record: dict) -> None:
     files.write_whole(job.file(RECORD), text.encode(errors="surrogateescape"))
 
 
+def write_copy(job: Job) -> Path:
+    """Write the configuration of a job beside its result, which stays what it is where the file is edited.
+
+    Raises UsageError for another file in its place.
+    """
+    path = job.file(COPY)
+    if path.exists() and not (files.is_regular(path) and path.read_bytes().startswith(COPIED.encode())):
+        raise UsageError(f"output: expected a configuration that pendel batch wrote, got {path}; move it away")
+    text = f"{COPIED} {toml(str(job.configuration.path))}\n{job.configuration.text}"
+    files.write_whole(path, text.encode(errors="surrogateescape"))
+    return path
+
+
 def state_of(job: Job, start: Job | None, contents: Contents) -> State:
     """How far a job has come; ``start``, ``contents`` as in `identity`."""
     if files.is_claimed(job.file(RECORD)):
@@ -194,7 +206,7 @@ def state_within_claim(job: Job, start: Job | None, contents: Contents) -> State
 
 def _is_of(record, result, contents):
     """Whether a result is the one that its record tells of."""
-    contents.remember({str(result): record["result"]})
+    contents.remember({os.path.abspath(result): record["result"]})
     return contents.entry(result)[2] == record["result"][2]
 
 

@@ -187,9 +187,11 @@ class Workers:
 
     def _command(self, job, start, resumes):
         """`pendel reconstruct` of a job."""
-        command = [sys.executable, "-m", "pendel", "reconstruct", os.path.abspath(job.configuration.path), "--quiet"]
+        copy = jobs.write_copy(job)
+        command = [sys.executable, "-m", "pendel", "reconstruct", os.path.abspath(copy), "--quiet"]
         command += ["-o", os.path.abspath(job.file(RESULT))]
-        for override in (*job.overrides, *job.start_overrides(None if start is None else start.file(RESULT))):
+        begun = job.start_overrides(None if start is None else start.file(RESULT))
+        for override in (*job.overrides, *job.path_overrides, *begun):
             command += ["--set", override]
         return command + ["--resume"] * resumes + ["--force"] * self.options.force
 

@@ -27,7 +27,7 @@ MOST_LINKS = 100_000  # of a file, followed; more are no measured scan
 
 
 def kind_of(path: Path | str) -> str | None:
-    """RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE, SUMMARY of pendel, FOREIGN, OTHER, or None: no file, or nothing in it."""
+    """RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE, SUMMARY of pendel, FOREIGN, OTHER, or None: nothing there."""
     path = Path(path)
     if not files.is_regular(path):
         return OTHER if path.exists() else None
