@@ -154,6 +154,8 @@ class Campaign:
             "voxel_y_nm": 1e9 * stored.voxel[1],
             "voxels": inside.sum(),
         }
+        if row["pendel"] != stored.version or not float(row["seconds"]) > 0:
+            found.append(f"{name}: version {row['pendel']!r} or seconds {row['seconds']!r} are not of its run")
         for column, value in expected.items():
             if not np.isclose(float(row[column]), value, rtol=1e-6):  # maps are float32
                 found.append(f"{name}: {column} {row[column]} in the table, {value} in the result")

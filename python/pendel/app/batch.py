@@ -38,20 +38,24 @@ exec {python} -m pendel batch {path} --workers {workers} --jobs "$SLURM_ARRAY_TA
 
 
 class _Board:
-    """The state of every job, each by the start that it has in its chain."""
+    """The state of every job, each by the start that it has in its chain, as far as that is known."""
 
     def __init__(self, made, contents):
         self.made, self.contents = made, contents
         self.found: dict[str, jobs.State] = {}
 
-    def look(self):
-        """Look at all of them again."""
+    def look(self, passed=None):
+        """Look at all of them again; ``passed``: {name: state} of those that this campaign has been at."""
         for line in self.made.lines:
-            start = None
+            start, known = None, True  # what is still to be run may become another start
             for job in line:
-                state = self.found[job.name] = jobs.state_of(job, start, self.contents)
-                if self.made.start_from_last and state.word == DONE and jobs.gives_start(state.record):
-                    start = job
+                state = (passed or {}).get(job.name)
+                if state is None or state.word == RUNNING:
+                    state = jobs.state_of(job, start, self.contents, starts=known)
+                self.found[job.name] = state
+                if self.made.start_from_last:
+                    start = job if state.word == DONE and jobs.gives_start(state.record) else start
+                    known = known and state.word in (DONE, STALE)
         return self
 
     def __call__(self, job):
@@ -86,7 +90,7 @@ def _run(args, made, board, share, began):
     outputs.refuse_losses(summary.written(made), _read(args.campaign, made), force=args.force)
 
     def changed():
-        summary.write(made, board.look())
+        summary.write(made, board.look(workers.found))
 
     options = Options(args.force, args.quiet, began)
     workers = Workers(made, share, board.contents, options, changed)

@@ -122,12 +122,12 @@ def identity(job: Job, start: Job | None, contents: Contents) -> tuple[dict[str,
             entries |= found
     else:  # the file grows with every scan of an experiment
         scan = [f"scan {job.scan.number} of {path.name}" for path in job.scan.paths]
-    begun = None if start is None else [start.name, read_record(start).get("result", [None])[-1]]
+    begun = None if start is None else [start.name, read_record(start).get("crystal")]
     return {"settings": settings, "files": digests, "scan": scan, "start": begun}, entries
 
 
-def differences(old: dict, new: dict) -> str:
-    """What of an identity is another one, in words."""
+def differences(old: dict, new: dict, starts: bool = True) -> str:
+    """What of an identity is another one, in words; ``starts``: where it began, too."""
     told = []
     before, after = old.get("settings", {}), new["settings"]
     for key in sorted({*before, *after}):
@@ -136,7 +136,7 @@ def differences(old: dict, new: dict) -> str:
     told += [f"another file of {key}" for key in NAMED if old.get("files", {}).get(key) != new["files"].get(key)]
     if old.get("scan") != new["scan"]:
         told.append("the scan's files hold something else")
-    if old.get("start") != new["start"]:
+    if starts and old.get("start") != new["start"]:
         was, now = ("its own start" if one is None else one[0] for one in (old.get("start"), new["start"]))
         told.append(f"it began with {was} and would now with {now if was != now else f'another {now}'}")
     return "; ".join(told)
@@ -156,9 +156,14 @@ def read_record(job: Job) -> dict:
     return record
 
 
+def new_record() -> dict:
+    """The head of a record."""
+    return {MARK: 1, "pendel": __version__, "state": RUNNING, "message": "", "began": now(), "row": {}}
+
+
 def write_record(job: Job, record: dict) -> None:
     """Write the record of a job, whole or not at all."""
-    text = json.dumps({MARK: 1, "pendel": __version__} | record, indent=1)
+    text = json.dumps(record, indent=1)
     files.write_whole(job.file(RECORD), text.encode(errors="surrogateescape"))
 
 
@@ -175,14 +180,14 @@ def write_copy(job: Job) -> Path:
     return path
 
 
-def state_of(job: Job, start: Job | None, contents: Contents) -> State:
-    """How far a job has come; ``start``, ``contents`` as in `identity`."""
+def state_of(job: Job, start: Job | None, contents: Contents, starts: bool = True) -> State:
+    """How far a job has come; ``start``, ``contents`` as in `identity`, ``starts`` as in `differences`."""
     if files.is_claimed(job.file(RECORD)):
         return State(RUNNING, "", read_record(job))
-    return state_within_claim(job, start, contents)
+    return state_within_claim(job, start, contents, starts)
 
 
-def state_within_claim(job: Job, start: Job | None, contents: Contents) -> State:
+def state_within_claim(job: Job, start: Job | None, contents: Contents, starts: bool = True) -> State:
     """`state_of` a job that nobody else runs."""
     record, result = read_record(job), job.file(RESULT)
     contents.remember(record.get("files", {}))
@@ -191,7 +196,7 @@ def state_within_claim(job: Job, start: Job | None, contents: Contents) -> State
         why = "a result that no record tells of" if there else ""
         return State(STALE if there else NEW, why, record)
     try:
-        differs = differences(record.get("identity", {}), identity(job, start, contents)[0])
+        differs = differences(record.get("identity", {}), identity(job, start, contents)[0], starts)
     except OSError as error:  # which the run will say, too
         differs = str(error)
     if record["state"] == DONE and files.is_regular(result):

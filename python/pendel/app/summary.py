@@ -5,6 +5,7 @@ It is made of the jobs' records, so that it is the same whoever writes it, and i
 
 import contextlib
 import csv
+import hashlib
 import html
 import io as text_io
 import json
@@ -74,8 +75,8 @@ TAIL = (
 TAKEN = {"job", *(column.name for column in (*HEAD, *MEASURED, *TAIL))}
 
 
-def row_of(path: Path) -> dict[str, Any]:
-    """{name: number, text or None} of `MEASURED` for a result file. Raises OSError, ValueError."""
+def row_of(path: Path) -> tuple[dict[str, Any], str]:
+    """({name: number, text or None} of `MEASURED`, digest of the crystal) of a result. Raises OSError, ValueError."""
     stored = io.read_result(path)
     inside = np.abs(stored.S) > FULL
     row: dict[str, Any] = {"trust": stored.verdict, "reasons": stored.trust.removeprefix(f"{stored.verdict}: ")}
@@ -92,7 +93,11 @@ def row_of(path: Path) -> dict[str, Any]:
             row[name.format(word)] = factor * float(of(values[inside])) if inside.any() else None
     for axis, size, step in zip("zyx", extent(stored.S, stored.voxel), stored.voxel, strict=True):
         row |= {f"size_{axis}_nm": 1e9 * size, f"voxel_{axis}_nm": 1e9 * step}
-    return {name: _plain(value) for name, value in row.items()}
+    arrays = [stored.S, *([] if stored.support is None else [np.packbits(stored.support)])]
+    crystal = hashlib.blake2b(repr((stored.S.shape, stored.voxel)).encode(), digest_size=16)
+    for array in arrays:
+        crystal.update(np.ascontiguousarray(array).tobytes())
+    return {name: _plain(value) for name, value in row.items()}, crystal.hexdigest()
 
 
 def _plain(value):

@@ -164,15 +164,11 @@ class Workers:
         """Begin the process of a job, with its claim."""
         before = state.record if state.resumes else {}
         found, entries = _identity(job, line.start, self.contents)
-        record = {
-            "state": RUNNING,
+        record = jobs.new_record() | {
             "identity": found,
             "files": entries,
-            "message": "",
-            "began": jobs.now(),
             "seconds": before.get("seconds", 0.0),
             "start": None if line.start is None else line.start.name,
-            "row": {},
         }
         jobs.write_record(job, record)
         command = self._command(job, line.start, state.resumes)
@@ -250,7 +246,8 @@ def _outcome(job, process, contents, ending) -> dict:
     code = process.popen.returncode
     if code == 0:
         try:
-            return {"state": DONE, "row": row_of(job.file(RESULT)), "result": contents.entry(job.file(RESULT))}
+            row, crystal = row_of(job.file(RESULT))
+            return {"state": DONE, "row": row, "crystal": crystal, "result": contents.entry(job.file(RESULT))}
         except (OSError, ValueError, MemoryError) as error:
             return {"state": FAILED, "message": f"the result cannot be read: {error}"}
     if ending:
