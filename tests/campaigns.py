@@ -82,17 +82,21 @@ class Campaign:
         out, err = process.communicate()
         return process.returncode, out, err
 
-    def kill(self, number, after, *options):
-        """Run, and send a signal after so many seconds: problems, [text]."""
+    def kill(self, number, done, after, *options):
+        """Run, and send a signal so many seconds after so many jobs are done: problems, [text]."""
         process = self.start(*options)
+        while self.count("done") < done and process.poll() is None:
+            time.sleep(0.02)
         time.sleep(after)
-        used = kills.seconds_used(process.pid)
         process.send_signal(number)
         _, err = process.communicate()
-        handled = number != signal.SIGKILL and (used > kills.STARTUP or process.returncode > 0)
-        expected = 128 + number if handled else -number
-        problems = [] if process.returncode in (0, expected) else [f"status {process.returncode} after {number}: {err}"]
+        expected = -number if number == signal.SIGKILL else 128 + number
+        problems = [] if process.returncode == expected else [f"status {process.returncode} after {number}: {err}"]
         return problems + self.outlived()
+
+    def count(self, word):
+        """Jobs in a state, of the table as it is now."""
+        return sum(row["state"] == word for row in self.table()) if (self.output / "summary.csv").exists() else 0
 
     def outlived(self):
         """Runs that are still there some seconds after their campaign, [text]."""
@@ -212,11 +216,11 @@ def main():
         text = TOML + f"workers = {args.workers}\nstart_from_last = {str(args.chain).lower()}\n"
         campaign = Campaign(Path(folder, "campaign"), args.scans, args.epochs, text)
         problems, begin = [], time.monotonic()
-        for _ in range(args.kills):
-            number, after = rng.choice(kills.SIGNALS), rng.uniform(2, 1.2 * args.scans)
-            problems += campaign.kill(number, after)
-            done = sum(row["state"] == "done" for row in campaign.table()) if campaign.output.exists() else 0
-            print(f"{signal.Signals(number).name} after {after:.1f} s: {done} done", flush=True)
+        for done in sorted(rng.sample(range(1, args.scans), args.kills)):
+            number, after = rng.choice(kills.SIGNALS), rng.uniform(0, 3)
+            problems += campaign.kill(number, done, after)
+            name = signal.Signals(number).name
+            print(f"{name}, {after:.1f} s after {done} were done: {campaign.count('done')} done", flush=True)
         status, _, err = campaign.run()
         problems += [f"status {status}: {err}"] if status else []
         problems += campaign.problems()

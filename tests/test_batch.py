@@ -68,27 +68,12 @@ def until(condition, seconds=60):
 
 def test_a_campaign_killed_twice_runs_every_scan_once(campaign):
     made = campaign(6, epochs=20, text=campaigns.TOML + "workers = 2\n")
-    problems = []
-    for number, wanted in ((signal.SIGKILL, 1), (signal.SIGTERM, 3)):
-        process = made.start()
-        until(lambda n=wanted: sum(state == "done" for state in _states_so_far(made).values()) >= n)
-        until(made.runs)
-        process.send_signal(number)
-        out, err = process.communicate()
-        problems += made.outlived()
-        assert process.returncode == (128 + number if number == signal.SIGTERM else -number), err
+    assert not made.kill(signal.SIGKILL, 1, 0.0) + made.kill(signal.SIGTERM, 3, 0.3)
     status, out, err = made.run()
     assert (status, err) == (0, "") and "written to" in out
-    assert not problems + made.problems()
+    assert not made.problems()
     assert [row["scan"] for row in made.table()] == [f"scan_{i}" for i in range(1, 7)]
     assert made.has_bits_of("scan_4", made.alone("scan_4"))
-
-
-def _states_so_far(made):
-    try:
-        return states(made)
-    except OSError:
-        return {}
 
 
 def test_the_table_tells_of_all_jobs_in_three_formats(finished):

@@ -104,8 +104,9 @@ def identity(job: Job, start: Job | None, contents: Contents) -> tuple[dict[str,
 
     Raises OSError where a file cannot be read.
     """
-    made, entries = job.made, {}
-    settings = {}
+    made = job.made
+    settings: dict[str, str] = {}
+    entries: dict[str, list] = {}
     for key in sorted(made.given - set(LEFT_OUT)):
         section, name = key.split(".")
         if section not in OTHER_SECTIONS:

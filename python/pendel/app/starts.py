@@ -105,8 +105,8 @@ def _resampled(setup, path, stored):
         )
     experiment, shape = setup.experiment, setup.config.model.shape
     view = (np.inf, experiment.field_of_view, experiment.field_of_view / experiment.gamma_h)
-    shape = shape or [
-        2 * int(min(np.ceil(n * its / (2 * ours) - 1e-6), limit / ours * (1 + 1e-9) // 2))
+    shape = shape or [  # to the nearest: boxes of many scans in a row do not grow
+        2 * int(max(1, min(np.round(n * its / (2 * ours)), limit / ours * (1 + 1e-9) // 2)))
         for n, its, ours, limit in zip(stored.S.shape, stored.voxel, setup.voxel, view, strict=True)
     ]
     model = setup.model(shape)

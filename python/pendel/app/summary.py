@@ -78,23 +78,23 @@ TAKEN = {"job", *(column.name for column in (*HEAD, *MEASURED, *TAIL))}
 def row_of(path: Path) -> tuple[dict[str, Any], str]:
     """({name: number, text or None} of `MEASURED`, digest of the crystal) of a result. Raises OSError, ValueError."""
     stored = io.read_result(path)
+    voxel, strain_map, phase, displacement = stored.voxel, stored.strain, stored.phase, stored.displacement
+    if voxel is None or strain_map is None or phase is None or displacement is None:
+        raise ValueError(f"{path}: expected a result of pendel, got one without voxel or maps")
     inside = np.abs(stored.S) > FULL
     row: dict[str, Any] = {"trust": stored.verdict, "reasons": stored.trust.removeprefix(f"{stored.verdict}: ")}
     row |= {"misfit": stored.misfit, "held_out_misfit": stored.metadata.get("free_misfit")}
     row |= {"noise_misfit": stored.noise_misfit, "epochs": stored.metadata.get("epochs"), "voxels": int(inside.sum())}
-    strain = strain_statistics(stored.S, stored.strain)
+    strain = strain_statistics(stored.S, strain_map)
     row |= {"strain_rms": strain.rms, "strain_min": strain.least, "strain_max": strain.greatest}
     row["strain_unknown"] = strain.unknown
-    for name, values, factor in (
-        ("phase_{}_rad", stored.phase, 1),
-        ("displacement_{}_pm", stored.displacement, 1e12),
-    ):
+    for name, values, factor in (("phase_{}_rad", phase, 1), ("displacement_{}_pm", displacement, 1e12)):
         for word, of in (("min", np.min), ("max", np.max)):
             row[name.format(word)] = factor * float(of(values[inside])) if inside.any() else None
-    for axis, size, step in zip("zyx", extent(stored.S, stored.voxel), stored.voxel, strict=True):
+    for axis, size, step in zip("zyx", extent(stored.S, voxel), voxel, strict=True):
         row |= {f"size_{axis}_nm": 1e9 * size, f"voxel_{axis}_nm": 1e9 * step}
     arrays = [stored.S, *([] if stored.support is None else [np.packbits(stored.support)])]
-    crystal = hashlib.blake2b(repr((stored.S.shape, stored.voxel)).encode(), digest_size=16)
+    crystal = hashlib.blake2b(repr((stored.S.shape, voxel)).encode(), digest_size=16)
     for array in arrays:
         crystal.update(np.ascontiguousarray(array).tobytes())
     return {name: _plain(value) for name, value in row.items()}, crystal.hexdigest()
