@@ -88,10 +88,11 @@ class Campaign:
         while self.count("done") < done and process.poll() is None:
             time.sleep(0.02)
         time.sleep(after)
+        late = process.poll() is not None
         process.send_signal(number)
         _, err = process.communicate()
         expected = -number if number == signal.SIGKILL else 128 + number
-        problems = [] if process.returncode == expected else [f"status {process.returncode} after {number}: {err}"]
+        problems = [] if late or process.returncode == expected else [f"status {process.returncode} after {number}: {err}"]
         return problems + self.outlived()
 
     def count(self, word):

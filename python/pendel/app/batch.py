@@ -164,14 +164,14 @@ def _refuse_unfinished(found, made):
     """RuntimeError that names the jobs that are not done."""
     told = []
     for word, text in (
-        (FAILED, "failed"),
-        (jobs.INTERRUPTED, "were interrupted"),
-        (STALE, "are stale (--force runs them again)"),
-        (RUNNING, "are run by others, and not done yet"),
+        (FAILED, "jobs failed"),
+        (jobs.INTERRUPTED, "jobs were interrupted"),
+        (STALE, "jobs are stale (--force runs them again)"),
+        (RUNNING, "jobs are run by others, and not done yet"),
     ):
         names = [name for name, state in found.items() if state.word == word]
         if names:
-            told.append(f"{len(names)} of {len(found)} jobs {text}: {_some(names)}")
+            told.append(f"{len(names)} of {len(found)} {text}: {_some(names)}")
         if names and word == FAILED:
             told[-1] += f"; why is in the table, and in {made.output}/{names[0]}{LOG}"
     if told:
