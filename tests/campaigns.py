@@ -92,7 +92,9 @@ class Campaign:
         process.send_signal(number)
         _, err = process.communicate()
         expected = -number if number == signal.SIGKILL else 128 + number
-        problems = [] if late or process.returncode == expected else [f"status {process.returncode} after {number}: {err}"]
+        problems = (
+            [] if late or process.returncode == expected else [f"status {process.returncode} after {number}: {err}"]
+        )
         return problems + self.outlived()
 
     def count(self, word):

@@ -346,6 +346,7 @@ WRONG = {
     " a range such as '12-40'",
     "scans = [{path = 'data/scan_1.cxi', set.recipe.epochs = 0}]": "run/scan_1: recipe.epochs: expected",
     "scans = 'results/*'": "scans: expected scans outside of the folder of the results",
+    "output = 'data/scan_1.cxi/results'": "scans: expected scans outside of the folder of the results and not around it",
     "output = 'run.toml'": "output: expected a folder, got the file",
 }
 

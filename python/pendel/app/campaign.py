@@ -412,8 +412,9 @@ def _refuse_contradictions(campaign):
     _refuse_twice("scans", [scan.name for scan in campaign.scans], "names of their own (scans.name)")
     output = os.path.realpath(campaign.output)
     for path in itertools.chain(*(scan.paths for scan in campaign.scans)):
-        if os.path.commonpath([output, os.path.realpath(path)]) == output:
-            raise ConfigError(f"scans: expected scans outside of the folder of the results, got {path}")
+        place = os.path.realpath(path)
+        if os.path.commonpath([output, place]) in (output, place):
+            raise ConfigError(f"scans: expected scans outside of the folder of the results, nor around it, got {path}")
     for one in campaign.configurations:
         config.parsed(one.text, f"configuration: {one.path}")
     for job in campaign.jobs:

@@ -225,12 +225,13 @@ class Workers:
         for process in self.running:
             process.popen.terminate()
         deadline = time.monotonic() + GRACE
-        for process in list(self.running):
+        for process in self.running:
             try:
                 process.popen.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.popen.kill()
                 process.popen.wait()
+        for process in list(self.running):
             self._finish(process)
 
 
