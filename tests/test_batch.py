@@ -10,13 +10,16 @@ import subprocess
 import time
 
 import campaigns
+import h5py
 import kills
 import numpy as np
 import pytest
 from pendel import io
 from pendel.app import campaign as files_of
+from pendel.app import config
 from pendel.app.cli import main
 from pendel.app.errors import ConfigError
+from pendel.app.jobs import Contents, gives_start
 
 CHAIN = campaigns.TOML + "start_from_last = true\n"
 LONG = 100_000  # epochs that no test waits for
@@ -272,8 +275,6 @@ def test_every_scan_begins_with_the_last_that_was_found(campaign, capsys):
 
 
 def test_what_was_not_found_is_no_start():
-    from pendel.app.jobs import gives_start
-
     for trust, expected in (("found", True), ("found, with doubts", True), ("", True), ("not found", False)):
         assert gives_start({"state": "done", "row": {"trust": trust}}) is expected
     assert not gives_start({"state": "failed", "row": {}}) and not gives_start({})
@@ -311,8 +312,6 @@ def test_labels_and_sets_of_keys_go_into_table_and_runs(campaign):
     assert [row["sample"] for row in rows.values()] == ["a", ""] * 2
     assert [row["epochs"] for row in rows.values()] == ["3", "3", "5", "5"]
     assert io.read_result(made.output / "more" / "hot.cxi").metadata["seed"] == 7
-    import h5py
-
     with h5py.File(made.output / "summary.h5") as file:
         assert file.attrs["default"] == "entry" and file["entry"].attrs["NX_class"] == "NXentry"
         group = file["entry/summary"]
@@ -345,8 +344,8 @@ WRONG = {
     "scans = [{path = 'data/scan_1.cxi', numbers = ['9-3']}]": "scans[0].numbers[0]: expected an integer, got '9-3'; or"
     " a range such as '12-40'",
     "scans = [{path = 'data/scan_1.cxi', set.recipe.epochs = 0}]": "run/scan_1: recipe.epochs: expected",
-    "scans = 'results/*'": "scans: expected scans outside of the folder of the results",
-    "output = 'data/scan_1.cxi/results'": "scans: expected scans outside of the folder of the results and not around it",
+    "scans = 'results/*'": "scans: expected scans outside of the folder of the results, nor around it",
+    "output = 'data/scan_1.cxi/results'": "scans: expected scans outside of the folder of the results, nor around it",
     "output = 'run.toml'": "output: expected a folder, got the file",
 }
 
@@ -415,6 +414,32 @@ def test_a_crystal_is_put_on_the_voxels_of_another_run(finished, tmp_path, capsy
     assert main([*base, "--set", "start.resample=true", "--set", "experiment.two_theta_deg=60"]) == 2
     assert "start.path: expected a crystal in about the model frame of this experiment" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="start.resample: expected true or false, got 1"):
-        from pendel.app import config
-
         config.loads("start.resample = 1")
+
+
+def test_a_scan_is_told_by_its_contents_and_those_of_the_files_that_it_leads_to(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    (folder / "frames").mkdir(parents=True)
+    with h5py.File(folder / "frames" / "data.h5", "w") as file:
+        file["data"] = np.arange(5)
+    with h5py.File(folder / "master.h5", "w") as file:
+        file["data"] = h5py.ExternalLink("frames/data.h5", "/data")
+    digest, entries = Contents().of(folder / "master.h5")
+    assert sorted(os.path.basename(path) for path in entries) == ["data.h5", "master.h5"]
+    folder = folder.rename(tmp_path / "there")
+    (folder / "master.h5").rename(folder / "renamed.h5")
+    assert Contents().of(folder / "renamed.h5")[0] == digest
+    known = Contents()
+    known.remember(Contents().of(folder / "renamed.h5")[1])
+    with monkeypatch.context() as patched:  # nothing is read again
+        patched.setattr("builtins.open", None)
+        patched.setattr("pendel.io.kinds.linked_files", None)
+        assert known.of(folder / "renamed.h5")[0] == digest
+    os.utime(folder / "frames" / "data.h5", (1, 1))
+    assert known.of(folder / "renamed.h5")[0] == digest
+    with h5py.File(folder / "frames" / "data.h5", "a") as file:
+        file["data"][2] = 7
+    assert known.of(folder / "renamed.h5")[0] != digest
+    whole = known.of(folder)[0]
+    (folder / "frames" / "more").write_bytes(b"")
+    assert known.of(folder)[0] != whole

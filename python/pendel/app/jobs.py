@@ -40,35 +40,36 @@ class State(NamedTuple):
 
 
 class Contents:
-    """Digests of files, each read once, and not at all where a record knows it by size and time."""
+    """Digests of files, each read once, and not at all where a record knows it by size and time.
+
+    An entry is [size, time in ns, digest], and [files that an HDF5 file leads to] where that was asked for.
+    """
 
     def __init__(self):
         self._known: dict[str, list] = {}
-        self._linked: dict[str, tuple] = {}
 
     def remember(self, known: dict[str, list]) -> None:
-        """Take over {path: [size, time in ns, digest]} of a record."""
+        """Take over {path: entry} of a record."""
         for path, entry in known.items():
-            if isinstance(entry, list) and len(entry) == 3:
-                self._known.setdefault(path, entry)
+            self._known.setdefault(path, entry)
 
     def of(self, path: Path) -> tuple[str, dict[str, list]]:
-        """(digest, {path: [size, time in ns, digest]}) of a file, or of all files of a folder.
+        """(digest, {path: entry}) of a file, or of all files of a folder.
 
         What HDF5 files lead to, and masks beside arrays, belong to them.
         """
+        path = Path(os.path.abspath(path))
+        root, found = (path, _in_folder(path)) if path.is_dir() else (path.parent, {path, *self._beside(path)})
+        # a file may be renamed
+        names = {"" if one == path else os.path.relpath(one, root): one for one in found}
         total, entries = hashlib.blake2b(digest_size=16), {}
-        folder = path.is_dir()
-        root = path if folder else path.parent
-        for one in sorted(_in_folder(path) if folder else {path, *self._beside(path)}):
-            entry = self.entry(one)
-            entries[os.path.abspath(one)] = entry
-            name = os.path.relpath(one, root) if one != path else ""  # a file may be renamed
+        for name in sorted(names):
+            entry = entries[str(names[name])] = self.entry(names[name])
             total.update(f"{name}\0{entry[2]}\0".encode(errors="surrogateescape"))
         return total.hexdigest(), entries
 
     def entry(self, path: Path | str) -> list:
-        """[size, time in ns, digest] of one file."""
+        """The entry of one file."""
         path = os.path.abspath(path)
         found = os.stat(path)
         known = self._known.get(path)
@@ -81,14 +82,13 @@ class Contents:
         return known
 
     def _beside(self, path):
-        found = os.stat(path)
-        time_and_size = found.st_mtime_ns, found.st_size
-        known = self._linked.get(str(path))
-        if known is None or known[0] != time_and_size:
-            mask = array_files.mask_beside(path)
-            linked = {one for one in kinds.linked_files(path) if files.identity(one) != (found.st_dev, found.st_ino)}
-            known = self._linked[str(path)] = time_and_size, linked | ({mask} if mask else set())
-        return known[1]
+        entry = self.entry(path)
+        if len(entry) < 4:
+            itself = files.identity(path)
+            linked = kinds.linked_files(path)
+            entry.append(sorted({os.path.abspath(one) for one in linked if files.identity(one) != itself}))
+        mask = array_files.mask_beside(path)
+        return [*map(Path, entry[3]), *([] if mask is None else [mask])]
 
 
 def _in_folder(folder) -> Iterator[Path]:
@@ -97,7 +97,7 @@ def _in_folder(folder) -> Iterator[Path]:
 
 
 def identity(job: Job, start: Job | None, contents: Contents) -> tuple[dict[str, Any], dict[str, list]]:
-    """(identity of a job's result, {path: [size, time, digest]} of the files in it).
+    """(identity of a job's result, {path: entry of `Contents`} of the files in it).
 
     start : the job whose crystal it begins with, or None
     contents : of files
