@@ -364,6 +364,15 @@ def test_wrong_files_are_refused_before_anything_runs(campaign, capsys, monkeypa
     assert [path.name for path in made.output.iterdir()] == ["a.cxi"]
 
 
+def test_a_configuration_is_no_campaign(finished, capsys):
+    run = finished.folder / "run.toml"
+    assert main(["batch", str(run)]) == 2
+    assert f"{run}: expected a campaign, got a configuration; pendel config --campaign" in capsys.readouterr().err
+    assert main(["config", "--campaign"]) == 0
+    listed = capsys.readouterr().out
+    assert "#start_from_last = false" in listed and "[configuration.NAME]" in listed and "[[scans]]" in listed
+
+
 def test_names_come_from_what_a_pattern_leaves_open(tmp_path):
     (tmp_path / "run.toml").write_text(kills.CONFIG)
     for name in ("S9/frames.h5", "S10/frames.h5", "day/T3.5K", "b[1].cxi", "many.h5"):

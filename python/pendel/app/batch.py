@@ -190,7 +190,7 @@ def _write_script(args, made):
         raise UsageError(f"--slurm: expected a new file, got {script}, which is there; --force replaces it")
     item = Written("--slurm", script, ())
     outputs.refuse_losses([item], _read(args.campaign, made), force=args.force)
-    tasks = args.tasks or min(len(made.lines), MOST_TASKS)
+    tasks = args.tasks or min(-(-len(made.lines) // made.workers), MOST_TASKS)
     count = len(made.jobs)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", made.path.stem) or "pendel"
     text = SCRIPT.format(

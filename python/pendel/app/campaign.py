@@ -23,7 +23,7 @@ from ..base.recipe import flag, integer
 from ..operator.engines import available_threads
 from . import config
 from .errors import ConfigError
-from .schema import Key, listing_of
+from .schema import SCHEMA, Key, listing_of
 
 # Files of a job, after its scan's name.
 RESULT, CHECKPOINT, RECORD, LOG, COPY = ".cxi", ".checkpoint.h5", ".job.json", ".log", ".toml"
@@ -209,6 +209,8 @@ def load(path: Path | str, workers: int | None = None) -> Campaign:
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from None
     values = config.parsed(text, str(path))
+    if not {"configuration", "scans"} & values.keys() and SCHEMA.keys() & values.keys():
+        raise ConfigError(f"{path}: expected a campaign, got a configuration; pendel config --campaign prints its keys")
     _refuse_unknown("", values)
     table = {name: _checked(name, key, values) for name, key in KEYS[""].items()}
     folder, workers = path.parent, workers or table["workers"]

@@ -213,7 +213,9 @@ def _add_batch(sub):
     sub.add_argument("--workers", type=int, metavar="N", help="runs at a time (workers)")
     text = "write a script for sbatch, which runs the campaign as a job array; nothing is submitted"
     sub.add_argument("--slurm", metavar="SCRIPT.sh", help=text)
-    sub.add_argument("--tasks", type=int, metavar="N", help="of that array (as many as there are jobs, at most 100)")
+    sub.add_argument(
+        "--tasks", type=int, metavar="N", help="of that array (one for every so many jobs as workers, at most 100)"
+    )
     text = "run again what is stale, and replace files of any kind, but none that is read"
     sub.add_argument("--force", action="store_true", help=text)
 

@@ -178,6 +178,8 @@ class Workers:
             offset = log.tell()
             pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
             popen = subprocess.Popen(command, **pipes, env=_environment(), preexec_fn=_die_with_parent())
+        if not self.options.quiet:
+            say(f"{job.name}: {'goes on' if state.resumes else 'begun'}")
         self.running.append(Process(job, line, popen, record, time.monotonic(), offset, claim))
         self.changed()
 
