@@ -4,10 +4,12 @@ Many scans instead of these few: tests/campaigns.py.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import campaigns
 import h5py
@@ -452,3 +454,18 @@ def test_a_scan_is_told_by_its_contents_and_those_of_the_files_that_it_leads_to(
     whole = known.of(folder)[0]
     (folder / "frames" / "more").write_bytes(b"")
     assert known.of(folder)[0] != whole
+
+
+def test_the_examples_of_the_docs_are_campaigns(tmp_path):
+    (tmp_path / "run.toml").write_text(kills.CONFIG)
+    for name in ("data/scan_9.cxi", "data/scan_10.cxi", "data/cold_1.cxi", "data/hot.cxi", "sample.h5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    page = (Path(__file__).parents[1] / "docs" / "campaign.md").read_text()
+    few, many = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "few.toml").write_text(few)
+    assert [job.name for job in files_of.load(tmp_path / "few.toml").jobs] == ["run/scan_9", "run/scan_10"]
+    (tmp_path / "many.toml").write_text(many)
+    made = files_of.load(tmp_path / "many.toml")
+    assert made.workers == 4 and made.labels == ["temperature", "sample"] and len(made.jobs) == 2 * (2 + 30)
+    assert made.jobs[1].made.data.crop == (96, 96) and made.jobs[-1].name == "counts/sample_45"
