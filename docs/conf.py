@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pendel
-from pendel.app import schema
+from pendel.app import campaign, schema
 
 project = "pendel"
 author = "the pendel developers"
@@ -29,8 +29,9 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Fields", "params_style")]
 
-# The configuration's keys are those of the program.
+# The keys of configurations and campaigns are those of the program.
 Path(__file__).with_name("configuration.txt").write_text(schema.listing() + "\n")
+Path(__file__).with_name("campaign.txt").write_text(campaign.listing() + "\n")
 
 # Notebooks are programs in percent format, which Jupyter (jupytext) and editors open; on the site they are pages, with
 # the pictures that they have left where they were run.

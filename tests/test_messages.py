@@ -27,7 +27,7 @@ def test_messages_are_those_of_the_program(part):
     assert not words or any(words in source for source in SOURCES), part
 
 
-@pytest.mark.parametrize("page", ("scan", "troubleshooting", "recipe", "command-line", "planning"))
+@pytest.mark.parametrize("page", ("scan", "troubleshooting", "recipe", "command-line", "planning", "campaign"))
 def test_keys_are_those_of_the_program(page):
     for span in SPAN.findall((DOCS / f"{page}.md").read_text()):
         found = re.match(r"([a-z]+)\.([a-z_0-9]+)\b(?!\.)", span)

@@ -2,6 +2,7 @@
 
 comparison          how far a crystal is from the truth (`pendel.compare`)
 resolution          FSC and PRTF
+statistics          how large and how strained
 plot, slices        pictures
 phantom             test crystals on a grid
 crystals            sample crystals as functions of position, of bodies and strain_fields

@@ -1,4 +1,4 @@
-"""Command line: pendel demo | init | simulate | reconstruct | view | compare | plan | check | config | info.
+"""Command line: pendel demo | init | simulate | reconstruct | batch | view | compare | plan | check | config | info.
 
 Exit status: 0 success, 2 bad command line or configuration (the message names the option or key), 1 a failed run,
 128 + n ended by signal n. Results go to stdout, progress, warnings and errors to stderr; that nobody reads them fails
@@ -22,6 +22,7 @@ EXAMPLE = """\
 a first picture:    pendel demo
 a scan of yours:    pendel init SCAN -o scan.toml --material Au --hkl 1 1 1
                     pendel reconstruct scan.toml -o result.cxi
+hundreds of them:   pendel batch campaign.toml
 """
 
 
@@ -81,6 +82,8 @@ def _function(name):
     """What runs a command. What computes takes long to import: help needs none of it, a plan little."""
     if name in ("run_plan", "run_check"):
         from . import planning as module
+    elif name == "run_batch":
+        from . import batch as module
     else:
         from . import commands as module
     return getattr(module, name)
@@ -163,15 +166,8 @@ def _add_commands(commands):
         sub.set_defaults(run=f"run_{name}")  # see `_function`
         return sub
 
-    sub = command(
-        "demo", "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare", replacing
-    )
-    sub.add_argument("--size", type=int, default=48, metavar="N", help="frames, and pixels along an axis (48)")
-    sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--threads", type=int, help="CPU threads (all)")
-    sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
-
+    text = "simulate a gold cube, phase it kinematically, reconstruct it dynamically, compare"
+    _add_demo(command("demo", text, replacing))
     _add_init(
         command("init", "write a commented configuration for a scan: what its files say and do not say", replacing)
     )
@@ -186,6 +182,8 @@ def _add_commands(commands):
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     text = "share the frames among the processes of mpiexec -n N pendel reconstruct CONFIG.toml --mpi"
     sub.add_argument("--mpi", action="store_true", help=text)
+
+    _add_batch(command("batch", "run all scans of a campaign with its configurations, and tell of them in one table"))
 
     sub = command("view", "draw a result file", replacing)
     sub.add_argument("result", metavar="RESULT.cxi")
@@ -203,8 +201,18 @@ def _add_commands(commands):
     text = "how much of a finished object's phase and strain is refraction and extinction"
     _add_check(command("check", text, replacing))
 
-    command("config", "print all keys of a configuration file, with their defaults and what they mean")
+    sub = command("config", "print all keys of a configuration file, with their defaults and what they mean")
+    sub.add_argument("--campaign", action="store_true", help="those of a campaign file, for pendel batch")
     command("info", "what is installed and what it uses")
+
+
+def _add_demo(sub):
+    """Options of `pendel demo`."""
+    sub.add_argument("--size", type=int, default=48, metavar="N", help="frames, and pixels along an axis (48)")
+    sub.add_argument("-o", "--output", default="pendel-demo", metavar="DIR", help="folder to write (pendel-demo)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, help="CPU threads (all)")
+    sub.add_argument("--photons", type=float, default=1e6, help="Poisson noise: photons in the brightest pixel (1e6)")
 
 
 def _add_init(sub):
@@ -215,6 +223,21 @@ def _add_init(sub):
     sub.add_argument("--number", type=int, metavar="N", help="of the scan in a SPEC file")
     sub.add_argument("--material", help="name or CIF file of the crystal")
     sub.add_argument("--hkl", type=int, nargs=3, metavar=("H", "K", "L"), help="reflection")
+
+
+def _add_batch(sub):
+    """Options of `pendel batch`."""
+    sub.add_argument("campaign", metavar="CAMPAIGN.toml", help="pendel config --campaign prints its keys")
+    sub.add_argument("--dry-run", action="store_true", help="list the jobs and how far they are; nothing is written")
+    sub.add_argument("--jobs", metavar="I/N", help="only the I-th of N shares, as of a job array; I from 1")
+    sub.add_argument("--workers", type=int, metavar="N", help="runs at a time (workers)")
+    text = "write a script for sbatch, which runs the campaign as a job array; nothing is submitted"
+    sub.add_argument("--slurm", metavar="SCRIPT.sh", help=text)
+    sub.add_argument(
+        "--tasks", type=int, metavar="N", help="of that array (one for every so many jobs as workers, at most 100)"
+    )
+    text = "run again what is stale, and replace files of any kind, but none that is read"
+    sub.add_argument("--force", action="store_true", help=text)
 
 
 def _add_plan(sub):

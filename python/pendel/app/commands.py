@@ -16,7 +16,7 @@ from ..io import kinds
 from ..model.ranks import ALONE
 from ..operator.engines import info
 from ..recipes.polisher import COUNTED
-from . import config, initial, memory, methods, outputs, schema, simulate, starts, store
+from . import campaign, config, initial, memory, methods, outputs, schema, simulate, starts, store
 from .errors import ConfigError, UsageError
 from .outputs import Written
 
@@ -284,8 +284,8 @@ def _save(figure, picture, force):
     plot.save(figure, picture, force=force)
 
 
-def run_config(_):
-    say(schema.listing())
+def run_config(args):
+    say(campaign.listing() if args.campaign else schema.listing())
 
 
 def run_info(_):

@@ -402,7 +402,8 @@ def _read_background(path, shape):
     return background.astype(np.float32)
 
 
-def _parse(text, where):
+def parsed(text: str, where: str) -> dict:
+    """The values of a TOML text. Raises ConfigError that begins with ``where``."""
     if _longest_key(text) > MOST_PARTS:
         raise ConfigError(f"{where}: expected TOML, got a key of more than {MOST_PARTS} parts")
     try:
@@ -422,7 +423,7 @@ def _longest_key(text):
 
 def loads(text, overrides=(), folder=".") -> Config:
     """`Config` from TOML text. ``overrides``: strings "section.key=value" with a TOML value (text in quotes)."""
-    values = _parse(text, "config")
+    values = parsed(text, "config")
     for override in overrides:
         section, name, value = _parse_override(override)
         values.setdefault(section, {})

@@ -298,6 +298,12 @@ SCHEMA = {
         ),
         "path": Key(_text, about='result to start from, a file or a folder of cohere, with kind = "file".'),
         "external": _external,
+        "resample": Key(
+            flag,
+            False,
+            "put a result of pendel on other voxels, in a box or a frame that differ a little, on those of this run;"
+            " else they have to be the same.",
+        ),
         "iterations": _argument(kinematic_start, "iterations", _at_least_1, "of the phasing."),
         "trial_epochs": _argument(
             kinematic_start, "trial_epochs", _at_least_0, "given to each twin before the better one is kept."
@@ -375,9 +381,14 @@ SCHEMA = {
 
 def listing() -> str:
     """All keys with their defaults, commented out, and what they mean: a configuration file to begin with."""
+    return listing_of({f"[{section}]": keys for section, keys in SCHEMA.items()})
+
+
+def listing_of(tables: dict[str, dict[str, Key]]) -> str:
+    """All keys of {title: keys}, commented out."""
     lines = []
-    for section, keys in SCHEMA.items():
-        lines += ["", f"[{section}]"]
+    for title, keys in tables.items():
+        lines += ["", title] if title else [""]
         for name, key in keys.items():
             lines += textwrap.wrap(key.about, LINE, initial_indent="# ", subsequent_indent="# ")
             lines.append(f"#{name} = {_toml(key.default)}".rstrip())

@@ -17,12 +17,14 @@ from ..kinematic.support import box_support
 from ..model.model import Model
 from ..recipes.first_step import box_without_phases
 from ..recipes.kinematic_starts import kinematic_start, phase
-from ..recipes.levels import unit_flux
+from ..recipes.levels import resample, unit_flux
 from ..recipes.thick_crystals import extinction_length, thick
 from . import methods
 from .errors import ConfigError
 
 SAME_FRAME = 1e-3  # of direction cosines
+NEAR_FRAME = 2e-2  # the same, of a crystal that is only to begin with, as at another temperature
+INSIDE = 0.25  # part of a voxel that a support covers at least
 ROOM = 1.35  # of a box about a crystal of known size
 
 
@@ -78,6 +80,8 @@ def _from_file(setup):
         return _from_phasing(
             setup, path, functools.partial(pynx.read_results, path, setup.experiment, external=external)
         )
+    if setup.config.start.resample:
+        return _resampled(setup, path, stored)
     if not np.allclose(stored.voxel, setup.voxel, rtol=1e-6, atol=0):
         expected, got = nanometres(setup.voxel), nanometres(stored.voxel)
         raise ConfigError(f"start.path: expected a crystal on voxels {expected} (z, y, x), got {got}")
@@ -91,6 +95,28 @@ def _from_file(setup):
     model = setup.model(stored.S.shape)
     setup.say(describe_grid(model))
     return Begun(model, stored.S, stored.support, {"kind": "file", "path": str(path)})
+
+
+def _resampled(setup, path, stored):
+    """A crystal on voxels of its own, as that of another scan, on those of this one."""
+    if stored.frame is not None and not np.allclose(stored.frame, setup.experiment.frame, atol=NEAR_FRAME):
+        raise ConfigError(
+            f"start.path: expected a crystal in about the model frame of this experiment, got one in another, {path}; "
+            "arm, k_h or orientation differ"
+        )
+    experiment, shape = setup.experiment, setup.config.model.shape
+    view = (np.inf, experiment.field_of_view, experiment.field_of_view / experiment.gamma_h)
+    shape = shape or [  # to the nearest: boxes of many scans in a row do not grow
+        2 * int(max(1, min(np.round(n * its / (2 * ours)), limit / ours * (1 + 1e-9) // 2)))
+        for n, its, ours, limit in zip(stored.S.shape, stored.voxel, setup.voxel, view, strict=True)
+    ]
+    model = setup.model(shape)
+    setup.say(f"{describe_grid(model)}, resampled from {nanometres(stored.voxel)}")
+    S, support = resample(stored.S, stored.voxel, model), stored.support
+    if support is not None:
+        support = np.abs(resample(support, stored.voxel, model)) > INSIDE
+        S = np.where(support, S, 0).astype(model.dtype)
+    return Begun(model, S, support, {"kind": "file, resampled", "path": str(path)})
 
 
 def _from_phasing(setup, path, phased_by):

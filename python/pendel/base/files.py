@@ -183,6 +183,20 @@ def claimed(path: Path | str | None, name: str = "checkpoint"):
         os.close(descriptor)
 
 
+def is_claimed(path: Path | str) -> bool:
+    """Whether another run has `claimed` a file. Nothing is written."""
+    path = Path(path)
+    mark = _mark(Path(os.path.realpath(path.parent), path.name))
+    try:
+        descriptor = os.open(mark, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # no mark, or one that is not ours to lock
+        return False
+    try:
+        return _lock(descriptor) is False
+    finally:
+        os.close(descriptor)
+
+
 def _mark(path):
     """The file that is locked for another, whose name may be too long for one more ending."""
     name = path.name.encode(errors="surrogateescape")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..analysis.statistics import extent, strain_statistics
 from ..base import checks
 from ..base.arrays import host
 from ..base.symmetry import strain as strain_along_h
@@ -118,28 +119,15 @@ class Result:
     def __repr__(self):
         inside = int(np.count_nonzero(self.support))
         voxel = " x ".join(f"{1e9 * step:.4g}" for step in self.voxel)
-        extent = " x ".join(f"{1e9 * size:.4g}" for size in self._extent())
+        sizes = " x ".join(f"{1e9 * size:.4g}" for size in extent(self.S, self.voxel))
         lines = [
             f"Result: S {self.S.shape} {self.S.dtype}, voxel {voxel} nm (z, y, x)",
-            f"  crystal: {inside} voxels in the support, {extent} nm",
-            f"  strain: rms {self._rms_strain():.2e} where |S| > 1/2",
+            f"  crystal: {inside} voxels in the support, {sizes} nm",
+            f"  strain: rms {strain_statistics(self.S, self.strain).rms:.2e} where |S| > 1/2",
             f"  misfit: {self.misfit:.3e} after {self.epochs} epochs or iterations, seed {self.seed}",
             f"  trust: {self.trust or 'not judged'}",
         ]
         return "\n".join(lines)
-
-    def _extent(self):
-        """(z, y, x), m, of where |S| > 1/2."""
-        full = np.abs(self.S) > 0.5
-        spans = (np.flatnonzero(full.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-        return [
-            (span[-1] - span[0] + 1) * step if len(span) else 0.0 for span, step in zip(spans, self.voxel, strict=True)
-        ]
-
-    def _rms_strain(self):
-        known = self.strain[np.abs(self.S) > 0.5]
-        known = known[np.isfinite(known)]
-        return float(np.sqrt(np.mean(np.square(known)))) if known.size else np.nan
 
     @property
     def corrections(self) -> Corrections:

@@ -13,19 +13,21 @@ from .hdf5_guard import GuardedFile
 from .hdf5_links import folders_of, places_of
 
 RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE = "result", "scan", "simulated scan", "checkpoint", "picture"
+SUMMARY = "summary"  # of a campaign
 FOREIGN = "HDF5 file"  # none of pendel, or one that cannot be read
 OTHER = "other file"
 CHECKPOINTS = ("pendel_checkpoint", "pendel_multiscale")  # attributes of the root; the second: of older ones
 # What only simulated scans hold; the second: of older ones.
 TRUTHS = ("entry_1/data_1/process_1/extra/truth", "entry_1/data_1/process_1/configuration/extra/truth")
 _MADE_BY_PENDEL = re.compile(rb"pendel \d")  # in the metadata that `pendel.analysis.plot.save` writes
+SUMMARY_HEAD, SUMMARY_MAKER = b"configuration,scan,state,", b'content="pendel batch '  # of a table, and of a page
 _GZIP = b"\x1f\x8b"
 LARGEST_PICTURE = 1 << 26  # bytes
 MOST_LINKS = 100_000  # of a file, followed; more are no measured scan
 
 
 def kind_of(path: Path | str) -> str | None:
-    """RESULT, SCAN, SIMULATED, CHECKPOINT or PICTURE of pendel, FOREIGN, OTHER, or None: no file, or an empty one."""
+    """RESULT, SCAN, SIMULATED, CHECKPOINT, PICTURE, SUMMARY of pendel, FOREIGN, OTHER, or None: nothing there."""
     path = Path(path)
     if not files.is_regular(path):
         return OTHER if path.exists() else None
@@ -33,7 +35,7 @@ def kind_of(path: Path | str) -> str | None:
         if path.stat().st_size == 0:
             return None
         if not h5py.is_hdf5(path):
-            return _kind_of_picture(path)
+            return _kind_of_text(path)
     except (OSError, EOFError, zlib.error):
         return OTHER
     try:
@@ -49,18 +51,22 @@ def _kind_of_hdf5(path):
         creator = file.attrs.get("creator")
         if (creator.decode(errors="replace") if isinstance(creator, bytes) else creator) != "pendel":
             return FOREIGN
+        if "entry/summary" in file:
+            return SUMMARY
         if "entry_1/image_1" in file:
             return RESULT
         return SIMULATED if any(truth in file for truth in TRUTHS) else SCAN
 
 
-def _kind_of_picture(path):
+def _kind_of_text(path):
     if path.stat().st_size > LARGEST_PICTURE:
         return OTHER
     content = path.read_bytes()
     if content.startswith(_GZIP):
         with gzip.open(path) as file:
             content = file.read(LARGEST_PICTURE)
+    if content.startswith(SUMMARY_HEAD) or SUMMARY_MAKER in content:
+        return SUMMARY
     return PICTURE if _MADE_BY_PENDEL.search(content) else OTHER
 
 
