@@ -217,3 +217,12 @@ def test_a_run_that_does_not_fit_is_refused_with_what_to_change(command, monkeyp
     assert "model.shape: expected a reconstruction within the 97.66 KiB of memory that are left, got one that" in said
     assert "model.voxel_nm" in said and ("recipe.batches" in said) == (method == "adam")
     assert {path.name for path in tmp_path.iterdir()} == {"scan.cxi", "run.toml"}
+
+
+def test_pictures_are_refused_where_they_could_end_the_process():
+    code = "import resource, pendel.io, scipy.ndimage, scipy.optimize; from pendel.base import memory\n"
+    code += "most = memory._named(memory.STATUS, 'VmSize:') + 40960 << 10\n"
+    code += "resource.setrlimit(resource.RLIMIT_AS, (most, most))\nimport pendel.analysis.plot"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.returncode == 1 and "MemoryError: expected 96 MiB for matplotlib and a picture" in found.stderr

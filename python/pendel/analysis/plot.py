@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base import checks, files
+from ..base.memory import refuse_too_little_to_draw
 from ..base.version import __version__
 from ..io import StoredResult, kinds
 from .repeatability import Repeatability
@@ -35,6 +36,7 @@ from .slices import (
     strain_unit,
 )
 
+refuse_too_little_to_draw()
 try:
     from matplotlib.colors import LogNorm, hsv_to_rgb
     from matplotlib.figure import Figure

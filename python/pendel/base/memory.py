@@ -11,6 +11,10 @@ MACHINE, STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 # Addresses that NumPy and SciPy take as they are imported, and for each thread of their OpenBLAS; measured with NumPy
 # 2.4 and SciPy 1.17: 294 MB with one, 375 MB with two. OpenBLAS that gets none tries again for ever.
 IMPORTED, PER_THREAD = 230 << 20, 85 << 20
+# What matplotlib takes as it is imported, and the picture of a result: measured 61 MB with matplotlib 3.11. Where its
+# libraries get none as they begin, the process dies.
+DRAWN = 96 << 20
+SHORT = 32 << 20  # less is left where it is the machine that a file cannot be read for
 
 
 def size_of(count: int) -> str:
@@ -42,6 +46,12 @@ def refuse_too_few_addresses() -> None:
             f"expected a limit of addresses (ulimit -v) of {size_of(needed)} or more for NumPy and SciPy on {threads} "
             f"threads, got {size_of(limit)}; raise it, or set OMP_NUM_THREADS=1"
         )
+
+
+def refuse_too_little_to_draw() -> None:
+    """MemoryError where too little is left to import matplotlib and draw, before it is tried."""
+    if (there := left()) < DRAWN:
+        raise MemoryError(f"expected {size_of(DRAWN)} for matplotlib and a picture, got {size_of(there)} that are left")
 
 
 def _machine():

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from h5py import h5a
 
-from ..base import plausible
+from ..base import memory, plausible
 from ..base.constants import ELECTRONVOLT, LIGHT_SPEED, PLANCK
 from . import hdf5_arrays, units
 from .hdf5_links import FOLDER, Found, Links
@@ -41,6 +41,8 @@ def opened(path: Path | str, external: str = FOLDER) -> Iterator[Links]:
     except Exception as error:  # h5py lets all kinds through, KeyError to SystemError
         if isinstance(error, (ValueError, TypeError, OSError)) and str(error).startswith(str(path)):
             raise
+        if memory.left() < memory.SHORT:
+            raise MemoryError(f"to read {path}: {memory.size_of(memory.left())} are left") from error
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ValueError(
             f"{path}: {links.place}: expected a CXI/HDF5 file, got one that cannot be read ({what})"
