@@ -29,6 +29,7 @@ from pendel.recipes.multiscale_recipe import MultiscaleRecipe
 from pendel.recipes.polisher import Polisher, data_recipe
 from pendel.recipes.searches import Search
 from pendel.recipes.smooth_phases import SMOOTH
+from pendel.recipes.voxels import finer_model
 from scan import make_data, make_model
 from scipy import ndimage
 
@@ -38,6 +39,16 @@ def scan():
     model = demo.model(48, threads=2)
     S = demo.truth(model)
     return model, S, model.intensities(S)
+
+
+def test_levels_move_E_0_as_the_model_does(scan):
+    model, _, frames = scan
+    experiment = model.experiment
+    voxel = tuple(0.8 * v if i == 0 else v for i, v in enumerate(model.voxel))
+    for transport, of_wide in (("box", "box"), ("fourier", "fourier")):
+        given = Model(experiment, model.crystal, model.shape, voxel, transport=transport, threads=1)
+        assert coarse(given, frames)[0].transport == of_wide
+        assert finer_model(given, 1.5).transport == transport
 
 
 def test_coarse_scan_keeps_every_place_in_reciprocal_space(scan):

@@ -58,8 +58,8 @@ class TakagiTaupin:
         order in dz.
     transport : "auto" | "shift" | "box" | "fourier"
         How E_0 moves along x: whole pixels, where dz tan(2 theta) / dx is whole within 1e-6; an all-pass filter, up to
-        1.5 pixels; or a row FFT, three to five times slower. "auto": the first of them that is as good as the last
-        ("box" from 0.7 pixels on). Orientation "symmetric": both waves, dz tan(theta) / dx, not "box".
+        1.5 pixels, good from 0.7 on; or a row FFT, three to five times slower. "auto": whole pixels where they are,
+        else the FFT. Orientation "symmetric": both waves, dz tan(theta) / dx, not "box".
     dtype : "complex64" | "complex128"
     device : "cpu" | "cuda" | "cuda:N"
         Arrays are NumPy's or CuPy's accordingly, in and out. On CUDA work goes to CuPy's current stream and nothing

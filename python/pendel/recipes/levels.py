@@ -14,6 +14,7 @@ from ..kinematic.support import body, core
 from ..kinematic.uneven import is_even
 from ..model.loss import has_axes
 from ..model.model import Model
+from ..operator.physics import BOX_PIXELS, pixels_per_layer
 
 EDGE = 0.15  # of the amplitude of wide voxels' data at the edge of their band
 FEWEST = 8  # detector pixels and frames of a level, at least
@@ -166,8 +167,15 @@ def coarse(
 def like(model, experiment, shape, voxel, **changes):
     """A `Model` of the same numerics and crystal on another grid; changes : of its further arguments."""
     given = {name: getattr(model, name) for name in NUMERICS} | {"dtype": model.dtype.name}
-    given["transport"] = "fourier" if model.transport == "fourier" else "auto"
+    given["transport"] = _transport(model, experiment, voxel)
     return Model(experiment, model.crystal, shape, voxel, **(given | changes))
+
+
+def _transport(model, experiment, voxel):
+    """That of the model where it applies; whole pixels may do elsewhere."""
+    if model.transport == "box" and pixels_per_layer(voxel, experiment.two_theta, experiment.orientation) <= BOX_PIXELS:
+        return "box"
+    return "fourier" if model.transport == "fourier" else "auto"
 
 
 def _coarse(model, data, mask, factor):
@@ -187,7 +195,8 @@ def _coarse(model, data, mask, factor):
     most = [far // factor for far in (rows_far, far)]
     shape = (shape[0], *(min(n, m) for n, m in zip(shape[1:], most, strict=True)))
     # wide voxels may suit a whole-pixel shift where the narrow ones do not
-    small = like(model, cropped, shape, tuple(voxel), transport="auto")
+    suits = {} if model.transport == "box" else {"transport": "auto"}
+    small = like(model, cropped, shape, tuple(voxel), **suits)
 
     good = None if mask is None else mask[tuple(cuts[3 - mask.ndim :])]
     cut = data[tuple(cuts)]
