@@ -162,9 +162,9 @@ struct Row {
   static Cx<R>* fields(std::vector<Cx<V>>& row) {
     return reinterpret_cast<Cx<R>*>(row.data());
   }
-  // Whether E_0 keeps its values along paths of places, and whether columns are marched one after another: sweep_k_h.h
-  bool on_paths() const { return a.transport == Transport::SHIFT && a.orientation == Orientation::K_H; }
-  bool by_columns() const { return on_paths() || a.transport == Transport::BOX; }
+  bool by_columns() const {  // one column is marched after another: sweep_k_h.h, sweep_box.h
+    return a.transport != Transport::FOURIER && a.orientation == Orientation::K_H;
+  }
   const T* S(long z) const { return static_cast<const T*>(a.S) + 2 * (z * a.ny + y) * a.nx; }
   const T* s_0(long z) const { return a.s_0 ? static_cast<const T*>(a.s_0) + (z * a.ny + y) * a.nx : nullptr; }
   const std::uint8_t* support(long z) const { return a.support ? a.support + (z * a.ny + y) * a.nx : nullptr; }
